@@ -1,0 +1,111 @@
+//! The one source of time.
+//!
+//! Everything that waits or asks for the time goes through a [`Clock`], so that the demo can run faster
+//! than real time and tests can run under tokio's paused clock. It follows the monotonic clock: a jump of
+//! the machine's wall clock changes nothing here.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+
+/// The smallest real time that a deadline of an exchange over a socket is shortened to by a fast clock.
+///
+/// Sockets work in real time, whatever the speed of the clock: at 60 times, 20 s would be a third of a
+/// second, which a busy machine exceeds without any fault.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A clock that may run faster than real time and may be moved forward.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    epoch: DateTime<Utc>,
+    start: Instant,
+    speed: f64,
+    advanced_ms: Arc<AtomicI64>,
+}
+
+/// A deadline passed before the work was done.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {}", humantime::format_duration(*.limit))]
+pub struct Elapsed {
+    /// The deadline that passed.
+    pub limit: Duration,
+}
+
+impl Clock {
+    /// Starts a clock at the machine's time that runs in real time.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's time")]
+    pub fn system() -> Self {
+        Self::scaled(Utc::now(), 1.0)
+    }
+
+    /// Starts a clock at `epoch` that runs `speed` times faster than real time.
+    pub fn scaled(epoch: DateTime<Utc>, speed: f64) -> Self {
+        assert!(speed > 0.0, "a clock must move forward");
+        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default() }
+    }
+
+    /// How many times faster than real time this clock runs.
+    pub fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// The time now.
+    pub fn now(&self) -> DateTime<Utc> {
+        let elapsed = self.start.elapsed().mul_f64(self.speed);
+        self.epoch
+            + TimeDelta::from_std(elapsed).unwrap_or(TimeDelta::MAX)
+            + TimeDelta::milliseconds(self.advanced_ms.load(Ordering::Relaxed))
+    }
+
+    /// Moves the clock forward at once, for every holder of a clone.
+    pub fn advance(&self, by: Duration) {
+        let ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.advanced_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Waits for `duration` of this clock's time.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration.div_f64(self.speed)).await;
+    }
+
+    /// Waits until this clock shows `when`; returns at once where it already does.
+    pub async fn sleep_until(&self, when: DateTime<Utc>) {
+        if let Ok(left) = (when - self.now()).to_std() {
+            self.sleep(left).await;
+        }
+    }
+
+    /// Runs `work`, an exchange with another process, and gives up after `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] with the limit, when it passed first.
+    pub async fn deadline<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let real = limit.div_f64(self.speed).max(SHORTEST_DEADLINE.min(limit));
+        tokio::time::timeout(real, work).await.map_err(|_| Elapsed { limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_clock_sleeps_less_real_time() {
+        let clock = Clock::scaled(DateTime::UNIX_EPOCH, 60.0);
+        let before = Instant::now();
+        clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(before.elapsed().as_secs(), 1);
+        assert!((clock.now() - DateTime::UNIX_EPOCH).num_seconds() >= 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advancing_moves_every_clone() {
+        let clock = Clock::scaled(DateTime::UNIX_EPOCH, 1.0);
+        clock.clone().advance(Duration::from_secs(3600));
+        assert_eq!((clock.now() - DateTime::UNIX_EPOCH).num_seconds(), 3600);
+    }
+}

@@ -1,0 +1,3 @@
+//! The `sandrunner` command.
+
+fn main() {}
