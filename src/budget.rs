@@ -18,6 +18,8 @@ pub enum Purpose {
     Deregister,
     /// A run list, or a run by its id.
     RunList,
+    /// A run list before its time, where there is room.
+    EarlyRunList,
     /// The first reading of a run's jobs.
     FirstJobs,
     /// A further reading of a run's jobs.
@@ -40,7 +42,13 @@ impl Purpose {
     pub fn is_mutation(self) -> bool {
         match self {
             Self::Mint | Self::Deregister => true,
-            Self::RunList | Self::FirstJobs | Self::Jobs | Self::Runners | Self::Sweep | Self::Other => false,
+            Self::RunList
+            | Self::EarlyRunList
+            | Self::FirstJobs
+            | Self::Jobs
+            | Self::Runners
+            | Self::Sweep
+            | Self::Other => false,
         }
     }
 }
@@ -148,7 +156,13 @@ const SECONDARY_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 /// While writes wait, reading gets at most this part of the points.
 const READ_SHARE_WHILE_MINTING: f64 = 0.5;
 /// Readings that only refresh what is known get at most this part of the points while writes wait.
-const REFRESH_SHARE_WHILE_MINTING: f64 = 0.05;
+const REFRESH_SHARE_WHILE_MINTING: f64 = 0.02;
+
+/// Readings that refresh what is known have this part of the points before run lists; beyond it they come
+/// after them.
+const REFRESH_SHARE: f64 = 0.2;
+/// There is room for what can wait while this part of the burst is left.
+const ROOM_SHARE: f64 = 0.6;
 
 /// The accounts of one credential.
 #[derive(Debug, Clone)]
@@ -158,6 +172,7 @@ pub struct Budget {
     mutations: Account,
     reads_while_minting: Account,
     refreshes_while_minting: Account,
+    refreshes: Account,
     is_minting: bool,
     primary: BTreeMap<String, RateHeaders>,
     held_until: Option<DateTime<Utc>>,
@@ -181,6 +196,7 @@ impl Budget {
             mutations: Account::new(limits.mutations_per_minute),
             reads_while_minting: Account::new(limits.points_per_minute * READ_SHARE_WHILE_MINTING),
             refreshes_while_minting: Account::new(limits.points_per_minute * REFRESH_SHARE_WHILE_MINTING),
+            refreshes: Account::new(limits.points_per_minute * REFRESH_SHARE),
             is_minting: false,
             primary: BTreeMap::new(),
             held_until: None,
@@ -190,9 +206,9 @@ impl Budget {
         }
     }
 
-    /// Tells whether creates wait for points, so that reading leaves them their share.
-    pub fn set_minting(&mut self, is_minting: bool) {
-        self.is_minting = is_minting;
+    /// Tells how many creates wait for points; while there are any, reading leaves them their share.
+    pub fn set_waiting_mints(&mut self, waiting: usize) {
+        self.is_minting = waiting > 0;
     }
 
     /// Charges one request and tells when it may be sent; a time not after `now` means at once.
@@ -200,10 +216,15 @@ impl Budget {
         let mut wait = self.points.take(purpose.points(), now);
         if purpose.is_mutation() {
             wait = wait.max(self.mutations.take(1.0, now));
-        } else if self.is_minting {
-            self.reads_while_minting.take(1.0, now);
+        } else {
             if is_refresh(purpose) {
-                self.refreshes_while_minting.take(1.0, now);
+                self.refreshes.take(1.0, now);
+            }
+            if self.is_minting {
+                self.reads_while_minting.take(1.0, now);
+                if is_refresh(purpose) {
+                    self.refreshes_while_minting.take(1.0, now);
+                }
             }
         }
         for headers in self.primary.values_mut() {
@@ -222,10 +243,28 @@ impl Budget {
         if purpose.is_mutation() {
             return self.mutations.has(1.0, now) && self.primary_left(now) > 0;
         }
+        if purpose == Purpose::EarlyRunList && !self.has_room(now) {
+            return false;
+        }
         let has_share = !self.is_minting
             || (self.reads_while_minting.has(1.0, now)
                 && (!is_refresh(purpose) || self.refreshes_while_minting.has(1.0, now)));
         has_share && self.primary_left(now) > self.limits.primary_reserve
+    }
+
+    /// Whether less was spent than an even rate would have spent: of the burst, and of the hourly quota.
+    fn has_room(&mut self, now: DateTime<Utc>) -> bool {
+        let is_rested = self.points.has(Account::burst(self.limits.points_per_minute) * ROOM_SHARE, now);
+        let is_ahead = self.primary.values().filter(|headers| headers.reset > now).all(|headers| {
+            let left = seconds(headers.reset - now) / 3600.0;
+            f64::from(headers.remaining) >= f64::from(headers.limit) * left
+        });
+        is_rested && !self.is_minting && is_ahead
+    }
+
+    /// How many readings that refresh what is known go before further run lists now.
+    pub fn refreshes_due(&mut self, now: DateTime<Utc>) -> u32 {
+        if self.refreshes.has(1.0, now) { self.refreshes.admits(1.0, now) } else { 0 }
     }
 
     /// How many JIT configs could be minted now without waiting.
@@ -261,6 +300,11 @@ impl Budget {
 
     /// Holds the credential after a secondary limit.
     pub fn limited_secondary(&mut self, retry_after: Option<Duration>, now: DateTime<Utc>) {
+        if let (Some(_), wait) = (self.held_until(now), retry_after.unwrap_or(SECONDARY_WAIT)) {
+            // Requests that were under way together are refused together: that is one refusal.
+            self.hold(now + delta(wait));
+            return;
+        }
         let doubled = SECONDARY_WAIT.saturating_mul(1 << self.secondary_in_a_row.min(8)).min(SECONDARY_WAIT_MAX);
         self.secondary_in_a_row += 1;
         self.points.halve();
@@ -313,9 +357,10 @@ impl Budget {
     }
 }
 
-fn is_refresh(purpose: Purpose) -> bool {
+/// Whether a reading only refreshes what is known.
+pub(crate) fn is_refresh(purpose: Purpose) -> bool {
     match purpose {
-        Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
+        Purpose::EarlyRunList | Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
         Purpose::Mint | Purpose::Deregister | Purpose::RunList | Purpose::FirstJobs | Purpose::Other => false,
     }
 }
@@ -414,7 +459,7 @@ mod tests {
     #[test]
     fn reading_leaves_half_to_mints_that_wait() {
         let mut budget = budget();
-        budget.set_minting(true);
+        budget.set_waiting_mints(1);
         let mut reads = 0;
         for tick in 0..600 {
             let now = at(f64::from(tick) / 10.0);
@@ -442,6 +487,8 @@ mod tests {
         budget.limited_secondary(Some(Duration::from_secs(30)), at(0.0));
         assert!(!budget.admits(Purpose::Mint, at(29.0)) && budget.admits(Purpose::Mint, at(31.0)));
         budget.limited_secondary(None, at(31.0));
+        // What was under way together is refused together: that is one refusal.
+        budget.limited_secondary(None, at(31.5));
         assert_eq!(budget.held_until(at(32.0)), Some(at(31.0 + 120.0)), "the second in a row doubles");
     }
 

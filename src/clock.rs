@@ -43,6 +43,9 @@ impl Clock {
     }
 
     /// Starts a clock at `epoch` that runs `speed` times faster than real time.
+    ///
+    /// # Panics
+    /// Where `speed` is not above zero.
     pub fn scaled(epoch: DateTime<Utc>, speed: f64) -> Self {
         assert!(speed > 0.0, "a clock must move forward");
         Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default() }

@@ -164,11 +164,17 @@ impl RepoName {
     }
 
     /// The owner, a user or an organization.
+    ///
+    /// # Panics
+    /// Never: the constructor checks for the slash.
     pub fn owner(&self) -> &str {
         self.0.split_once('/').expect("the constructor checks for the slash").0
     }
 
     /// The name without the owner.
+    ///
+    /// # Panics
+    /// Never: the constructor checks for the slash.
     pub fn name(&self) -> &str {
         self.0.split_once('/').expect("the constructor checks for the slash").1
     }

@@ -1,7 +1,41 @@
-//! What runs inside a sandbox: the supervisor script and the exit codes by which it says why it ended.
+//! What runs inside a sandbox: the supervisor script, what it reads from its environment, and the exit codes by which
+//! it says why it ended. It never talks to GitHub or Modal; the runner's own listener does.
 
-/// The supervisor script, passed as `bash -c` in the entry point.
+/// The supervisor script: bash and coreutils are all it needs.
+///
+/// It ends the sandbox when no job comes or when the runner ends, and never while a job runs. The just-in-time config
+/// it was given is in no argument list, in no environment but the listener's, and in no file it writes.
 pub const SUPERVISOR: &str = include_str!("runner/supervisor.sh");
+
+/// The arguments a sandbox is started with.
+///
+/// The script starts itself once more from its own text, so it has to come by `bash -c`, not as a file.
+pub const ENTRYPOINT: [&str; 3] = ["bash", "-c", SUPERVISOR];
+
+/// Modal limits all arguments of a sandbox to 64 KiB together; most of that is left to spare.
+const _: () = assert!(SUPERVISOR.len() < 16 * 1024);
+
+/// Names of the environment variables that the supervisor reads; none of them reaches a job.
+pub mod variable {
+    /// The encoded just-in-time config, a secret; required.
+    pub const JIT_CONFIG: &str = "SANDRUNNER_JITCONFIG";
+    /// The folder the runner is installed in; default `/opt/actions-runner`.
+    pub const RUNNER_DIR: &str = "SANDRUNNER_RUNNER_DIR";
+    /// How long a connected runner waits for a job, in seconds; default 300.
+    pub const IDLE_TIMEOUT_SECS: &str = "SANDRUNNER_IDLE_TIMEOUT_SECS";
+    /// How long the runner may take to connect to GitHub, in seconds; default 180.
+    pub const START_TIMEOUT_SECS: &str = "SANDRUNNER_START_TIMEOUT_SECS";
+    /// How long a listener that was asked to end may take, in seconds, before it is killed; default 30.
+    ///
+    /// A listener whose job still runs is never killed.
+    pub const STOP_GRACE_SECS: &str = "SANDRUNNER_STOP_GRACE_SECS";
+    /// The one repository, as `owner/name`, whose jobs the runner takes; required.
+    pub const REPOSITORY: &str = "SANDRUNNER_REPOSITORY";
+    /// `1` refuses jobs of pull requests from other repositories; default `0`.
+    pub const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
+    /// What the job's "Set up job" step shows about its machine, written as it is into the runner's `.setup_info`.
+    pub const SETUP_INFO: &str = "SANDRUNNER_SETUP_INFO";
+}
 
 /// Why a sandbox ended, as its supervisor says by its exit code.
 ///
@@ -9,19 +43,19 @@ pub const SUPERVISOR: &str = include_str!("runner/supervisor.sh");
 /// codes for "cannot execute" and signals).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exit {
-    /// A job ran, with whatever result (0).
+    /// A job started, with whatever result (0).
     Served,
     /// No job came within the idle limit, or GitHub removed the registration while it was idle (64).
     Unclaimed,
     /// GitHub refuses the runner's version (65).
     VersionRefused,
-    /// The runner never connected: bad or used configuration, no network (66).
+    /// The runner never connected: bad or used configuration, no runner in the image, no network (66).
     RegistrationFailed,
-    /// The job-started hook refused the job (67).
+    /// A job came and was refused before its first step: another repository's, or a fork's (67).
     PolicyRefused,
     /// The runner ended in a way that fits none of the others (68).
     Crashed,
-    /// The sandbox was asked to end (69).
+    /// The sandbox was asked to end before a job started (69).
     Stopped,
     /// Anything else, such as a kill from outside.
     Other(i32),

@@ -9,7 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::CallFailure;
-use crate::ids::{AccountName, JobId, Labels, RepoName, RunId, RunnerId, SandboxId};
+use crate::ids::{
+    AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
+    SecretId,
+};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +143,7 @@ pub struct WorkflowJob {
 
 /// A registered runner, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "two flags of GitHub's, which do not exclude each other")]
 pub struct Runner {
     /// Its id within the scope.
     pub id: RunnerId,
@@ -202,4 +206,229 @@ pub enum SandboxEnd {
     OutOfMemory,
     /// Anything Modal adds.
     Other(i32),
+}
+
+/// Everything that is observed, as the planner sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Every allowed repository.
+    pub repos: BTreeMap<Scope, RepoView>,
+    /// Our sandboxes.
+    pub fleet: Fleet,
+    /// Creates that are being carried out.
+    pub in_flight: BTreeMap<OurName, Creating>,
+    /// The image of each class.
+    pub images: BTreeMap<ClassName, ImageState>,
+    /// What the limiters would let start.
+    pub admission: Admission,
+}
+
+/// What is known of one repository.
+#[derive(Debug, Clone, Default)]
+pub struct RepoView {
+    /// Its runs that are not completed.
+    pub runs: BTreeMap<RunId, RunView>,
+    /// How its run list was read.
+    pub runs_read: ReadState,
+    /// When it was last seen to have an active run.
+    pub active_at: Option<DateTime<Utc>>,
+    /// When all pages that hold active runs were last read.
+    pub deep_read_at: Option<DateTime<Utc>>,
+    /// Whether its runs go back so far that nothing older can be re-run, or the list's end was read.
+    pub reaches_back: ReachesBack,
+    /// When the filtered lists were last swept, where that is needed.
+    pub swept_at: Option<DateTime<Utc>>,
+    /// Its registered runners that are ours.
+    pub runners: BTreeMap<OurName, Runner>,
+    /// How many runners are registered that are not ours.
+    pub foreign_runners: usize,
+    /// How its runners were read.
+    pub runners_read: ReadState,
+}
+
+/// Whether the pages that were read hold every run that could become active again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReachesBack {
+    /// The list was not read.
+    #[default]
+    Unknown,
+    /// The list's end was read, or a run older than GitHub's limit for re-runs.
+    Enough,
+    /// Older runs may be re-run unseen; the slow sweep looks for them.
+    NotEnough,
+}
+
+/// When something was read, and what went wrong since.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReadState {
+    /// When the last complete reading began.
+    pub known_at: Option<DateTime<Utc>>,
+    /// When the last attempt began.
+    pub tried_at: Option<DateTime<Utc>>,
+    /// Why the last attempt was not complete.
+    pub failure: Option<CallFailure>,
+    /// Incomplete attempts in a row.
+    pub failures: u32,
+}
+
+impl ReadState {
+    /// Notes a complete reading that began at `at`.
+    pub fn succeeded(&mut self, at: DateTime<Utc>) {
+        *self = Self { known_at: Some(at), tried_at: Some(at), failure: None, failures: 0 };
+    }
+
+    /// Notes an attempt that began at `at` and is not complete.
+    pub fn failed(&mut self, at: DateTime<Utc>, failure: CallFailure) {
+        self.tried_at = Some(at);
+        self.failure = Some(failure);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// An active run with its jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunView {
+    /// The run as last listed.
+    pub run: WorkflowRun,
+    /// When it was first listed.
+    pub first_listed_at: DateTime<Utc>,
+    /// When a list first showed it as it is.
+    pub changed_at: DateTime<Utc>,
+    /// When it was last listed.
+    pub listed_at: DateTime<Utc>,
+    /// When it was last looked up by its id.
+    pub asked_at: Option<DateTime<Utc>>,
+    /// When it was first not found: believed when that is so a minute later.
+    pub gone_at: Option<DateTime<Utc>>,
+    /// The jobs of its newest attempt.
+    pub jobs: BTreeMap<JobId, WorkflowJob>,
+    /// How its jobs were read.
+    pub jobs_read: ReadState,
+    /// Whether something changed since its jobs were read, so that they are read at once.
+    pub needs_jobs: NeedsJobs,
+    /// When its jobs were first read as an empty list although there were some: believed when read again.
+    pub emptied_at: Option<DateTime<Utc>>,
+}
+
+/// Why the jobs of a run are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedsJobs {
+    /// It is new, or it shows signs of a new queued job.
+    Now,
+    /// A queued job of it may have been taken.
+    Soon,
+    /// It is read again in its turn.
+    InTurn,
+}
+
+/// For what a sandbox was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Where its runner is registered.
+    pub scope: Scope,
+    /// The run of the job that caused it.
+    pub run: RunId,
+    /// Its class.
+    pub class: ClassName,
+    /// The label set of its runner.
+    pub group: Fingerprint,
+}
+
+/// Our sandboxes.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// How Modal's list was read.
+    pub read: ReadState,
+    /// Every sandbox of ours that was seen, ended ones for some minutes longer.
+    pub sandboxes: BTreeMap<OurName, OurSandbox>,
+    /// Names that may have a sandbox that was not seen.
+    pub unsure: BTreeMap<OurName, Creating>,
+    /// Sandboxes of the App that are not ours.
+    pub foreign: usize,
+    /// Sandboxes with our deployment's tag that cannot be read: counted, never touched.
+    pub unreadable: BTreeMap<SandboxId, String>,
+}
+
+/// A create that may have made a sandbox that was not seen yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Creating {
+    /// For what.
+    pub origin: Origin,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// When its name was last looked up.
+    pub asked_at: Option<DateTime<Utc>>,
+}
+
+/// A sandbox of ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OurSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// For what it was made.
+    pub origin: Origin,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// Whether it was placed on a machine.
+    pub is_scheduled: bool,
+    /// When it started to run.
+    pub started_at: Option<DateTime<Utc>>,
+    /// The Secret that holds its JIT config, where it needed one.
+    pub secret: Option<SecretId>,
+    /// When it was last seen alive.
+    pub seen_at: DateTime<Utc>,
+    /// Since when lists lack it, without proof of its end.
+    pub missing_since: Option<DateTime<Utc>>,
+    /// When it was last looked up by its id.
+    pub asked_at: Option<DateTime<Utc>>,
+    /// Its end.
+    pub ended: Option<Ended>,
+}
+
+/// The end of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// When we learned of it.
+    pub at: DateTime<Utc>,
+    /// How it ended; none where Modal no longer knows it.
+    pub result: Option<SandboxResult>,
+}
+
+/// The image of a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageState {
+    /// It is being made.
+    Building {
+        /// Earlier failures in a row.
+        failures: u32,
+    },
+    /// It can be used.
+    Ready(ImageId),
+    /// It could not be made.
+    Failed {
+        /// Why, with the end of the build's log.
+        message: String,
+        /// Failures in a row.
+        failures: u32,
+        /// When the last one happened.
+        at: DateTime<Utc>,
+    },
+}
+
+/// What the limiters would let start in this pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// Mints per account, and when the next one is admitted.
+    pub mints: BTreeMap<AccountName, Allowance>,
+    /// Creates that Modal's rate allows.
+    pub creates: Allowance,
+}
+
+/// A number of actions that may start now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// How many.
+    pub now: u32,
+    /// When the next one may start, where none may now.
+    pub next: Option<DateTime<Utc>>,
 }
