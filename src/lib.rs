@@ -53,6 +53,7 @@
 pub mod budget;
 pub mod clock;
 pub mod error;
+pub mod github;
 pub mod ids;
 pub mod modal;
 pub mod runner;

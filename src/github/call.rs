@@ -1,0 +1,96 @@
+//! Names of the calls, for errors, logs and metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The calls of GitHub's REST API that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// `GET …/actions/runs`.
+    ListRuns,
+    /// `GET …/actions/runs?status=…`.
+    SweepRuns,
+    /// `GET …/actions/runs/{id}`.
+    GetRun,
+    /// `GET …/actions/runs/{id}/jobs`.
+    ListJobs,
+    /// `GET …/actions/runners`.
+    ListRunners,
+    /// `GET …/actions/runners/downloads`.
+    ListRunnerReleases,
+    /// `POST …/actions/runners/generate-jitconfig`.
+    GenerateJitConfig,
+    /// `DELETE …/actions/runners/{id}`.
+    DeleteRunner,
+}
+
+/// GitHub ends a request after 10 s by itself; what is longer is the way there and the body.
+const READ_DEADLINE: Duration = Duration::from_secs(20);
+/// Longer than for a read: what is given up here may have registered a runner all the same.
+const MINT_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Operation {
+    /// The operation as a metric label and a log field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ListRuns => "list_runs",
+            Self::SweepRuns => "sweep_runs",
+            Self::GetRun => "get_run",
+            Self::ListJobs => "list_jobs",
+            Self::ListRunners => "list_runners",
+            Self::ListRunnerReleases => "list_runner_releases",
+            Self::GenerateJitConfig => "generate_jit_config",
+            Self::DeleteRunner => "delete_runner",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::ListRuns => "list the workflow runs of",
+            Self::SweepRuns => "list the workflow runs by status of",
+            Self::GetRun => "read",
+            Self::ListJobs => "list the jobs of",
+            Self::ListRunners => "list the runners of",
+            Self::ListRunnerReleases => "list the runner releases for",
+            Self::GenerateJitConfig => "generate a JIT config for",
+            Self::DeleteRunner => "delete",
+        }
+    }
+
+    /// The repository permission that the call needs, as GitHub names it.
+    pub(super) fn permission(self) -> &'static str {
+        match self {
+            Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
+            Self::ListRunners | Self::ListRunnerReleases => "administration=read",
+            Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
+        }
+    }
+
+    pub(super) fn deadline(self) -> Duration {
+        match self {
+            Self::GenerateJitConfig => MINT_DEADLINE,
+            Self::ListRuns
+            | Self::SweepRuns
+            | Self::GetRun
+            | Self::ListJobs
+            | Self::ListRunners
+            | Self::ListRunnerReleases
+            | Self::DeleteRunner => READ_DEADLINE,
+        }
+    }
+}
+
+/// One call: what is done, and to what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What is done.
+    pub operation: Operation,
+    /// The repository, or the thing within it.
+    pub subject: String,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.operation.verb(), self.subject)
+    }
+}

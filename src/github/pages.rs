@@ -1,0 +1,158 @@
+//! Lists: page after page by number, each asked for conditionally.
+//!
+//! The `next` link of an answer only tells that there is a page; its address is never used, as a
+//! credential would have to follow it.
+
+use std::collections::HashSet;
+
+use http::header::LINK;
+use http::{HeaderMap, StatusCode};
+
+use super::call::Call;
+use super::client::{Client, Request};
+use super::error::Malformed;
+use super::etag::{Page, PageKey};
+use super::reader::Paging;
+use super::wire::{self, Row};
+use super::{Answer, GithubError};
+use crate::budget::Purpose;
+use crate::error::{CallFailure, ErrorClass};
+use crate::state::Reading;
+
+/// A list to be read.
+pub(super) struct List {
+    pub(super) call: Call,
+    pub(super) purpose: Purpose,
+    /// The relative path with its query, which the page number is appended to.
+    pub(super) path: String,
+    /// The most pages that are read.
+    pub(super) max_pages: u32,
+}
+
+/// What was read of a list.
+#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
+pub(super) struct Listed<T> {
+    pub(super) rows: Vec<T>,
+    /// Whether the last page was among those read.
+    pub(super) reaches_end: bool,
+    /// Whether GitHub said of every page that it is as it was.
+    pub(super) is_unchanged: bool,
+    /// Why some of the rows on the pages asked for are missing.
+    pub(super) missing: Option<CallFailure>,
+}
+
+impl<T> Listed<T> {
+    /// As a reading, of which `take` makes what is given to the caller.
+    pub(super) fn into_reading<U>(mut self, take: impl FnOnce(Self) -> U) -> Reading<U> {
+        match self.missing.take() {
+            None => Reading::Known(take(self)),
+            Some(missing) => Reading::Partial { seen: take(self), missing },
+        }
+    }
+
+    /// Makes a list that was to be read to its end say so where it was not.
+    pub(super) fn or_cut(mut self, list: &List) -> Self {
+        if !self.reaches_end && self.missing.is_none() {
+            let message = format!("cannot {}: the list goes on after {} pages", list.call, list.max_pages);
+            self.missing = Some(CallFailure { class: ErrorClass::Invalid, message, retry_after: None });
+        }
+        self
+    }
+}
+
+impl Client {
+    /// Reads pages until the last, until `stop` has seen enough, or up to the list's cap, but at least one.
+    ///
+    /// # Errors
+    /// Where not even the first page could be read; what fails later is told in the result.
+    pub(super) async fn read_list<T: Row>(
+        &self,
+        list: &List,
+        mut stop: impl FnMut(&[T]) -> Paging + Send,
+    ) -> Result<Listed<T>, GithubError> {
+        let mut listed = Listed { rows: Vec::new(), reaches_end: false, is_unchanged: true, missing: None };
+        let mut seen = HashSet::new();
+        let mut unreadable = 0;
+        for number in 1..=list.max_pages.max(1) {
+            let (page, is_unchanged) = match self.read_page::<T>(list, number).await {
+                Ok(page) => page,
+                Err(error) if number == 1 => return Err(error),
+                Err(error) => {
+                    listed.missing = Some(error.into());
+                    return Ok(listed);
+                }
+            };
+            listed.is_unchanged &= is_unchanged;
+            unreadable += page.unreadable;
+            // A row that arrives between two pages pushes another one onto both.
+            listed.rows.extend(page.rows.iter().filter(|row| seen.insert(row.id())).cloned());
+            let is_empty = page.rows.is_empty() && page.unreadable == 0;
+            listed.reaches_end = is_empty || !page.has_next;
+            if listed.reaches_end || matches!(stop(&page.rows), Paging::Stop) {
+                break;
+            }
+        }
+        if unreadable > 0 {
+            listed.missing = Some(unreadable_rows(&list.call, unreadable));
+        }
+        Ok(listed)
+    }
+
+    /// Reads one page, and tells whether it is as it was.
+    async fn read_page<T: Row>(&self, list: &List, number: u32) -> Result<(Page<T>, bool), GithubError> {
+        let path = format!("{}&page={number}", list.path);
+        let key = PageKey { credential: self.credential, path: path.as_str().into() };
+        let cache = T::cache(&self.caches);
+        let cached = cache.get(&key);
+        let known = cached.as_ref().map(|cached| &cached.etag);
+        let answer = self.send(&list.call, list.purpose, Request::Get { path: &path, known }).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            let cached = cached.ok_or_else(|| unreadable(&list.call, &answer, Malformed::NotModified))?;
+            let mut page = cached.page.clone();
+            // A 304 repeats the links only sometimes.
+            page.has_next = names_next(&answer.headers).unwrap_or(page.has_next);
+            return Ok((page, true));
+        }
+        let (rows, unreadable_rows) = wire::read_list(&answer.body, &list.call.subject)
+            .map_err(|malformed| unreadable(&list.call, &answer, malformed))?;
+        let has_next = names_next(&answer.headers).unwrap_or(false);
+        let page = Page { rows, unreadable: unreadable_rows, has_next };
+        match answer.etag() {
+            Some(etag) => cache.put(key, etag.clone(), page.clone()),
+            None => cache.remove(&key),
+        }
+        Ok((page, false))
+    }
+}
+
+/// An answer that is not what GitHub's description promises.
+pub(super) fn unreadable(call: &Call, answer: &Answer, source: Malformed) -> GithubError {
+    GithubError::Unreadable { call: call.clone(), request_id: answer.request_id(), source }
+}
+
+fn unreadable_rows(call: &Call, count: usize) -> CallFailure {
+    let message = format!("cannot {call} in full: {count} rows cannot be read");
+    CallFailure { class: ErrorClass::Unreadable, message, retry_after: None }
+}
+
+/// Whether the `Link` header names a next page; none where there is no such header.
+fn names_next(headers: &HeaderMap) -> Option<bool> {
+    let links = headers.get(LINK)?.to_str().ok()?;
+    let is_next = |link: &str| link.split(';').skip(1).any(|parameter| parameter.trim() == "rel=\"next\"");
+    Some(links.split(',').any(is_next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_to_the_next_page_counts() {
+        let next = |link: &'static str| names_next(&HeaderMap::from_iter([(LINK, link.parse().unwrap())]));
+        let first = r#"<https://api.github.com/x?page=2>; rel="next", <https://api.github.com/x?page=9>; rel="last""#;
+        let last = r#"<https://api.github.com/x?page=1>; rel="prev", <https://api.github.com/x?page=1>; rel="first""#;
+        assert_eq!((next(first), next(last)), (Some(true), Some(false)));
+        assert_eq!(next(r#"<https://evil.example/?rel="next">; rel="last""#), Some(false));
+        assert_eq!(names_next(&HeaderMap::new()), None);
+    }
+}

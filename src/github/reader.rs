@@ -1,0 +1,224 @@
+//! The calls that change nothing.
+
+use std::sync::{Arc, Mutex};
+
+use super::call::{Call, Operation};
+use super::client::{Client, Request, RequestCounts};
+use super::error::Malformed;
+use super::pages::{List, Listed, unreadable};
+use super::wire::{self, Row, WireDownload};
+use super::{Answer, GithubError};
+use crate::budget::{Budget, Purpose};
+use crate::error::ErrorClass;
+use crate::ids::{AccountName, RepoName, RunId};
+use crate::state::{Reading, RunStatus, Runner, WorkflowJob, WorkflowRun};
+
+/// A filtered run list ends at 1,000 results (GitHub API: actions/workflow-runs).
+const SWEEP_PAGES_MAX: u32 = 10;
+
+/// 3,000 jobs: twelve full matrices in one run.
+const JOB_PAGES_MAX: u32 = 30;
+
+/// 3,000 runners in one repository, ten times what a repository is worth by default.
+const RUNNER_PAGES_MAX: u32 = 30;
+
+/// Whether a further page is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paging {
+    /// Read the next page, if there is one.
+    Continue,
+    /// What was read is enough.
+    Stop,
+}
+
+/// The runs of a repository, newest first, as far as they were read.
+#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunList {
+    /// The runs, each once.
+    pub runs: Vec<WorkflowRun>,
+    /// Whether the oldest run is among them.
+    pub reaches_end: bool,
+    /// Whether GitHub said of every page that it is as it was at the last reading.
+    pub is_unchanged: bool,
+}
+
+impl From<Listed<WorkflowRun>> for RunList {
+    fn from(listed: Listed<WorkflowRun>) -> Self {
+        Self { runs: listed.rows, reaches_end: listed.reaches_end, is_unchanged: listed.is_unchanged }
+    }
+}
+
+/// The release of the runner application that GitHub wants a repository to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerRelease {
+    /// The version, such as `2.330.0`.
+    pub version: String,
+    /// Where the archive for Linux on x64 is.
+    pub download_url: String,
+    /// The archive's SHA-256 in hexadecimal digits, where GitHub gives it.
+    pub sha256: Option<String>,
+}
+
+/// Reads runs, jobs and runners with one credential; clones share everything.
+#[derive(Clone)]
+pub struct GithubReader {
+    client: Arc<Client>,
+}
+
+impl std::fmt::Debug for GithubReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GithubReader").field("account", self.account()).finish_non_exhaustive()
+    }
+}
+
+impl GithubReader {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
+    /// The account whose credential is used.
+    pub fn account(&self) -> &AccountName {
+        self.client.account()
+    }
+
+    /// The accounts of the credential, by which to decide what may be asked next.
+    pub fn budget(&self) -> Arc<Mutex<Budget>> {
+        self.client.budget()
+    }
+
+    /// How many requests were sent so far, by readers and writers of this credential.
+    pub fn counts(&self) -> RequestCounts {
+        self.client.counts()
+    }
+
+    /// Lists runs, newest first and unfiltered: filtered lists come from an index that lags and omits.
+    ///
+    /// `stop` is given each page; after `max_pages` nothing more is read, and that is no failure.
+    pub async fn list_runs(
+        &self,
+        repo: &RepoName,
+        max_pages: u32,
+        stop: impl FnMut(&[WorkflowRun]) -> Paging + Send,
+    ) -> Reading<RunList> {
+        let list = List {
+            call: Call { operation: Operation::ListRuns, subject: repo.to_string() },
+            purpose: Purpose::RunList,
+            path: format!("/repos/{repo}/actions/runs?exclude_pull_requests=true&per_page=100"),
+            max_pages,
+        };
+        match self.client.read_list(&list, stop).await {
+            Ok(listed) => listed.into_reading(RunList::from),
+            Err(error) => Reading::Unknown(error.into()),
+        }
+    }
+
+    /// Lists the runs that GitHub's index knows with `status`; a run that is not there proves nothing.
+    ///
+    /// For a status that GitHub cannot filter by, the list is empty.
+    pub async fn list_runs_by_status(&self, repo: &RepoName, status: &RunStatus) -> Reading<RunList> {
+        let Some(filter) = wire::status_filter(status) else {
+            return Reading::Known(RunList { runs: Vec::new(), reaches_end: true, is_unchanged: true });
+        };
+        let list = List {
+            call: Call { operation: Operation::SweepRuns, subject: repo.to_string() },
+            purpose: Purpose::Sweep,
+            path: format!("/repos/{repo}/actions/runs?exclude_pull_requests=true&status={filter}&per_page=100"),
+            max_pages: SWEEP_PAGES_MAX,
+        };
+        match self.client.read_list(&list, |_: &[WorkflowRun]| Paging::Continue).await {
+            Ok(listed) => listed.into_reading(RunList::from),
+            Err(error) => Reading::Unknown(error.into()),
+        }
+    }
+
+    /// Reads one run; none where there is no such run, or the repository is hidden from the credential.
+    ///
+    /// # Errors
+    /// [`GithubError`], of any class but [`ErrorClass::NotFound`].
+    pub async fn run(&self, repo: &RepoName, run: RunId) -> Result<Option<WorkflowRun>, GithubError> {
+        let call = Call { operation: Operation::GetRun, subject: format!("run {run} of {repo}") };
+        let path = format!("/repos/{repo}/actions/runs/{run}?exclude_pull_requests=true");
+        let answer = match self.client.send(&call, Purpose::RunList, Request::Get { path: &path, known: None }).await {
+            Ok(answer) => answer,
+            Err(error) if error.class() == ErrorClass::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+        let run =
+            WorkflowRun::read(text).map_err(|error| unreadable(&call, &answer, Malformed::json("the run", &error)))?;
+        Ok(Some(run))
+    }
+
+    /// Lists all jobs of a run's newest attempt.
+    ///
+    /// None where there is no such run, or the repository is hidden from the credential: that is not an
+    /// empty list.
+    pub async fn list_jobs(&self, repo: &RepoName, run: RunId, purpose: Purpose) -> Reading<Option<Vec<WorkflowJob>>> {
+        let list = List {
+            call: Call { operation: Operation::ListJobs, subject: format!("run {run} of {repo}") },
+            purpose,
+            path: format!("/repos/{repo}/actions/runs/{run}/jobs?filter=latest&per_page=100"),
+            max_pages: JOB_PAGES_MAX,
+        };
+        match self.client.read_list(&list, |_: &[WorkflowJob]| Paging::Continue).await {
+            Ok(listed) => listed.or_cut(&list).into_reading(|listed| Some(listed.rows)),
+            Err(error) if error.class() == ErrorClass::NotFound => Reading::Known(None),
+            Err(error) => Reading::Unknown(error.into()),
+        }
+    }
+
+    /// Lists all runners that are registered with a repository, of whomever they are.
+    ///
+    /// A runner that goes while pages are read pulls another one over the edge between two pages: that one
+    /// is missing from this reading, and is there in the next.
+    pub async fn list_runners(&self, repo: &RepoName) -> Reading<Vec<Runner>> {
+        let list = List {
+            call: Call { operation: Operation::ListRunners, subject: repo.to_string() },
+            purpose: Purpose::Runners,
+            path: format!("/repos/{repo}/actions/runners?per_page=100"),
+            max_pages: RUNNER_PAGES_MAX,
+        };
+        match self.client.read_list(&list, |_: &[Runner]| Paging::Continue).await {
+            Ok(listed) => listed.or_cut(&list).into_reading(|listed| listed.rows),
+            Err(error) => Reading::Unknown(error.into()),
+        }
+    }
+
+    /// Reads which release of the runner GitHub wants a repository to use, for Linux on x64.
+    ///
+    /// # Errors
+    /// [`GithubError`], also where GitHub lists none whose name, address and checksum are of the usual form.
+    pub async fn runner_release(&self, repo: &RepoName) -> Result<RunnerRelease, GithubError> {
+        let call = Call { operation: Operation::ListRunnerReleases, subject: repo.to_string() };
+        let path = format!("/repos/{repo}/actions/runners/downloads");
+        let answer = self.client.send(&call, Purpose::Other, Request::Get { path: &path, known: None }).await?;
+        read_release(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))
+    }
+}
+
+fn read_release(answer: &Answer) -> Result<RunnerRelease, Malformed> {
+    let entries: Vec<serde_json::Value> =
+        serde_json::from_slice(&answer.body).map_err(|error| Malformed::json("the list", &error))?;
+    entries
+        .into_iter()
+        .filter_map(|entry| serde_json::from_value::<WireDownload>(entry).ok())
+        .filter(|entry| entry.os == "linux" && entry.architecture == "x64")
+        .find_map(release)
+        .ok_or(Malformed::NoRelease)
+}
+
+/// The release of an entry, all of whose texts are fit for an image definition.
+fn release(entry: WireDownload) -> Option<RunnerRelease> {
+    let WireDownload { os: _, architecture: _, download_url, filename, sha256_checksum } = entry;
+    let version = filename.strip_prefix("actions-runner-linux-x64-")?.strip_suffix(".tar.gz")?;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let is_version = version.split('.').count() == 3 && version.split('.').all(is_number);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?&=%+@".contains(&b);
+    let is_address = download_url.starts_with("https://") && download_url.bytes().all(is_plain);
+    let is_sum = |sum: &String| sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_version || !is_address || !sha256_checksum.as_ref().is_none_or(is_sum) {
+        return None;
+    }
+    Some(RunnerRelease { version: version.to_owned(), download_url, sha256: sha256_checksum })
+}

@@ -1,0 +1,302 @@
+//! GitHub's answers as they come, and what is kept of them.
+//!
+//! Everything that GitHub's description or its practice lets be absent, null or new is taken so: only an
+//! id is needed. What cannot be read is counted, never taken for absent.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::error::Malformed;
+use super::etag::{EtagCache, PageCaches};
+use crate::ids::{JobId, Labels, RunId, RunnerId};
+use crate::state::{JobStatus, RunStatus, Runner, WorkflowJob, WorkflowRun};
+
+/// What a list is made of.
+pub(super) trait Row: Clone + Send + Sync + 'static {
+    /// Reads one row.
+    fn read(row: &str) -> serde_json::Result<Self>;
+    /// The id by which a row seen on two pages is one.
+    fn id(&self) -> u64;
+    /// Where pages of such rows are kept.
+    fn cache(caches: &PageCaches) -> &EtagCache<Self>;
+}
+
+/// A list answer; the rows stay text, so that one odd row does not cost the others.
+#[derive(Deserialize)]
+struct ListBody<'a> {
+    #[serde(borrow, rename = "workflow_runs", alias = "jobs", alias = "runners")]
+    rows: Vec<&'a RawValue>,
+}
+
+/// Reads the rows of a list; those that cannot be read are counted and reported once.
+pub(super) fn read_list<T: Row>(body: &[u8], subject: &str) -> Result<(Arc<[T]>, usize), Malformed> {
+    let list: ListBody<'_> = serde_json::from_slice(body).map_err(|error| Malformed::json("the list", &error))?;
+    let mut rows = Vec::with_capacity(list.rows.len());
+    let mut unreadable = 0;
+    let mut first_error = None;
+    for row in list.rows {
+        match T::read(row.get()) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                unreadable += 1;
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first_error {
+        tracing::warn!(subject, unreadable, %error, "left out rows of GitHub's answer that cannot be read");
+    }
+    Ok((rows.into(), unreadable))
+}
+
+#[derive(Deserialize)]
+struct WireRun {
+    id: u64,
+    run_attempt: Option<u32>,
+    status: Option<String>,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+}
+
+impl Row for WorkflowRun {
+    fn read(row: &str) -> serde_json::Result<Self> {
+        let WireRun { id, run_attempt, status, created_at, updated_at } = serde_json::from_str(row)?;
+        Ok(Self {
+            id: RunId(id),
+            attempt: run_attempt.unwrap_or(1),
+            status: run_status(status),
+            created_at: time(created_at),
+            updated_at: time(updated_at),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    fn cache(caches: &PageCaches) -> &EtagCache<Self> {
+        &caches.runs
+    }
+}
+
+#[derive(Deserialize)]
+struct WireJob {
+    id: u64,
+    run_id: u64,
+    run_attempt: Option<u32>,
+    status: Option<String>,
+    labels: Option<Vec<String>>,
+    runner_name: Option<String>,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    name: Option<String>,
+}
+
+impl Row for WorkflowJob {
+    fn read(row: &str) -> serde_json::Result<Self> {
+        let wire: WireJob = serde_json::from_str(row)?;
+        let status = job_status(wire.status);
+        // An empty name means none, as null does. `runner_id` says nothing more: it has been 0 or absent.
+        let runner_name = wire.runner_name.filter(|name| !name.is_empty() && status != JobStatus::Queued);
+        Ok(Self {
+            id: JobId(wire.id),
+            run_id: RunId(wire.run_id),
+            run_attempt: wire.run_attempt.unwrap_or(1),
+            status,
+            labels: Labels::new(wire.labels.unwrap_or_default()),
+            runner_name,
+            created_at: time(wire.created_at),
+            started_at: time(wire.started_at),
+            name: wire.name.unwrap_or_default(),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    fn cache(caches: &PageCaches) -> &EtagCache<Self> {
+        &caches.jobs
+    }
+}
+
+#[derive(Deserialize)]
+struct WireRunner {
+    id: u64,
+    name: String,
+    status: Option<String>,
+    busy: Option<bool>,
+}
+
+impl Row for Runner {
+    fn read(row: &str) -> serde_json::Result<Self> {
+        let WireRunner { id, name, status, busy } = serde_json::from_str(row)?;
+        Ok(Self {
+            id: RunnerId(id),
+            name,
+            // A word that GitHub adds is taken for a connected runner: those are never terminated.
+            is_online: status.is_some_and(|status| status != "offline"),
+            is_busy: busy.unwrap_or(false),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    fn cache(caches: &PageCaches) -> &EtagCache<Self> {
+        &caches.runners
+    }
+}
+
+/// Reads one workflow job as GitHub writes it, in a list or in a `workflow_job` webhook.
+///
+/// # Errors
+/// Where the text is no JSON, or a member has another type than GitHub describes, or an id is missing.
+pub fn parse_job(json: &str) -> serde_json::Result<WorkflowJob> {
+    WorkflowJob::read(json)
+}
+
+/// A status that is missing, which GitHub's description allows for runs.
+const NO_STATUS: &str = "null";
+
+fn run_status(status: Option<String>) -> RunStatus {
+    let status = status.unwrap_or_else(|| NO_STATUS.to_owned());
+    match status.as_str() {
+        "queued" => RunStatus::Queued,
+        "in_progress" => RunStatus::InProgress,
+        "waiting" => RunStatus::Waiting,
+        "pending" => RunStatus::Pending,
+        "requested" => RunStatus::Requested,
+        "completed" => RunStatus::Completed,
+        _ => RunStatus::Other(status),
+    }
+}
+
+fn job_status(status: Option<String>) -> JobStatus {
+    let status = status.unwrap_or_else(|| NO_STATUS.to_owned());
+    match status.as_str() {
+        "queued" => JobStatus::Queued,
+        "in_progress" => JobStatus::InProgress,
+        "completed" => JobStatus::Completed,
+        "waiting" => JobStatus::Waiting,
+        "pending" => JobStatus::Pending,
+        "requested" => JobStatus::Requested,
+        _ => JobStatus::Other(status),
+    }
+}
+
+/// The word by which run lists are filtered; none for a status that GitHub added, which it may not know there.
+pub(super) fn status_filter(status: &RunStatus) -> Option<&'static str> {
+    match status {
+        RunStatus::Queued => Some("queued"),
+        RunStatus::InProgress => Some("in_progress"),
+        RunStatus::Waiting => Some("waiting"),
+        RunStatus::Pending => Some("pending"),
+        RunStatus::Requested => Some("requested"),
+        RunStatus::Completed => Some("completed"),
+        RunStatus::Other(_) => None,
+    }
+}
+
+/// A time is never worth a row: one that cannot be read is taken as unknown.
+fn time(text: Option<String>) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(&text?).ok().map(|time| time.to_utc())
+}
+
+/// The answer of `generate-jitconfig`.
+#[derive(Deserialize)]
+pub(super) struct JitConfigBody {
+    pub(super) runner: WireRegistered,
+    pub(super) encoded_jit_config: SecretString,
+}
+
+/// The runner that was registered.
+#[derive(Deserialize)]
+pub(super) struct WireRegistered {
+    pub(super) id: u64,
+    #[serde(default)]
+    labels: Vec<WireLabel>,
+}
+
+#[derive(Deserialize)]
+struct WireLabel {
+    name: String,
+}
+
+impl WireRegistered {
+    pub(super) fn labels(&self) -> Labels {
+        Labels::new(self.labels.iter().map(|label| &label.name))
+    }
+}
+
+/// One entry of `runners/downloads`.
+#[derive(Deserialize)]
+pub(super) struct WireDownload {
+    pub(super) os: String,
+    pub(super) architecture: String,
+    pub(super) download_url: String,
+    pub(super) filename: String,
+    pub(super) sha256_checksum: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_needs_no_more_than_its_ids() {
+        let run = WorkflowRun::read(r#"{"id": 9007199254740993, "status": null, "created_at": "yesterday"}"#).unwrap();
+        assert_eq!((run.id, run.attempt, run.created_at), (RunId(9_007_199_254_740_993), 1, None));
+        assert_eq!(run.status, RunStatus::Other("null".into()));
+        let job = parse_job(r#"{"id": 1, "run_id": 2, "labels": null, "runner_name": null}"#).unwrap();
+        assert_eq!((job.labels.len(), job.runner_name, job.name.as_str()), (0, None, ""));
+        assert!(parse_job(r#"{"id": 1}"#).is_err() && parse_job(r#"{"id": -1, "run_id": 2}"#).is_err());
+    }
+
+    #[test]
+    fn a_queued_job_has_no_runner_whatever_github_says() {
+        let with = |status: &str, name: &str| {
+            let json = format!(r#"{{"id":1,"run_id":2,"status":"{status}","runner_id":5,"runner_name":"{name}"}}"#);
+            parse_job(&json).unwrap().runner_name
+        };
+        assert_eq!(with("queued", "GitHub Actions 5"), None);
+        assert_eq!(with("in_progress", ""), None);
+        assert_eq!(with("in_progress", "sr-main-gh1-1-1").as_deref(), Some("sr-main-gh1-1-1"));
+        assert_eq!(with("completed", "sr-main-gh1-1-1").as_deref(), Some("sr-main-gh1-1-1"));
+    }
+
+    #[test]
+    fn odd_rows_are_counted_and_cost_no_other() {
+        let body =
+            br#"{"total_count": 4, "jobs": [{"id": 1, "run_id": 9}, {"id": "x"}, null, {"id": 4, "run_id": 9}]}"#;
+        let (jobs, unreadable) = read_list::<WorkflowJob>(body, "test").unwrap();
+        assert_eq!((jobs.iter().map(|job| job.id.0).collect::<Vec<_>>(), unreadable), (vec![1, 4], 2));
+        for odd in [&b"{}"[..], b"[]", b"{\"jobs\": null}", b"<html>", b""] {
+            assert!(read_list::<WorkflowJob>(odd, "test").is_err());
+        }
+    }
+
+    #[test]
+    fn a_status_that_github_adds_keeps_its_word() {
+        assert_eq!(run_status(Some("paused".into())), RunStatus::Other("paused".into()));
+        assert_eq!(job_status(Some("startup_failure".into())), JobStatus::Other("startup_failure".into()));
+        let online =
+            |status: &str| Runner::read(&format!(r#"{{"id":1,"name":"r","status":{status}}}"#)).unwrap().is_online;
+        assert_eq!(
+            [online("\"online\""), online("\"active\""), online("\"offline\""), online("null")],
+            [true, true, false, false]
+        );
+    }
+
+    #[test]
+    fn times_come_with_fractions_and_offsets() {
+        let read = |text: &str| time(Some(text.to_owned())).map(|time| time.timestamp());
+        assert_eq!(read("2020-01-20T09:42:40.000-08:00"), read("2020-01-20T17:42:40Z"));
+        assert_eq!(read(""), None);
+    }
+}

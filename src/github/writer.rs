@@ -1,0 +1,135 @@
+//! The two calls that change something: a JIT config is generated, a runner is deleted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::call::{Call, Operation};
+use super::client::{Client, Request};
+use super::error::Malformed;
+use super::pages::unreadable;
+use super::wire::JitConfigBody;
+use super::{Answer, GithubError};
+use crate::budget::{Budget, Purpose};
+use crate::error::ErrorClass;
+use crate::ids::{AccountName, Labels, RepoName, RunnerId};
+
+/// What a runner is registered as.
+#[derive(Debug, Clone, Copy)]
+pub struct MintRequest<'a> {
+    /// Its name, which must never have been used before.
+    pub name: &'a str,
+    /// Its runner group; 1 in a repository.
+    pub runner_group_id: u64,
+    /// Exactly its labels, 1 to 100: GitHub adds none.
+    pub labels: &'a Labels,
+    /// Its work folder, relative to the runner's.
+    pub work_folder: &'a str,
+}
+
+/// A runner that was registered, with what it needs to connect.
+#[derive(Debug)]
+pub struct Minted {
+    /// The registration.
+    pub runner_id: RunnerId,
+    /// Its JIT config: a secret until it is used.
+    pub config: SecretString,
+}
+
+/// What deleting a runner showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deregistered {
+    /// It is not registered: GitHub gives it no more work.
+    Gone,
+    /// It runs a job and stays registered.
+    StillRunning,
+}
+
+/// Registers and deletes runners with one credential; clones share everything, also with the reader.
+#[derive(Clone)]
+pub struct GithubWriter {
+    client: Arc<Client>,
+}
+
+impl std::fmt::Debug for GithubWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GithubWriter").field("account", self.account()).finish_non_exhaustive()
+    }
+}
+
+impl GithubWriter {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
+    /// The account whose credential is used.
+    pub fn account(&self) -> &AccountName {
+        self.client.account()
+    }
+
+    /// The accounts of the credential, by which to decide what may be asked next.
+    pub fn budget(&self) -> Arc<Mutex<Budget>> {
+        self.client.budget()
+    }
+
+    /// Registers a runner and returns its JIT config, whose form was checked.
+    ///
+    /// # Errors
+    /// [`GithubError`]; where its class [`ErrorClass::may_have_taken_effect`], a runner of that name may be
+    /// registered although its config is lost. [`ErrorClass::Conflict`] says that the name is taken.
+    pub async fn generate_jit_config(&self, repo: &RepoName, request: MintRequest<'_>) -> Result<Minted, GithubError> {
+        let MintRequest { name, runner_group_id, labels, work_folder } = request;
+        let call = Call { operation: Operation::GenerateJitConfig, subject: format!("{name} in {repo}") };
+        let path = format!("/repos/{repo}/actions/runners/generate-jitconfig");
+        let body = serde_json::json!({
+            "name": name,
+            "runner_group_id": runner_group_id,
+            "labels": labels,
+            "work_folder": work_folder,
+        });
+        let answer = self.client.send(&call, Purpose::Mint, Request::Post { path: &path, body: &body }).await?;
+        let JitConfigBody { runner, encoded_jit_config: config } =
+            read_jit_config(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
+        let runner_id = RunnerId(runner.id);
+        let actual = runner.labels();
+        if actual != *labels {
+            return Err(GithubError::OtherLabels { call, runner_id, wanted: labels.clone(), actual });
+        }
+        Ok(Minted { runner_id, config })
+    }
+
+    /// Deletes a runner's registration, unless it runs a job.
+    ///
+    /// # Errors
+    /// [`GithubError`]; the runner may be registered or not.
+    pub async fn delete_runner(&self, repo: &RepoName, runner: RunnerId) -> Result<Deregistered, GithubError> {
+        let call = Call { operation: Operation::DeleteRunner, subject: format!("runner {runner} of {repo}") };
+        let path = format!("/repos/{repo}/actions/runners/{runner}");
+        match self.client.send(&call, Purpose::Deregister, Request::Delete { path: &path }).await {
+            Ok(_) => Ok(Deregistered::Gone),
+            Err(error) if error.class() == ErrorClass::NotFound => Ok(Deregistered::Gone),
+            Err(error) if is_running(&error) => Ok(Deregistered::StillRunning),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// `422 Bad request - Runner "…" is still running a job`, told from other 422s by its words.
+fn is_running(error: &GithubError) -> bool {
+    let GithubError::Refused { refusal, .. } = error else { return false };
+    refusal.status == 422 && refusal.message.contains("still running a job")
+}
+
+/// Reads the answer and checks the config: base64 of a JSON object, file names to contents. Corrupted ones
+/// have been handed out.
+fn read_jit_config(answer: &Answer) -> Result<JitConfigBody, Malformed> {
+    let body: JitConfigBody =
+        serde_json::from_slice(&answer.body).map_err(|error| Malformed::json("the answer", &error))?;
+    let config = BASE64_STANDARD.decode(body.encoded_jit_config.expose_secret()).map_err(|_| Malformed::Base64)?;
+    let files: BTreeMap<String, String> =
+        serde_json::from_slice(&config).map_err(|error| Malformed::json("the JIT config", &error))?;
+    if files.is_empty() { Err(Malformed::NoFiles) } else { Ok(body) }
+}

@@ -1,0 +1,229 @@
+//! The calls that change nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::api;
+use super::call::{Call, Caller};
+use super::error::ModalError;
+use super::listing::Listing;
+use super::operation::Operation;
+use super::transport::Client;
+use super::wire::{self, Generation};
+use crate::error::ErrorClass;
+use crate::ids::{AppId, SandboxId};
+use crate::state::{Reading, Sandbox, SandboxResult};
+
+/// The most pages of one listing. Modal does not tell its page size; with as few as 100 sandboxes each, these
+/// hold five times the sandboxes that V2 is made for, and they end a server that never sends an empty page.
+const PAGES_MAX: usize = 500;
+
+/// What a held call may take beyond the time that Modal holds it.
+const HOLD_MARGIN: Duration = Duration::from_secs(5);
+
+/// Reads from Modal; cannot change anything there.
+#[derive(Debug, Clone)]
+pub struct ModalReader {
+    caller: Arc<Caller>,
+}
+
+/// Which sandboxes a name may belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameOf {
+    /// Only one that lives.
+    Live,
+    /// One that lives or, failing that and in V2 alone, the youngest that ended.
+    LiveOrEnded,
+}
+
+/// What became of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxFate {
+    /// It lives, started or not.
+    Running,
+    /// It ended.
+    Ended(SandboxResult),
+    /// Modal does not know it (any more).
+    Gone,
+}
+
+impl ModalReader {
+    pub(super) fn new(caller: Arc<Caller>) -> Self {
+        Self { caller }
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Checks that Modal can be reached and accepts this client, and logs its warnings.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason, and the remedy for a client that is refused.
+    pub async fn hello(&self) -> Result<(), ModalError> {
+        let call = Call::plain(Operation::HELLO, "Modal");
+        let send = |mut client: Client, request| async move { client.client_hello(request).await };
+        let hello = self.caller.call(call, (), send).await?;
+        self.caller.transport.warnings.note(&hello.warning);
+        for warning in hello.server_warnings {
+            self.caller.transport.warnings.note(&warning.message);
+        }
+        Ok(())
+    }
+
+    /// Looks up the configured App without creating it.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not answer with yes or no.
+    pub async fn lookup_app(&self) -> Result<Option<AppId>, ModalError> {
+        let creation = api::ObjectCreationType::Unspecified;
+        found(self.app(Operation::LOOK_UP_APP, creation).await)
+    }
+
+    pub(super) async fn app(
+        &self,
+        operation: Operation,
+        creation: api::ObjectCreationType,
+    ) -> Result<AppId, ModalError> {
+        let settings = &self.caller.settings;
+        let call = Call::plain(operation, &settings.app_name);
+        let message = api::AppGetOrCreateRequest {
+            app_name: settings.app_name.clone(),
+            environment_name: settings.environment.clone(),
+            object_creation_type: creation.into(),
+        };
+        let send = |mut client: Client, request| async move { client.app_get_or_create(request).await };
+        let app = self.caller.call(call, message, send).await?;
+        call.id(app.app_id, AppId::new)
+    }
+
+    /// Lists the live sandboxes of an App that carry all of `tags`, of both generations, in order of id.
+    ///
+    /// The list may lag behind a create or an end by seconds; confirm a missing entry with [`Self::wait`].
+    pub async fn list_sandboxes(&self, app: &AppId, tags: &BTreeMap<String, String>) -> Reading<Vec<Sandbox>> {
+        let mut listing = Listing::default();
+        let end = self.read_pages(app, tags, &mut listing).await;
+        let is_empty = listing.pages() == 0;
+        let seen = listing.into_sandboxes();
+        match end {
+            Ok(()) => Reading::Known(seen),
+            Err(error) if is_empty => Reading::Unknown(error.into()),
+            Err(error) => Reading::Partial { seen, missing: error.into() },
+        }
+    }
+
+    async fn read_pages(
+        &self,
+        app: &AppId,
+        tags: &BTreeMap<String, String>,
+        listing: &mut Listing,
+    ) -> Result<(), ModalError> {
+        let call = Call::plain(Operation::LIST, app.as_str());
+        let send = |mut client: Client, request| async move { client.sandbox_list_v2(request).await };
+        while listing.pages() < PAGES_MAX {
+            let message = api::SandboxListRequest {
+                app_id: app.as_str().to_owned(),
+                before_timestamp: listing.before(),
+                environment_name: String::new(),
+                include_finished: false,
+                tags: wire::wire_tags(tags),
+            };
+            let page = self.caller.call(call, message, send).await?;
+            if page.sandboxes.is_empty() {
+                return if listing.has_unreadable() { Err(call.unreadable("an entry has no id")) } else { Ok(()) };
+            }
+            listing.add(page.sandboxes).map_err(|problem| call.unreadable(problem))?;
+        }
+        Err(call.unreadable("the listing has more pages than are read"))
+    }
+
+    /// Asks for a sandbox's result, for which Modal may hold the call for up to `hold`; zero for its state now.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not tell. That it does not know the sandbox is no error.
+    pub async fn wait(&self, sandbox: &SandboxId, hold: Duration) -> Result<SandboxFate, ModalError> {
+        let generation = Generation::of(sandbox);
+        let operation = match generation {
+            Generation::V1 => Operation::WAIT_V1,
+            Generation::V2 => Operation::WAIT_V2,
+        };
+        let limit = if hold.is_zero() { super::call::PLAIN_LIMIT } else { hold + HOLD_MARGIN };
+        let call = Call { operation, subject: sandbox.as_str(), limit };
+        let message = api::SandboxWaitRequest { sandbox_id: sandbox.as_str().to_owned(), timeout: hold.as_secs_f32() };
+        let send = move |mut client: Client, request| async move {
+            match generation {
+                Generation::V1 => client.sandbox_wait(request).await,
+                Generation::V2 => client.sandbox_wait_v2(request).await,
+            }
+        };
+        let Some(answer) = found(self.caller.call(call, message, send).await)? else {
+            return Ok(SandboxFate::Gone);
+        };
+        let result = answer.result.as_ref().and_then(wire::result);
+        let result = result.or_else(|| answer.metadata?.result.as_ref().and_then(wire::result));
+        Ok(result.map_or(SandboxFate::Running, SandboxFate::Ended))
+    }
+
+    /// Looks up a sandbox of the configured App by its name.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not tell. That there is none is no error.
+    pub async fn find_by_name(
+        &self,
+        name: &str,
+        generation: Generation,
+        whose: NameOf,
+    ) -> Result<Option<SandboxId>, ModalError> {
+        let operation = match generation {
+            Generation::V1 => Operation::FIND_V1,
+            Generation::V2 => Operation::FIND_V2,
+        };
+        let call = Call::plain(operation, name);
+        let settings = &self.caller.settings;
+        let message = api::SandboxGetFromNameRequest {
+            sandbox_name: name.to_owned(),
+            environment_name: settings.environment.clone(),
+            app_name: settings.app_name.clone(),
+            include_terminated: whose == NameOf::LiveOrEnded,
+        };
+        let send = move |mut client: Client, request| async move {
+            match generation {
+                Generation::V1 => client.sandbox_get_from_name(request).await,
+                Generation::V2 => client.sandbox_get_from_name_v2(request).await,
+            }
+        };
+        let answer = found(self.caller.call(call, message, send).await)?;
+        answer.map(|answer| call.id(answer.sandbox_id, SandboxId::new)).transpose()
+    }
+
+    /// Reads the tags of a sandbox.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where Modal does not know the sandbox.
+    pub async fn tags(&self, sandbox: &SandboxId) -> Result<BTreeMap<String, String>, ModalError> {
+        let generation = Generation::of(sandbox);
+        let operation = match generation {
+            Generation::V1 => Operation::TAGS_V1,
+            Generation::V2 => Operation::TAGS_V2,
+        };
+        let message = api::SandboxTagsGetRequest { sandbox_id: sandbox.as_str().to_owned() };
+        let send = move |mut client: Client, request| async move {
+            match generation {
+                Generation::V1 => client.sandbox_tags_get(request).await,
+                Generation::V2 => client.sandbox_tags_get_v2(request).await,
+            }
+        };
+        let answer = self.caller.call(Call::plain(operation, sandbox.as_str()), message, send).await?;
+        Ok(wire::tags(answer.tags))
+    }
+}
+
+/// Tells "there is none" from a failure.
+fn found<T>(answer: Result<T, ModalError>) -> Result<Option<T>, ModalError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

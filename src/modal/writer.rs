@@ -1,0 +1,182 @@
+//! The calls that create, terminate and delete.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tracing::info;
+
+use super::api;
+use super::call::{Call, Caller};
+use super::error::ModalError;
+use super::operation::Operation;
+use super::reader::{ModalReader, NameOf};
+use super::spec::{SandboxSpec, env_problem, exposed};
+use super::transport::Client;
+use super::wire::Generation;
+use crate::error::ErrorClass;
+use crate::ids::{AppId, SandboxId, SecretId};
+
+/// The deadline of a create, which places the sandbox on a machine before it is answered.
+const CREATE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Changes things at Modal.
+#[derive(Debug, Clone)]
+pub struct ModalWriter {
+    reader: ModalReader,
+}
+
+/// A sandbox that a create left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// The interface that made it.
+    pub generation: Generation,
+    /// How it is known.
+    pub origin: Origin,
+}
+
+/// How a created sandbox is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From the create's answer.
+    Answered,
+    /// By its name and tags, after the answer of the attempt that made it was lost.
+    Adopted,
+}
+
+impl ModalWriter {
+    pub(super) fn new(reader: ModalReader) -> Self {
+        Self { reader }
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        self.reader.caller()
+    }
+
+    /// Looks up the configured App and creates it where it is missing. Keep the id: it does not change.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn ensure_app(&self) -> Result<AppId, ModalError> {
+        self.reader.app(Operation::ENSURE_APP, api::ObjectCreationType::CreateIfMissing).await
+    }
+
+    /// Creates an unnamed Secret that belongs to the App, for a sandbox of the older interface.
+    ///
+    /// Modal stores the values until the Secret is deleted. A lost answer leaves a Secret that nobody knows.
+    ///
+    /// # Errors
+    /// [`ModalError`] without the values.
+    pub async fn create_secret(&self, app: &AppId, env: &[(String, SecretString)]) -> Result<SecretId, ModalError> {
+        if let Some(problem) = env_problem(env) {
+            return Err(ModalError::Definition { subject: "a Secret".to_owned(), problem });
+        }
+        let call = Call::plain(Operation::CREATE_SECRET, app.as_str());
+        let message = api::SecretGetOrCreateRequest {
+            environment_name: self.caller().settings.environment.clone(),
+            object_creation_type: api::ObjectCreationType::AnonymousOwnedByApp.into(),
+            env_dict: exposed(env),
+            app_id: app.to_string(),
+            ..Default::default()
+        };
+        let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
+        let answer = self.caller().call(call, message, send).await;
+        let answer = answer.map_err(|error| error.without(env.iter().map(|(_, value)| value.expose_secret())))?;
+        call.id(answer.secret_id, SecretId::new)
+    }
+
+    /// Deletes a Secret; one that is not there is deleted.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn delete_secret(&self, secret: &SecretId) -> Result<(), ModalError> {
+        let call = Call::plain(Operation::DELETE_SECRET, secret.as_str());
+        let message = api::SecretDeleteRequest { secret_id: secret.to_string() };
+        let send = |mut client: Client, request| async move { client.secret_delete(request).await };
+        gone_is_done(self.caller().call(call, message, send).await)
+    }
+
+    /// Creates a sandbox, in the older interface if it has a GPU.
+    ///
+    /// All attempts of one call carry the same name, so at most one sandbox lives. Where the answer of an
+    /// attempt was lost and a later one finds the name taken, the sandbox of that name is adopted if it
+    /// carries the tags asked for. Where no attempt was lost, the name is another's.
+    ///
+    /// # Errors
+    /// [`ModalError`], of class [`ErrorClass::Conflict`] where the name is another's, and of class
+    /// [`ErrorClass::Unavailable`] where a sandbox may have been created all the same.
+    pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<CreatedSandbox, ModalError> {
+        spec.check()?;
+        match self.send_create(spec).await.map_err(|error| error.without(spec.secrets())) {
+            Err(error) if error.is_name_taken_after_lost_reply() => Box::pin(self.adopt(spec, error)).await,
+            answer => answer,
+        }
+    }
+
+    async fn send_create(&self, spec: &SandboxSpec) -> Result<CreatedSandbox, ModalError> {
+        let generation = spec.generation();
+        let operation = match generation {
+            Generation::V1 => Operation::CREATE_V1,
+            Generation::V2 => Operation::CREATE_V2,
+        };
+        let call = Call { operation, subject: &spec.name, limit: CREATE_LIMIT };
+        let id = match generation {
+            Generation::V1 => {
+                let send = |mut client: Client, request| async move { client.sandbox_create(request).await };
+                self.caller().call(call, spec.v1(), send).await?.sandbox_id
+            }
+            Generation::V2 => {
+                let send = |mut client: Client, request| async move { client.sandbox_create_v2(request).await };
+                self.caller().call(call, spec.v2(), send).await?.sandbox_id
+            }
+        };
+        Ok(CreatedSandbox { id: call.id(id, SandboxId::new)?, generation, origin: Origin::Answered })
+    }
+
+    /// Finds the sandbox that an attempt of this call made; `taken` is what a later attempt was answered.
+    async fn adopt(&self, spec: &SandboxSpec, taken: ModalError) -> Result<CreatedSandbox, ModalError> {
+        let generation = spec.generation();
+        let found = self.reader.find_by_name(&spec.name, generation, NameOf::LiveOrEnded).await;
+        let Ok(Some(id)) = found else {
+            // Made by whomever, and not to be seen: the next listing will tell.
+            return Err(taken);
+        };
+        let Ok(tags) = self.reader.tags(&id).await else {
+            return Err(taken);
+        };
+        if spec.tags.iter().any(|(tag, value)| tags.get(tag) != Some(value)) {
+            return Err(taken.with_replies_accounted_for());
+        }
+        info!(name = spec.name, sandbox_id = %id, "adopted the sandbox whose create lost its answer");
+        Ok(CreatedSandbox { id, generation, origin: Origin::Adopted })
+    }
+
+    /// Asks Modal to end a sandbox; one that ended or is not there is done. Its end comes some time later.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn terminate(&self, sandbox: &SandboxId) -> Result<(), ModalError> {
+        let generation = Generation::of(sandbox);
+        let operation = match generation {
+            Generation::V1 => Operation::TERMINATE_V1,
+            Generation::V2 => Operation::TERMINATE_V2,
+        };
+        let message = api::SandboxTerminateRequest { sandbox_id: sandbox.to_string() };
+        let send = move |mut client: Client, request| async move {
+            match generation {
+                Generation::V1 => client.sandbox_terminate(request).await,
+                Generation::V2 => client.sandbox_terminate_v2(request).await,
+            }
+        };
+        gone_is_done(self.caller().call(Call::plain(operation, sandbox.as_str()), message, send).await)
+    }
+}
+
+fn gone_is_done<T>(answer: Result<T, ModalError>) -> Result<(), ModalError> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) if error.class() == ErrorClass::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
