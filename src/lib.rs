@@ -57,4 +57,6 @@ pub mod github;
 pub mod ids;
 pub mod modal;
 pub mod runner;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state;

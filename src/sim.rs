@@ -1,0 +1,41 @@
+//! The simulated GitHub and the simulated Modal: one [`World`] behind two real servers.
+//!
+//! The World holds the truth: which jobs are queued, which runners listen, which sandboxes live. GitHub's
+//! side serves it over HTTP, Modal's side over gRPC, each with the lags, limits and oddities of the real
+//! service as a [`Profile`] states them. Everything that is asked and everything that changes goes into an
+//! append-only history, from which [`Report`] judges a run.
+//!
+//! Invariant: nothing here knows the controller. The World shares with it only ids, the clock, the printing
+//! of error chains and Modal's wire definition, so that the report is an independent judge.
+
+mod control;
+mod draws;
+mod engine;
+mod fault;
+mod generate;
+mod github;
+mod history;
+mod jit;
+mod jobs;
+mod limits;
+mod modal;
+mod profile;
+mod replay;
+mod report;
+mod runners;
+mod sandboxes;
+mod scenario;
+mod server;
+mod world;
+
+pub use fault::{Fault, FaultMode, InvalidFault};
+pub use history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
+pub use modal::ModalService;
+pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
+pub use replay::{Replay, ReplayError};
+pub use report::{PickupSeconds, Report};
+pub use scenario::{
+    Conclusion, ForeignRunner, ForeignSandbox, Scenario, ScenarioError, ScenarioJob, ScenarioRepo, SkipReason,
+};
+pub use server::{Servers, serve};
+pub use world::{Summary, World};

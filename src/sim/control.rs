@@ -1,0 +1,112 @@
+//! The control interface on GitHub's side, under `/_sim`: adds jobs and faults, moves the clock, shows the truth.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::fault::Fault;
+use super::scenario::ScenarioJob;
+use super::world::World;
+use crate::error::ErrorChain;
+
+/// Jobs to add; their arrivals count from now.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewJobs {
+    jobs: Vec<ScenarioJob>,
+}
+
+/// How far to move the clock.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance_seconds: f64,
+}
+
+/// A token that GitHub shall refuse from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    token: String,
+}
+
+pub(super) fn routes() -> Router<World> {
+    Router::new()
+        .route("/_sim/jobs", post(add_jobs))
+        .route("/_sim/faults", post(add_fault))
+        .route("/_sim/revoke", post(revoke))
+        .route("/_sim/clock", post(advance))
+        .route("/_sim/history", get(history))
+        .route("/_sim/state", get(state))
+        .route("/_sim/report", get(report))
+}
+
+/// Reads a body whatever its content type says, so that plain `curl -d` works.
+fn parsed<T: DeserializeOwned>(body: &Bytes, then: impl FnOnce(T) -> Response) -> Response {
+    match serde_json::from_slice(body) {
+        Ok(asked) => then(asked),
+        Err(error) => refusal(&error.to_string()),
+    }
+}
+
+async fn add_jobs(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |new: NewJobs| answer(world.add_jobs(new.jobs)))
+}
+
+async fn add_fault(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |fault: Fault| answer(world.add_fault(fault)))
+}
+
+async fn revoke(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |revoke: Revoke| {
+        world.revoke_token(&revoke.token);
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn advance(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |advance: Advance| match Duration::try_from_secs_f64(advance.advance_seconds) {
+        Ok(by) => {
+            world.advance(by);
+            Json(json!({ "now": world.clock().now() })).into_response()
+        }
+        Err(error) => refusal(&format!("advance_seconds: {error}")),
+    })
+}
+
+async fn history(State(world): State<World>, Query(query): Query<BTreeMap<String, u64>>) -> Response {
+    let mut lines = String::new();
+    for event in world.history(query.get("since").copied().unwrap_or_default()) {
+        lines.push_str(&serde_json::to_string(&event).expect("events hold nothing that JSON cannot"));
+        lines.push('\n');
+    }
+    ([(header::CONTENT_TYPE, "application/jsonl")], lines).into_response()
+}
+
+async fn state(State(world): State<World>) -> Response {
+    Json(world.summary()).into_response()
+}
+
+async fn report(State(world): State<World>) -> Response {
+    Json(world.report()).into_response()
+}
+
+fn answer<E: std::error::Error + 'static>(result: Result<(), E>) -> Response {
+    match result {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refusal(&ErrorChain(&error).to_string()),
+    }
+}
+
+fn refusal(reason: &str) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "message": reason }))).into_response()
+}

@@ -1,0 +1,357 @@
+//! GitHub's side of the World: the REST endpoints that Sandrunner uses, over HTTP.
+//!
+//! What GitHub's own description does not state (ETags, limits, lags, refusals) follows what has been
+//! measured on the real service.
+
+mod body;
+mod read;
+mod route;
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State as Handle};
+use bytes::Bytes;
+use chrono::TimeDelta;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use sha2::{Digest, Sha256};
+
+use super::control;
+use super::draws::Purpose;
+use super::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
+use super::history::{LimitKind, Service, What, fingerprint};
+use super::jobs::Time;
+use super::limits::{GithubLimiter, Verdict};
+use super::world::{State, World};
+use route::Route;
+
+pub(super) use body::repository_body;
+
+/// The largest request body that is read.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The part of a latency that passes before GitHub counts the request; the same for reads and writes, so
+/// that requests are counted in the order and at the distances in which they were sent.
+const TRANSIT: Duration = Duration::from_millis(20);
+/// After this GitHub gives up a request and answers 502.
+const GATEWAY_TIMEOUT_SECS: f64 = 10.0;
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    number: usize,
+    size: usize,
+}
+
+impl Page {
+    fn of(query: &BTreeMap<String, String>) -> Self {
+        let number = |key: &str| query.get(key).and_then(|text| text.parse::<usize>().ok());
+        Self { number: number("page").unwrap_or(1).max(1), size: number("per_page").unwrap_or(30).clamp(1, 100) }
+    }
+
+    fn skipped(self) -> usize {
+        (self.number - 1).saturating_mul(self.size)
+    }
+}
+
+/// A request, taken apart.
+#[derive(Clone)]
+struct Asked {
+    route: Route,
+    query: BTreeMap<String, String>,
+    token: Option<String>,
+    has_user_agent: bool,
+    accept: String,
+    if_none_match: Option<String>,
+    /// Scheme, host and path, for links to other pages.
+    url: String,
+    body: Bytes,
+}
+
+impl Asked {
+    fn is_write(&self) -> bool {
+        matches!(self.route, Route::Mint(_) | Route::DeleteRunner(..))
+    }
+
+    /// What GitHub counts: 5 for a write, 1 for a read.
+    fn points(&self) -> u32 {
+        if self.is_write() { 5 } else { 1 }
+    }
+
+    fn url_of_page(&self, number: usize) -> String {
+        let others = self.query.iter().filter(|(key, _)| *key != "page");
+        let mut url = format!("{}?", self.url);
+        for (key, value) in others {
+            url.extend([key, "=", value, "&"]);
+        }
+        url + &format!("page={number}")
+    }
+}
+
+/// An answer before it is dressed in headers.
+#[derive(Debug, Default)]
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    link: Option<String>,
+    /// Whether it has an ETag and may be answered with 304.
+    is_cacheable: bool,
+    limited: Option<LimitKind>,
+    retry_after: Option<u32>,
+    /// How much longer than usual it takes, in seconds.
+    delay_secs: f64,
+}
+
+impl Answer {
+    fn ok(body: Vec<u8>) -> Self {
+        Self { status: 200, body, is_cacheable: true, ..Self::default() }
+    }
+
+    fn error(status: u16, message: &str) -> Self {
+        Self { status, body: body::error(status, message), ..Self::default() }
+    }
+
+    fn not_found() -> Self {
+        Self::error(404, "Not Found")
+    }
+
+    fn unauthorized() -> Self {
+        Self::error(401, "Bad credentials")
+    }
+
+    fn limited(kind: LimitKind, retry_after: Option<u32>) -> Self {
+        let text = match kind {
+            LimitKind::Primary => "API rate limit exceeded for this token.",
+            LimitKind::Secondary | LimitKind::Creates | LimitKind::Injected => {
+                "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
+            }
+        };
+        Self { limited: Some(kind), retry_after, ..Self::error(403, text) }
+    }
+}
+
+/// The routes of GitHub's side and of the control interface.
+pub(super) fn router(world: World) -> Router {
+    Router::new().merge(control::routes()).fallback(serve).with_state(world)
+}
+
+async fn serve(Handle(world): Handle<World>, request: Request) -> Response<Body> {
+    let asked = match take_apart(request).await {
+        Ok(asked) => asked,
+        Err(status) => return plain(status),
+    };
+    world.clock().sleep(TRANSIT).await;
+    let (response, wait) = world.with(|state| state.answer_github(&asked));
+    world.clock().sleep(wait).await;
+    response
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
+    let (parts, body) = request.into_parts();
+    let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let token = text(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        let is_known = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token");
+        (is_known && !token.trim().is_empty()).then(|| token.trim().to_owned())
+    });
+    let host = parts.uri.authority().map(ToString::to_string).or_else(|| text(header::HOST));
+    let asked = Asked {
+        route: Route::parse(&parts.method, parts.uri.path()),
+        query: Query::try_from_uri(&parts.uri).map_err(|_| StatusCode::BAD_REQUEST)?.0,
+        token,
+        has_user_agent: text(header::USER_AGENT).is_some(),
+        accept: text(header::ACCEPT).unwrap_or_default(),
+        if_none_match: text(header::IF_NONE_MATCH),
+        url: format!("http://{}{}", host.unwrap_or_else(|| "api.github.com".to_owned()), parts.uri.path()),
+        body: Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?.to_bytes(),
+    };
+    Ok(asked)
+}
+
+impl State {
+    fn answer_github(&mut self, asked: &Asked) -> (Response<Body>, Duration) {
+        let operation = asked.route.operation();
+        let token = asked.token.as_deref().map(fingerprint).unwrap_or_default();
+        let answer = self.checked_answer(asked, &token);
+        let etag = answer.is_cacheable.then(|| etag(asked, &answer.body));
+        let is_unchanged = etag.is_some() && etag == asked.if_none_match;
+        let status = if is_unchanged { 304 } else { answer.status };
+        let is_free = is_unchanged || answer.limited.is_some() || matches!(asked.route, Route::RateLimit);
+        if let Some(limiter) = self.tokens.get_mut(token.as_str()).filter(|_| !is_free) {
+            limiter.charge();
+        }
+        self.record(What::Call {
+            service: Service::Github,
+            operation,
+            status,
+            points: if answer.limited.is_some() { 0 } else { asked.points() },
+            token: token.as_str().into(),
+            limited: answer.limited,
+            subject: asked.route.subject(),
+        });
+        let latency = if asked.is_write() { self.profile.write_latency_secs } else { self.profile.read_latency_secs };
+        let wait = Duration::from_secs_f64(latency + answer.delay_secs).saturating_sub(TRANSIT);
+        let body = if is_unchanged { Vec::new() } else { answer.body };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = self.headers(&token, etag, answer.link, answer.retry_after);
+        for (name, value) in headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        (response, wait)
+    }
+
+    fn headers(
+        &mut self,
+        token: &str,
+        etag: Option<String>,
+        link: Option<String>,
+        retry_after: Option<u32>,
+    ) -> Vec<(&'static str, String)> {
+        self.answers += 1;
+        let mut headers = vec![
+            ("content-type", "application/json; charset=utf-8".to_owned()),
+            ("date", self.now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()),
+            ("x-github-request-id", format!("SIM:{:X}", self.answers)),
+            ("x-github-media-type", "github.v3; format=json".to_owned()),
+        ];
+        if let Some(etag) = etag {
+            headers.push(("etag", etag));
+            headers.push(("cache-control", "private, max-age=60, s-maxage=60".to_owned()));
+        }
+        headers.extend(link.map(|link| ("link", link)));
+        headers.extend(retry_after.map(|secs| ("retry-after", secs.to_string())));
+        let now = self.now;
+        if let Some(limiter) = self.tokens.get_mut(token) {
+            let quota = limiter.quota(now, &self.profile);
+            headers.push(("x-ratelimit-limit", quota.limit.to_string()));
+            headers.push(("x-ratelimit-remaining", quota.remaining().to_string()));
+            headers.push(("x-ratelimit-used", quota.used.to_string()));
+            headers.push(("x-ratelimit-reset", quota.reset.timestamp().to_string()));
+            headers.push(("x-ratelimit-resource", "core".to_owned()));
+        }
+        headers
+    }
+
+    /// Credentials, limits and faults come before the endpoint.
+    fn checked_answer(&mut self, asked: &Asked, token: &str) -> Answer {
+        if !asked.has_user_agent {
+            return Answer::error(
+                403,
+                "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.",
+            );
+        }
+        if asked.token.is_none() || self.revoked.contains(token) {
+            return Answer::unauthorized();
+        }
+        let now = self.now;
+        let limiter = self.tokens.entry(token.into()).or_insert_with(|| GithubLimiter::new(now));
+        match limiter.admit(asked.points(), now, &self.profile) {
+            Verdict::Allowed => {}
+            // The state of the limits can be asked for even then.
+            Verdict::Primary if matches!(asked.route, Route::RateLimit) => {}
+            Verdict::Primary => return Answer::limited(LimitKind::Primary, None),
+            Verdict::Secondary { retry_after } => return Answer::limited(LimitKind::Secondary, Some(retry_after)),
+        }
+        match self.strike(asked.route.operation()) {
+            None => self.endpoint(asked, token),
+            Some(strike) => self.struck(asked, token, strike),
+        }
+    }
+
+    fn struck(&mut self, asked: &Asked, token: &str, strike: Strike) -> Answer {
+        match strike.mode {
+            FaultMode::Error => Answer::error(strike.status.unwrap_or(502), "Server Error"),
+            FaultMode::ReplyLost => {
+                self.endpoint(asked, token);
+                let delay_secs = strike.seconds_or(GATEWAY_TIMEOUT_SECS);
+                Answer { delay_secs, ..Answer::error(502, "Server Error") }
+            }
+            FaultMode::AppliedLate => {
+                let (late, token) = (asked.clone(), token.to_owned());
+                self.postpone(strike.seconds_or(LATE_SECS), move |state| {
+                    state.endpoint(&late, &token);
+                });
+                Answer::error(strike.status.unwrap_or(502), "Server Error")
+            }
+            FaultMode::Slow => {
+                let answer = self.endpoint(asked, token);
+                Answer { delay_secs: strike.seconds_or(SLOW_SECS), ..answer }
+            }
+            FaultMode::RateLimited => {
+                let secs = strike.seconds_or(f64::from(self.profile.github_retry_after_secs));
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds saturate")]
+                let secs = secs.ceil() as u32;
+                let now = self.now;
+                if let Some(limiter) = self.tokens.get_mut(token) {
+                    limiter.hold(secs, now);
+                }
+                Answer::limited(LimitKind::Injected, Some(secs))
+            }
+            FaultMode::Unauthorized => Answer::unauthorized(),
+            FaultMode::NotFound => Answer::not_found(),
+            FaultMode::Empty => Answer::ok(read::empty_list(&asked.route)),
+            FaultMode::Truncated => {
+                let mut answer = self.endpoint(asked, token);
+                answer.body.truncate(answer.body.len() / 2);
+                Answer { is_cacheable: false, ..answer }
+            }
+            // Refused where the fault is put in.
+            FaultMode::RegistrationFailed
+            | FaultMode::VersionRefused
+            | FaultMode::Crash
+            | FaultMode::NeverOnline
+            | FaultMode::SlowBoot
+            | FaultMode::Preempted => self.endpoint(asked, token),
+        }
+    }
+
+    fn endpoint(&mut self, asked: &Asked, token: &str) -> Answer {
+        let known = |state: &Self| state.repo_by_name.get(asked.route.subject().as_str()).copied();
+        let Some(repo) = known(self) else {
+            let is_limit = matches!(asked.route, Route::RateLimit);
+            return if is_limit { self.rate_limit(token) } else { Answer::not_found() };
+        };
+        match &asked.route {
+            Route::Runs(_) => self.list_runs(repo, asked),
+            Route::Run(_, run) => self.get_run(repo, *run),
+            Route::Jobs(_, run) => self.list_jobs(repo, *run, asked),
+            Route::Job(_, job) => self.get_job(repo, *job),
+            Route::Repo(_) => self.get_repo(repo),
+            Route::Runners(_) => self.list_runners(repo, asked),
+            Route::Runner(_, runner) => self.get_runner(repo, *runner),
+            Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner),
+            Route::Mint(_) => self.mint_answer(repo, &asked.body),
+            Route::Downloads(_) => self.downloads_answer(),
+            Route::RateLimit | Route::Unknown => Answer::not_found(),
+        }
+    }
+
+    /// The moment that a list shows, which lies a little back.
+    fn list_moment(&mut self, max_lag_secs: f64) -> Time {
+        self.answers += 1;
+        let lag: TimeDelta = self.seed.stream(Purpose::GithubLag, self.answers).lag(max_lag_secs);
+        self.now - lag
+    }
+}
+
+/// A weak ETag over what GitHub was measured to use: `Accept`, `Authorization` and the body.
+fn etag(asked: &Asked, body: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for part in [asked.accept.as_bytes(), asked.token.as_deref().unwrap_or_default().as_bytes(), body] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    format!("W/\"{}\"", hex::encode(hash.finalize()))
+}

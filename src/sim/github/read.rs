@@ -1,0 +1,198 @@
+//! The reading endpoints.
+
+use chrono::TimeDelta;
+use serde_json::json;
+
+use super::body::{self, JobBody, RunBody};
+use super::{Answer, Asked, Page, Route};
+use crate::sim::draws::Purpose;
+use crate::sim::jobs::{JobView, RepoKey, Run, RunChange, RunStatus, Time};
+use crate::sim::runners::RunnerView;
+use crate::sim::world::State;
+
+/// The most runs that can be paged through without a filter, and with one.
+const MAX_RUNS: usize = 40_000;
+const MAX_FILTERED_RUNS: usize = 1_000;
+
+/// A list without entries.
+pub(super) fn empty_list(route: &Route) -> Vec<u8> {
+    let key = match route {
+        Route::Jobs(..) => "jobs",
+        Route::Runners(_) => "runners",
+        Route::Runs(_)
+        | Route::Run(..)
+        | Route::Job(..)
+        | Route::Repo(_)
+        | Route::Runner(..)
+        | Route::DeleteRunner(..)
+        | Route::Mint(_)
+        | Route::Downloads(_)
+        | Route::RateLimit
+        | Route::Unknown => "workflow_runs",
+    };
+    body::list::<()>(key, 0, &[])
+}
+
+impl State {
+    pub(super) fn list_runs(&mut self, repo: RepoKey, asked: &Asked) -> Answer {
+        let page = Page::of(&asked.query);
+        let filter = asked.query.get("status");
+        if filter.is_none() && page.number.saturating_mul(page.size) > MAX_RUNS {
+            return Answer::error(
+                422,
+                "In order to keep the API fast for everyone, pagination is limited for this resource.",
+            );
+        }
+        let max_lag =
+            if filter.is_some() { self.profile.filtered_list_lag_secs } else { self.profile.github_list_lag_secs };
+        let when = self.list_moment(max_lag);
+        let shown = match filter {
+            None => self.runs_at(repo, when),
+            Some(filter) => self.filtered_runs(repo, when, filter),
+        };
+        let entry = self.repo(repo);
+        let bodies: Vec<RunBody<'_>> = shown
+            .iter()
+            .skip(page.skipped())
+            .take(page.size)
+            .map(|(run, change)| RunBody::new(run, change, run.created_at().unwrap_or(when), entry))
+            .collect();
+        let link = body::link(page, shown.len(), |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("workflow_runs", shown.len(), &bodies)) }
+    }
+
+    /// The runs as of a moment, newest first.
+    fn runs_at(&self, repo: RepoKey, when: Time) -> Vec<(&Run, &RunChange)> {
+        let runs = self.repo(repo).runs.iter().rev();
+        runs.filter_map(|id| self.runs.get(id)).filter_map(|run| run.at(when).map(|change| (run, change))).collect()
+    }
+
+    fn filtered_runs(&self, repo: RepoKey, when: Time, filter: &str) -> Vec<(&Run, &RunChange)> {
+        let matches = |status: RunStatus| {
+            let is_conclusion = matches!(status, RunStatus::Completed(ended) if body::conclusion_name(ended) == filter);
+            is_conclusion || body::status_name(status) == filter
+        };
+        let is_in_index = |run: &Run| {
+            let mut draw = self.seed.stream(Purpose::Omission, self.answers ^ run.id.rotate_left(20));
+            !draw.chance(self.profile.filtered_list_omits)
+        };
+        let mut runs = self.runs_at(repo, when);
+        runs.retain(|(run, change)| matches(change.status) && is_in_index(run));
+        runs.truncate(MAX_FILTERED_RUNS);
+        runs
+    }
+
+    pub(super) fn get_run(&self, repo: RepoKey, id: u64) -> Answer {
+        let found = self.runs.get(&id).filter(|run| run.repo == repo);
+        let Some((run, change)) = found.and_then(|run| run.at(self.now).map(|change| (run, change))) else {
+            return Answer::not_found();
+        };
+        let run = RunBody::new(run, change, run.created_at().unwrap_or(self.now), self.repo(repo));
+        Answer::ok(to_json(&run))
+    }
+
+    pub(super) fn list_jobs(&mut self, repo: RepoKey, id: u64, asked: &Asked) -> Answer {
+        let when = self.list_moment(self.profile.github_list_lag_secs);
+        let Some(run) = self.runs.get(&id).filter(|run| run.repo == repo && run.at(self.now).is_some()) else {
+            return Answer::not_found();
+        };
+        let all = asked.query.get("filter").is_some_and(|filter| filter == "all");
+        let attempt = run.at(when).map(|change| change.attempt);
+        let is_shown = |view: &JobView<'_>| all || Some(view.job.spec.attempt) == attempt;
+        let views: Vec<JobView<'_>> =
+            run.jobs.iter().filter_map(|job| self.jobs.get(job)?.at(when)).filter(is_shown).collect();
+        let page = Page::of(&asked.query);
+        let entry = self.repo(repo);
+        let bodies: Vec<JobBody<'_>> = views
+            .iter()
+            .skip(page.skipped())
+            .take(page.size)
+            .map(|view| JobBody::new(*view, entry, when, self.profile.step_secs))
+            .collect();
+        let link = body::link(page, views.len(), |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("jobs", views.len(), &bodies)) }
+    }
+
+    pub(super) fn get_job(&self, repo: RepoKey, id: u64) -> Answer {
+        let found = self.jobs.get(&id).filter(|job| job.repo == repo);
+        let Some(view) = found.and_then(|job| job.at(self.now)) else { return Answer::not_found() };
+        Answer::ok(to_json(&JobBody::new(view, self.repo(repo), self.now, self.profile.step_secs)))
+    }
+
+    pub(super) fn get_repo(&self, repo: RepoKey) -> Answer {
+        // Any time before the World began will do, as long as it stays the same.
+        Answer::ok(to_json(&body::full_repository(self.repo(repo), self.start - TimeDelta::days(365))))
+    }
+
+    pub(super) fn list_runners(&mut self, repo: RepoKey, asked: &Asked) -> Answer {
+        let when = self.list_moment(self.profile.github_list_lag_secs);
+        let wanted = asked.query.get("name");
+        let views: Vec<RunnerView<'_>> = self
+            .repo(repo)
+            .runners
+            .values()
+            .filter(|runner| wanted.is_none_or(|name| *name == runner.name))
+            .filter_map(|runner| runner.at(when))
+            .collect();
+        let page = Page::of(&asked.query);
+        let version = &self.profile.runner_version;
+        let bodies: Vec<serde_json::Value> = views
+            .iter()
+            .skip(page.skipped())
+            .take(page.size)
+            .map(|view| {
+                let is_busy = view.is_busy && !self.flips(view);
+                body::runner_body(RunnerView { is_busy, ..*view }, version)
+            })
+            .collect();
+        let link = body::link(page, views.len(), |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("runners", views.len(), &bodies)) }
+    }
+
+    fn flips(&self, view: &RunnerView<'_>) -> bool {
+        let mut draw = self.seed.stream(Purpose::Omission, self.answers ^ view.runner.id.rotate_left(40));
+        draw.chance(self.profile.busy_flip_chance)
+    }
+
+    pub(super) fn get_runner(&self, repo: RepoKey, id: u64) -> Answer {
+        match self.repo(repo).runners.get(&id).filter(|runner| runner.is_registered()) {
+            Some(runner) => {
+                Answer::ok(to_json(&body::runner_body(runner.view(self.now), &self.profile.runner_version)))
+            }
+            None => Answer::not_found(),
+        }
+    }
+
+    pub(super) fn downloads_answer(&self) -> Answer {
+        Answer::ok(to_json(&body::downloads(&self.profile.runner_version)))
+    }
+
+    pub(super) fn rate_limit(&mut self, token: &str) -> Answer {
+        let now = self.now;
+        let Some(limiter) = self.tokens.get_mut(token) else { return Answer::unauthorized() };
+        let quota = limiter.quota(now, &self.profile);
+        let of = |limit: u32, used: u32| {
+            json!({
+                "limit": limit,
+                "used": used,
+                "remaining": limit.saturating_sub(used),
+                "reset": quota.reset.timestamp(),
+            })
+        };
+        let core = of(quota.limit, quota.used);
+        let body = json!({
+            "resources": {
+                "core": core,
+                "search": of(30, 0),
+                "graphql": of(5_000, 0),
+                "actions_runner_registration": of(10_000, 0),
+            },
+            "rate": core,
+        });
+        Answer { is_cacheable: false, ..Answer::ok(to_json(&body)) }
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("answers hold nothing that JSON cannot")
+}

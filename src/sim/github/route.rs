@@ -1,0 +1,104 @@
+//! Which endpoint a request means.
+
+use http::Method;
+
+use crate::sim::history::Operation;
+
+/// An endpoint with what its path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    Runs(String),
+    Run(String, u64),
+    Jobs(String, u64),
+    Job(String, u64),
+    Repo(String),
+    Runners(String),
+    Runner(String, u64),
+    DeleteRunner(String, u64),
+    Mint(String),
+    Downloads(String),
+    RateLimit,
+    Unknown,
+}
+
+impl Route {
+    /// Reads method and path; the prefix of GitHub Enterprise Server, `/api/v3`, may stand before it.
+    pub(super) fn parse(method: &Method, path: &str) -> Self {
+        let path = path.strip_prefix("/api/v3").unwrap_or(path);
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        if segments == ["rate_limit"] && method == Method::GET {
+            return Self::RateLimit;
+        }
+        let ["repos", owner, name, rest @ ..] = &segments[..] else { return Self::Unknown };
+        let repo = format!("{owner}/{name}");
+        match (method.as_str(), rest) {
+            ("GET", []) => Self::Repo(repo),
+            ("GET", ["actions", "runs"]) => Self::Runs(repo),
+            ("GET", ["actions", "runs", run]) => numbered(run, |run| Self::Run(repo, run)),
+            ("GET", ["actions", "runs", run, "jobs"]) => numbered(run, |run| Self::Jobs(repo, run)),
+            ("GET", ["actions", "jobs", job]) => numbered(job, |job| Self::Job(repo, job)),
+            ("GET", ["actions", "runners"]) => Self::Runners(repo),
+            ("GET", ["actions", "runners", "downloads"]) => Self::Downloads(repo),
+            ("POST", ["actions", "runners", "generate-jitconfig"]) => Self::Mint(repo),
+            ("GET", ["actions", "runners", runner]) => numbered(runner, |runner| Self::Runner(repo, runner)),
+            ("DELETE", ["actions", "runners", runner]) => numbered(runner, |runner| Self::DeleteRunner(repo, runner)),
+            _ => Self::Unknown,
+        }
+    }
+
+    pub(super) fn operation(&self) -> Operation {
+        match self {
+            Self::Runs(_) => Operation::ListRuns,
+            Self::Run(..) => Operation::GetRun,
+            Self::Jobs(..) => Operation::ListJobs,
+            Self::Job(..) => Operation::GetJob,
+            Self::Repo(_) => Operation::GetRepo,
+            Self::Runners(_) => Operation::ListRunners,
+            Self::Runner(..) => Operation::GetRunner,
+            Self::DeleteRunner(..) => Operation::DeleteRunner,
+            Self::Mint(_) => Operation::Mint,
+            Self::Downloads(_) => Operation::Downloads,
+            Self::RateLimit => Operation::RateLimit,
+            Self::Unknown => Operation::Unknown,
+        }
+    }
+
+    /// The repository that the path names, in lower case; empty where it names none.
+    pub(super) fn subject(&self) -> String {
+        match self {
+            Self::Runs(repo)
+            | Self::Run(repo, _)
+            | Self::Jobs(repo, _)
+            | Self::Job(repo, _)
+            | Self::Repo(repo)
+            | Self::Runners(repo)
+            | Self::Runner(repo, _)
+            | Self::DeleteRunner(repo, _)
+            | Self::Mint(repo)
+            | Self::Downloads(repo) => repo.to_lowercase(),
+            Self::RateLimit | Self::Unknown => String::new(),
+        }
+    }
+}
+
+fn numbered(text: &str, route: impl FnOnce(u64) -> Route) -> Route {
+    text.parse().map_or(Route::Unknown, route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_found_by_method_and_path() {
+        let parse = |method: &str, path: &str| Route::parse(&method.parse().unwrap(), path);
+        let repo = || "Acme/web".to_owned();
+        assert_eq!(parse("GET", "/repos/Acme/web/actions/runs"), Route::Runs(repo()));
+        assert_eq!(parse("GET", "/api/v3/repos/Acme/web/actions/runs/7/jobs"), Route::Jobs(repo(), 7));
+        assert_eq!(parse("GET", "/repos/Acme/web/actions/runners/downloads"), Route::Downloads(repo()));
+        assert_eq!(parse("DELETE", "/repos/Acme/web/actions/runners/7"), Route::DeleteRunner(repo(), 7));
+        assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/"), Route::Unknown);
+        assert_eq!(parse("POST", "/repos/Acme/web/actions/runs"), Route::Unknown);
+        assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Unknown);
+    }
+}

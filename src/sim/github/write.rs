@@ -1,0 +1,124 @@
+//! The writing endpoints: generate a JIT config, delete a runner.
+
+use serde_json::{Map, Value, json};
+
+use super::{Answer, body};
+use crate::sim::jobs::RepoKey;
+use crate::sim::runners::{Deletion, MintRefusal, MintRequest, RunnerKey};
+use crate::sim::world::State;
+
+/// The one runner group that a repository has.
+const DEFAULT_GROUP: i64 = 1;
+
+/// Why a request to mint is not carried out.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Invalid(String),
+    UnknownGroup,
+}
+
+impl State {
+    pub(super) fn mint_answer(&mut self, repo: RepoKey, request: &[u8]) -> Answer {
+        let request = match parse(request) {
+            Ok(request) => request,
+            Err(Refusal::UnknownGroup) => return Answer::not_found(),
+            Err(Refusal::Invalid(problem)) => return invalid(&problem),
+        };
+        match self.mint(repo, &request) {
+            Ok((id, config)) => {
+                let runner = self.runner(RunnerKey { repo, id }).expect("it was just registered");
+                let runner = body::runner_body(runner.view(self.now), &self.profile.runner_version);
+                let body = json!({ "runner": runner, "encoded_jit_config": config });
+                Answer { status: 201, is_cacheable: false, ..Answer::ok(body.to_string().into_bytes()) }
+            }
+            Err(MintRefusal::NameTaken) => {
+                Answer::error(409, &format!("Already exists - A runner with the name {} already exists.", request.name))
+            }
+        }
+    }
+
+    pub(super) fn delete_runner_answer(&mut self, repo: RepoKey, id: u64) -> Answer {
+        match self.delete_runner(RunnerKey { repo, id }) {
+            Deletion::Deleted => Answer { status: 204, ..Answer::default() },
+            Deletion::NotFound => Answer::not_found(),
+            Deletion::Busy(name) => {
+                Answer::error(422, &format!("Bad request - Runner \"{name}\" is still running a job\""))
+            }
+        }
+    }
+}
+
+fn invalid(problem: &str) -> Answer {
+    let body = json!({
+        "message": "Invalid request.",
+        "documentation_url": "https://docs.github.com/rest/actions/self-hosted-runners",
+        "errors": [problem],
+        "status": "422",
+    });
+    Answer { status: 422, body: body.to_string().into_bytes(), ..Answer::default() }
+}
+
+fn parse(body: &[u8]) -> Result<MintRequest, Refusal> {
+    let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
+    let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|_| invalid("Problems parsing JSON"))?;
+    for key in ["name", "runner_group_id", "labels"] {
+        if !fields.contains_key(key) {
+            return Err(invalid(&format!("Invalid input: object is missing required key: {key}")));
+        }
+    }
+    let name = fields["name"].as_str().ok_or_else(|| invalid("Invalid property /name: not of type string"))?;
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(is_allowed) {
+        return Err(invalid("Invalid property /name: 1 to 64 letters, digits, `-`, `_`, `.` or `@`"));
+    }
+    let group = fields["runner_group_id"]
+        .as_i64()
+        .ok_or_else(|| invalid("Invalid property /runner_group_id: not of type integer"))?;
+    let labels = parse_labels(&fields["labels"])?;
+    let work_folder = fields.get("work_folder").and_then(Value::as_str).unwrap_or("_work").to_owned();
+    if group != DEFAULT_GROUP {
+        return Err(Refusal::UnknownGroup);
+    }
+    Ok(MintRequest { name: name.to_owned(), labels, work_folder })
+}
+
+fn parse_labels(value: &Value) -> Result<Vec<String>, Refusal> {
+    let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
+    let labels = value.as_array().ok_or_else(|| invalid("Invalid property /labels: not of type array"))?;
+    if labels.is_empty() {
+        return Err(invalid("Invalid property /labels: 1 item required; only 0 were supplied"));
+    }
+    if labels.len() > 100 {
+        return Err(invalid("Invalid property /labels: at most 100 items are allowed"));
+    }
+    labels
+        .iter()
+        .map(|label| label.as_str().filter(|text| (1..=256).contains(&text.len())).map(str::to_owned))
+        .collect::<Option<Vec<String>>>()
+        .ok_or_else(|| invalid("Invalid property /labels: each must be a string of 1 to 256 characters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(body: &Value) -> String {
+        match parse(body.to_string().as_bytes()) {
+            Err(Refusal::Invalid(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mint_must_have_a_name_a_group_and_labels() {
+        assert!(problem(&json!({"name": "a", "labels": ["x"]})).ends_with("missing required key: runner_group_id"));
+        let none = problem(&json!({"name": "a", "labels": [], "runner_group_id": 1}));
+        assert_eq!(none, "Invalid property /labels: 1 item required; only 0 were supplied");
+        assert!(problem(&json!({"name": "a b", "labels": ["x"], "runner_group_id": 1})).contains("/name"));
+        assert!(problem(&json!({"name": "a", "labels": [7], "runner_group_id": 1})).contains("/labels"));
+        let group = parse(json!({"name": "a", "labels": ["x"], "runner_group_id": 2}).to_string().as_bytes());
+        assert_eq!(group.unwrap_err(), Refusal::UnknownGroup);
+        let good = parse(json!({"name": "a", "labels": ["x"], "runner_group_id": 1}).to_string().as_bytes()).unwrap();
+        assert_eq!((good.name.as_str(), good.work_folder.as_str()), ("a", "_work"));
+    }
+}

@@ -1,0 +1,261 @@
+//! The append-only history of a World: every call and every change, with its time.
+//!
+//! It holds fingerprints of tokens and of JIT configs, never the secrets themselves.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::scenario::Conclusion;
+
+/// Which of the two services was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// GitHub's REST API.
+    Github,
+    /// Modal's gRPC API.
+    Modal,
+}
+
+/// What was asked for; also the place at which a fault can be put.
+///
+/// The V1 and V2 forms of a Modal call are one operation. The order matters: GitHub's calls, then Modal's,
+/// then what is no call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Any call of GitHub's; only for faults.
+    Github,
+    /// The run list of a repository.
+    ListRuns,
+    /// A run by its id.
+    GetRun,
+    /// The jobs of a run.
+    ListJobs,
+    /// A job by its id.
+    GetJob,
+    /// A repository.
+    GetRepo,
+    /// The runners of a repository.
+    ListRunners,
+    /// A runner by its id.
+    GetRunner,
+    /// Deletes a runner's registration.
+    DeleteRunner,
+    /// Generates a JIT config.
+    Mint,
+    /// The runner's releases.
+    Downloads,
+    /// The state of the rate limits.
+    RateLimit,
+    /// A path or method that GitHub does not have here.
+    Unknown,
+    /// Any call of Modal's; only for faults.
+    Modal,
+    /// `ClientHello`.
+    Hello,
+    /// `AuthTokenGet`.
+    AuthToken,
+    /// `AppGetOrCreate`.
+    App,
+    /// `EnvironmentGetOrCreate`.
+    Environment,
+    /// `ImageGetOrCreate`.
+    Image,
+    /// `ImageJoinStreaming`.
+    ImageLog,
+    /// `ImageFromId`.
+    ImageFromId,
+    /// `SecretGetOrCreate`.
+    Secret,
+    /// `SecretDelete`.
+    SecretDelete,
+    /// `VolumeGetOrCreate`.
+    Volume,
+    /// `SandboxCreate` and `SandboxCreateV2`.
+    Create,
+    /// `SandboxList` and `SandboxListV2`.
+    ListSandboxes,
+    /// `SandboxGetFromName` and `SandboxGetFromNameV2`.
+    SandboxByName,
+    /// `SandboxWait` and `SandboxWaitV2`.
+    Wait,
+    /// `SandboxTerminate` and `SandboxTerminateV2`.
+    Terminate,
+    /// `SandboxTagsSet` and `SandboxTagsSetV2`.
+    SetTags,
+    /// `SandboxTagsGet` and `SandboxTagsGetV2`.
+    GetTags,
+    /// `SandboxGetTaskId`.
+    TaskId,
+    /// The start of the runner in a sandbox; only for faults.
+    Boot,
+    /// The build of an image; only for faults.
+    ImageBuild,
+}
+
+impl Operation {
+    /// What stands for any call of the same service; none for what is no call.
+    pub(super) fn group(self) -> Option<Self> {
+        if self >= Self::Boot {
+            None
+        } else if self < Self::Modal {
+            Some(Self::Github)
+        } else {
+            Some(Self::Modal)
+        }
+    }
+}
+
+/// Which limit a call ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// GitHub's requests per hour.
+    Primary,
+    /// GitHub's points or writes per minute.
+    Secondary,
+    /// Modal's creations per second.
+    Creates,
+    /// None: a fault made it look so.
+    Injected,
+}
+
+/// Why a job completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// It ran to its end.
+    Ran,
+    /// It was cancelled before a runner took it.
+    CancelledQueued,
+    /// It was cancelled while it ran.
+    CancelledRunning,
+    /// Its runner vanished.
+    RunnerLost,
+}
+
+/// Why a registration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemovalReason {
+    /// Its one job is over.
+    JobDone,
+    /// GitHub removed it because it was idle.
+    Idle,
+    /// `DELETE runner`.
+    Deleted,
+    /// It was not used for a day.
+    Expired,
+    /// It vanished in the middle of its job.
+    Lost,
+}
+
+/// One line of the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts the events from 0.
+    pub seq: u64,
+    /// When it happened, on the World's clock.
+    pub at: DateTime<Utc>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What can happen. Repositories are written in lower case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are named like what they hold; the variants say when")]
+pub enum What {
+    /// A service was called. `status` is GitHub's HTTP status or Modal's gRPC code.
+    Call {
+        service: Service,
+        operation: Operation,
+        status: u16,
+        points: u32,
+        token: Arc<str>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        limited: Option<LimitKind>,
+        #[serde(skip_serializing_if = "String::is_empty", default)]
+        subject: String,
+    },
+    /// A job became demand.
+    JobQueued { job: u64, run: u64, attempt: u32, repo: Arc<str>, labels: Vec<String> },
+    /// A runner took a job; `sandbox` is absent for a runner that none of the sandboxes holds.
+    JobAssigned { job: u64, repo: Arc<str>, runner: String, sandbox: Option<Arc<str>> },
+    /// A job ended.
+    JobCompleted { job: u64, repo: Arc<str>, conclusion: Conclusion, cause: Cause },
+    /// A JIT config was minted; `config` is its fingerprint.
+    RunnerRegistered { repo: Arc<str>, runner_id: u64, runner: String, labels: Vec<String>, config: String },
+    /// A runner connected.
+    RunnerOnline { repo: Arc<str>, runner: String, sandbox: Option<Arc<str>> },
+    /// `DELETE runner` was asked for; `deleted` tells whether it was carried out.
+    RunnerDeleteAsked { repo: Arc<str>, runner: String, deleted: bool },
+    /// A registration ended.
+    RunnerRemoved { repo: Arc<str>, runner: String, reason: RemovalReason },
+    /// A Secret was created or deleted in Modal.
+    SecretChanged { secret: String, exists: bool },
+    /// A sandbox was created; `config` is the fingerprint of the JIT config in its environment.
+    SandboxCreated { sandbox: Arc<str>, name: String, gpu: bool, config: Option<String> },
+    /// A GPU sandbox was placed on a machine.
+    SandboxScheduled { sandbox: Arc<str> },
+    /// `SandboxTerminate` was asked for, of a sandbox that was alive; `job` is what ran in it.
+    TerminateAsked { sandbox: Arc<str>, name: String, job: Option<u64> },
+    /// A sandbox ended with Modal's `status` and an exit code.
+    SandboxEnded { sandbox: Arc<str>, name: String, status: i32, exit_code: i32 },
+    /// A fault was put in.
+    FaultAdded { operation: Operation, mode: super::fault::FaultMode },
+    /// A fault took effect.
+    FaultStruck { operation: Operation, mode: super::fault::FaultMode },
+    /// The clock was moved forward from outside.
+    ClockAdvanced { seconds: f64 },
+}
+
+/// All events so far.
+#[derive(Debug, Default)]
+pub(super) struct History(Vec<Event>);
+
+impl History {
+    pub(super) fn push(&mut self, at: DateTime<Utc>, what: What) {
+        self.0.push(Event { seq: self.0.len() as u64, at, what });
+    }
+
+    /// The events from number `since` on.
+    pub(super) fn since(&self, since: u64) -> &[Event] {
+        let from = usize::try_from(since).unwrap_or(usize::MAX).min(self.0.len());
+        &self.0[from..]
+    }
+}
+
+/// Sixteen hexadecimal digits that stand for a secret.
+pub(super) fn fingerprint(secret: &str) -> String {
+    hex::encode(&Sha256::digest(secret.as_bytes())[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_numbered_and_survive_json() {
+        let mut history = History::default();
+        let at = DateTime::UNIX_EPOCH;
+        history.push(at, What::ClockAdvanced { seconds: 1.5 });
+        history.push(at, What::SandboxScheduled { sandbox: "sb-1".into() });
+        assert_eq!(history.since(1)[0].seq, 1);
+        assert!(history.since(9).is_empty());
+        let line = serde_json::to_string(&history.since(1)[0]).unwrap();
+        assert!(line.contains(r#""event":"sandbox_scheduled""#), "{line}");
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), history.since(1)[0]);
+    }
+
+    #[test]
+    fn a_fingerprint_hides_the_secret() {
+        let print = fingerprint("ghp_secret");
+        assert_eq!(print.len(), 16);
+        assert!(!print.contains("secret"));
+    }
+}

@@ -1,0 +1,205 @@
+//! The rate limits of both services.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::draws::seconds;
+use super::profile::Profile;
+
+/// The length of GitHub's primary window.
+const HOUR: TimeDelta = TimeDelta::hours(1);
+/// The length of GitHub's secondary windows, which slide.
+const MINUTE: TimeDelta = TimeDelta::seconds(60);
+
+/// Whether GitHub takes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is taken.
+    Allowed,
+    /// The requests of the hour are used up.
+    Primary,
+    /// Too many points or writes in a minute; also while an earlier `retry-after` runs.
+    Secondary {
+        /// Seconds to wait.
+        retry_after: u32,
+    },
+}
+
+/// What GitHub's rate-limit headers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quota {
+    pub(super) limit: u32,
+    pub(super) used: u32,
+    pub(super) reset: DateTime<Utc>,
+}
+
+impl Quota {
+    pub(super) fn remaining(self) -> u32 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// GitHub's accounts of one token.
+#[derive(Debug)]
+pub(super) struct GithubLimiter {
+    window: DateTime<Utc>,
+    used: u32,
+    points: VecDeque<(DateTime<Utc>, u32)>,
+    points_sum: u32,
+    writes: VecDeque<DateTime<Utc>>,
+    held_until: Option<DateTime<Utc>>,
+}
+
+impl GithubLimiter {
+    /// Accounts whose first window begins with the first request.
+    pub(super) fn new(now: DateTime<Utc>) -> Self {
+        Self { window: now, used: 0, points: VecDeque::new(), points_sum: 0, writes: VecDeque::new(), held_until: None }
+    }
+
+    fn slide(&mut self, now: DateTime<Utc>) {
+        while now - self.window >= HOUR {
+            self.window += HOUR;
+            self.used = 0;
+        }
+        while self.points.front().is_some_and(|(at, _)| now - *at >= MINUTE) {
+            let (_, points) = self.points.pop_front().expect("the front was just seen");
+            self.points_sum -= points;
+        }
+        while self.writes.front().is_some_and(|at| now - *at >= MINUTE) {
+            self.writes.pop_front();
+        }
+    }
+
+    /// Takes or refuses a request of `points`; a request of more than one point is a write. A refused
+    /// request costs nothing more, but the hold of its refusal goes on.
+    pub(super) fn admit(&mut self, points: u32, now: DateTime<Utc>, profile: &Profile) -> Verdict {
+        self.slide(now);
+        if self.used >= profile.github_requests_per_hour {
+            return Verdict::Primary;
+        }
+        if let Some(left) = self.held_until.map(|held| held - now).filter(|left| *left > TimeDelta::zero()) {
+            let whole = u32::try_from(left.num_seconds()).unwrap_or(u32::MAX);
+            return Verdict::Secondary { retry_after: whole.saturating_add(1) };
+        }
+        let is_write = points > 1;
+        let writes = u32::try_from(self.writes.len()).unwrap_or(u32::MAX);
+        let is_over = self.points_sum + points > profile.github_points_per_minute
+            || (is_write && writes >= profile.github_mutations_per_minute);
+        if is_over {
+            return self.hold(profile.github_retry_after_secs, now);
+        }
+        self.points.push_back((now, points));
+        self.points_sum += points;
+        if is_write {
+            self.writes.push_back(now);
+        }
+        Verdict::Allowed
+    }
+
+    /// Refuses everything for a while.
+    pub(super) fn hold(&mut self, secs: u32, now: DateTime<Utc>) -> Verdict {
+        self.held_until = Some(now + TimeDelta::seconds(i64::from(secs)));
+        Verdict::Secondary { retry_after: secs }
+    }
+
+    /// Charges the primary account; a 304 is not charged.
+    pub(super) fn charge(&mut self) {
+        self.used += 1;
+    }
+
+    /// What the headers say.
+    pub(super) fn quota(&mut self, now: DateTime<Utc>, profile: &Profile) -> Quota {
+        self.slide(now);
+        Quota { limit: profile.github_requests_per_hour, used: self.used, reset: self.window + HOUR }
+    }
+}
+
+/// Modal's bucket of sandbox creations.
+#[derive(Debug)]
+pub(super) struct CreateLimiter {
+    tokens: f64,
+    at: DateTime<Utc>,
+}
+
+impl CreateLimiter {
+    pub(super) fn new(now: DateTime<Utc>, profile: &Profile) -> Self {
+        Self { tokens: f64::from(profile.modal_create_burst), at: now }
+    }
+
+    /// Takes one creation, or says how long to wait.
+    pub(super) fn admit(&mut self, now: DateTime<Utc>, profile: &Profile) -> Result<(), TimeDelta> {
+        let elapsed = (now - self.at).as_seconds_f64().max(0.0);
+        self.at = self.at.max(now);
+        self.tokens =
+            (self.tokens + elapsed * profile.modal_creates_per_second).min(f64::from(profile.modal_create_burst));
+        // A refill that is exact on paper may fall short by a rounding error.
+        if self.tokens >= 1.0 - 1e-6 {
+            self.tokens -= 1.0;
+            return Ok(());
+        }
+        Err(seconds((1.0 - self.tokens) / profile.modal_creates_per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(secs)
+    }
+
+    fn profile() -> Profile {
+        Profile {
+            github_requests_per_hour: 20,
+            github_points_per_minute: 12,
+            github_mutations_per_minute: 2,
+            ..Profile::calm()
+        }
+    }
+
+    #[test]
+    fn points_are_counted_in_a_minute_that_slides() {
+        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        for second in 0..12 {
+            assert_eq!(limiter.admit(1, at(second), &profile), Verdict::Allowed);
+        }
+        assert_eq!(limiter.admit(1, at(59), &profile), Verdict::Secondary { retry_after: 60 });
+        assert_eq!(limiter.admit(1, at(61), &profile), Verdict::Secondary { retry_after: 59 });
+        assert_eq!(limiter.admit(1, at(119), &profile), Verdict::Allowed);
+    }
+
+    #[test]
+    fn writes_have_a_limit_of_their_own() {
+        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        assert_eq!(limiter.admit(5, at(0), &profile), Verdict::Allowed);
+        assert_eq!(limiter.admit(5, at(1), &profile), Verdict::Allowed);
+        assert_eq!(limiter.admit(5, at(2), &profile), Verdict::Secondary { retry_after: 60 });
+    }
+
+    #[test]
+    fn the_hour_is_a_fixed_window() {
+        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        for _ in 0..20 {
+            limiter.charge();
+        }
+        assert_eq!(limiter.admit(1, at(3_599), &profile), Verdict::Primary);
+        assert_eq!(limiter.quota(at(3_599), &profile), Quota { limit: 20, used: 20, reset: at(3_600) });
+        assert_eq!(limiter.admit(1, at(3_600), &profile), Verdict::Allowed);
+        assert_eq!(limiter.quota(at(3_600), &profile).remaining(), 20);
+    }
+
+    #[test]
+    fn creations_come_in_a_burst_and_then_at_their_rate() {
+        let profile = Profile { modal_create_burst: 3, modal_creates_per_second: 2.0, ..Profile::calm() };
+        let mut limiter = CreateLimiter::new(at(0), &profile);
+        for _ in 0..3 {
+            assert_eq!(limiter.admit(at(0), &profile), Ok(()));
+        }
+        assert_eq!(limiter.admit(at(0), &profile), Err(TimeDelta::milliseconds(500)));
+        assert_eq!(limiter.admit(at(1), &profile), Ok(()));
+        assert_eq!(limiter.admit(at(1), &profile), Ok(()));
+        assert!(limiter.admit(at(1), &profile).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! What Modal keeps beside sandboxes: Apps, images, Secrets, Volumes, and the auth tokens it gives out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tonic::Status;
+
+use crate::modal::api;
+use crate::modal::api::ObjectCreationType;
+use crate::modal::api::generic_result::GenericStatus;
+use crate::sim::draws::{Purpose, seconds};
+use crate::sim::history::{Operation, What, fingerprint};
+use crate::sim::jobs::Time;
+use crate::sim::sandboxes::{Generation, NewSandbox};
+use crate::sim::world::State;
+
+/// How long an auth token is valid.
+const AUTH_TOKEN_LIFE: TimeDelta = TimeDelta::minutes(20);
+/// The builder version of the one environment.
+pub(super) const BUILDER_VERSION: &str = "2025.06";
+/// A lifetime that ends after any World.
+const FOR_EVER_SECS: u32 = 10 * 365 * 86_400;
+
+const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// An image: built, being built, or failed.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) commands: Vec<String>,
+    pub(super) built_at: Time,
+    pub(super) has_failed: bool,
+}
+
+impl Image {
+    /// How its build ended; none while it goes on.
+    pub(super) fn result(&self, now: Time) -> Option<api::GenericResult> {
+        let (status, exception) = if self.has_failed {
+            (GenericStatus::Failure, "simulated fault: the build failed")
+        } else {
+            (GenericStatus::Success, "")
+        };
+        let result = api::GenericResult { status: status.into(), exception: exception.to_owned(), exitcode: 0 };
+        (now >= self.built_at).then_some(result)
+    }
+}
+
+/// A Secret.
+#[derive(Debug)]
+struct Secret {
+    values: BTreeMap<String, String>,
+}
+
+/// Everything that has an id but is no sandbox.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct Objects {
+    apps: BTreeMap<String, String>,
+    pub(super) images: BTreeMap<String, Image>,
+    image_by_definition: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Secret>,
+    secret_by_name: BTreeMap<String, String>,
+    volumes: BTreeMap<String, String>,
+    made: u64,
+}
+
+impl State {
+    fn new_object_id(&mut self, prefix: &str) -> String {
+        self.objects.made += 1;
+        // Sandboxes and mints draw their identities from small keys; these come from the other end.
+        let mut draw = self.seed.stream(Purpose::Identity, !self.objects.made);
+        format!("{prefix}-{}", draw.text(BASE62, 22))
+    }
+
+    pub(super) fn app(&mut self, name: &str, kind: i32) -> Result<String, Status> {
+        if let Some(id) = self.objects.apps.get(name) {
+            return Ok(id.clone());
+        }
+        if kind == i32::from(ObjectCreationType::Unspecified) {
+            return Err(Status::not_found(format!("App '{name}' not found")));
+        }
+        let is_first = self.objects.apps.is_empty();
+        let id = self.new_object_id("ap");
+        self.objects.apps.insert(name.to_owned(), id.clone());
+        if is_first {
+            self.add_foreign_sandboxes(&id);
+        }
+        Ok(id)
+    }
+
+    /// Other people's sandboxes live in the App that is asked for first.
+    fn add_foreign_sandboxes(&mut self, app_id: &str) {
+        for foreign in self.scenario.foreign_sandboxes.clone() {
+            self.create_sandbox(NewSandbox {
+                app_id: app_id.to_owned(),
+                name: foreign.name,
+                tags: foreign.tags,
+                generation: Generation::V2,
+                image_id: String::new(),
+                gpu: String::new(),
+                regions: Vec::new(),
+                timeout_secs: FOR_EVER_SECS,
+                environment: BTreeMap::new(),
+                is_offline: false,
+            });
+        }
+    }
+
+    pub(super) fn is_app(&self, id: &str) -> bool {
+        self.objects.apps.values().any(|app| app == id)
+    }
+
+    pub(super) fn app_by_name(&self, name: &str) -> Option<&str> {
+        self.objects.apps.get(name).map(String::as_str)
+    }
+
+    /// The id of a definition, and how its build ended.
+    pub(super) fn image(
+        &mut self,
+        asked: &api::ImageGetOrCreateRequest,
+    ) -> Result<(String, Option<api::GenericResult>), Status> {
+        let definition = asked.image.as_ref().ok_or_else(|| Status::invalid_argument("image is missing"))?;
+        if definition.dockerfile_commands.is_empty() {
+            return Err(Status::invalid_argument("the image has no dockerfile_commands"));
+        }
+        let missing = |base: &&api::BaseImage| !self.objects.images.contains_key(&base.image_id);
+        if let Some(base) = definition.base_images.iter().find(missing) {
+            return Err(Status::not_found(format!("base image '{}' not found", base.image_id)));
+        }
+        let key = definition_key(definition, &asked.builder_version);
+        if let Some(id) = self.objects.image_by_definition.get(&key).filter(|_| !asked.force_build) {
+            let result = self.objects.images.get(id).and_then(|image| image.result(self.now));
+            return Ok((id.clone(), result));
+        }
+        let id = self.new_object_id("im");
+        let image = Image {
+            commands: definition.dockerfile_commands.clone(),
+            built_at: self.now + seconds(self.profile.image_build_secs),
+            has_failed: self.strike(Operation::ImageBuild).is_some(),
+        };
+        self.objects.images.insert(id.clone(), image);
+        self.objects.image_by_definition.insert(key, id.clone());
+        Ok((id, None))
+    }
+
+    pub(super) fn secret(&mut self, asked: api::SecretGetOrCreateRequest) -> Result<String, Status> {
+        let kind = ObjectCreationType::try_from(asked.object_creation_type).unwrap_or_default();
+        let known = self.objects.secret_by_name.get(&asked.deployment_name).cloned();
+        let is_named = !asked.deployment_name.is_empty();
+        match (kind, known.filter(|_| is_named)) {
+            (ObjectCreationType::Unspecified, None) => {
+                return Err(Status::not_found(format!("Secret '{}' not found", asked.deployment_name)));
+            }
+            (ObjectCreationType::CreateFailIfExists, Some(_)) => {
+                return Err(Status::already_exists(format!("Secret '{}' exists", asked.deployment_name)));
+            }
+            (ObjectCreationType::Unspecified | ObjectCreationType::CreateIfMissing, Some(id)) => {
+                return self.secret_with_keys(id, &asked.required_keys);
+            }
+            (ObjectCreationType::CreateOverwriteIfExists, Some(id)) => {
+                self.objects.secrets.insert(id.clone(), Secret { values: asked.env_dict.into_iter().collect() });
+                return Ok(id);
+            }
+            _ => {}
+        }
+        if kind == ObjectCreationType::AnonymousOwnedByApp && !self.is_app(&asked.app_id) {
+            return Err(Status::invalid_argument("an unnamed Secret needs the id of its App"));
+        }
+        let id = self.new_object_id("st");
+        self.objects.secrets.insert(id.clone(), Secret { values: asked.env_dict.into_iter().collect() });
+        self.record(What::SecretChanged { secret: id.clone(), exists: true });
+        if is_named {
+            self.objects.secret_by_name.insert(asked.deployment_name, id.clone());
+        }
+        Ok(id)
+    }
+
+    fn secret_with_keys(&self, id: String, keys: &[String]) -> Result<String, Status> {
+        let values = self.objects.secrets.get(&id).map(|secret| &secret.values);
+        match keys.iter().find(|key| values.is_none_or(|values| !values.contains_key(*key))) {
+            Some(key) => Err(Status::failed_precondition(format!("the Secret has no key '{key}'"))),
+            None => Ok(id),
+        }
+    }
+
+    pub(super) fn delete_secret(&mut self, id: &str) -> Result<(), Status> {
+        self.objects.secret_by_name.retain(|_, secret| secret != id);
+        if self.objects.secrets.remove(id).is_none() {
+            return Err(Status::not_found(format!("Secret '{id}' not found")));
+        }
+        self.record(What::SecretChanged { secret: id.to_owned(), exists: false });
+        Ok(())
+    }
+
+    /// The values of a Secret.
+    pub(super) fn secret_values(&self, id: &str) -> Result<&BTreeMap<String, String>, Status> {
+        let secret = self.objects.secrets.get(id);
+        secret.map(|secret| &secret.values).ok_or_else(|| Status::not_found(format!("Secret '{id}' not found")))
+    }
+
+    pub(super) fn volume(&mut self, name: &str, kind: i32) -> Result<String, Status> {
+        if let Some(id) = self.objects.volumes.get(name).filter(|_| !name.is_empty()) {
+            return Ok(id.clone());
+        }
+        if kind == i32::from(ObjectCreationType::Unspecified) {
+            return Err(Status::not_found(format!("Volume '{name}' not found")));
+        }
+        let id = self.new_object_id("vo");
+        self.objects.volumes.insert(name.to_owned(), id.clone());
+        Ok(id)
+    }
+
+    /// Whether a Volume exists.
+    pub(super) fn is_volume(&self, id: &str) -> bool {
+        self.objects.volumes.values().any(|volume| volume == id)
+    }
+
+    /// Secrets that exist; none should be left over.
+    pub(in crate::sim) fn secrets_left(&self) -> usize {
+        self.objects.secrets.len()
+    }
+}
+
+/// Definitions are known by their content. A message's maps have no order, so they are sorted here.
+fn definition_key(definition: &api::Image, builder_version: &str) -> String {
+    let arguments: BTreeMap<_, _> = definition.build_args.iter().collect();
+    let rest = api::Image { build_args: HashMap::default(), ..definition.clone() };
+    fingerprint(&format!("{builder_version}\0{}\0{arguments:?}", hex::encode(rest.encode_to_vec())))
+}
+
+/// A new auth token: a JWT of which clients read `exp` only.
+pub(super) fn auth_token(now: Time) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let expiry = (now + AUTH_TOKEN_LIFE).timestamp();
+    let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(json!({"exp": expiry})));
+    let signature = signature(&signed);
+    format!("{signed}.{signature}")
+}
+
+fn signature(signed: &str) -> String {
+    URL_SAFE_NO_PAD.encode(fingerprint(&format!("simulated signature of {signed}")))
+}
+
+/// Whether a token was made by [`auth_token`] and has not expired.
+pub(super) fn is_valid(token: &str, now: Time) -> bool {
+    let Some((signed, mark)) = token.rsplit_once('.').filter(|(signed, mark)| signature(signed) == *mark) else {
+        return false;
+    };
+    let payload = signed.split_once('.').and_then(|(_, payload)| URL_SAFE_NO_PAD.decode(payload).ok());
+    let claims: Option<Value> = payload.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let expiry = claims.and_then(|claims| claims.get("exp")?.as_i64());
+    !mark.is_empty() && expiry.is_some_and(|expiry| now.timestamp() < expiry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_auth_token_expires_and_cannot_be_made_up() {
+        let now = Time::UNIX_EPOCH;
+        let token = auth_token(now);
+        assert_eq!(token.split('.').count(), 3);
+        assert!(is_valid(&token, now));
+        assert!(!is_valid(&token, now + AUTH_TOKEN_LIFE));
+        assert!(!is_valid("a.b.c", now));
+        assert!(!is_valid(&format!("{token}x"), now));
+    }
+
+    #[test]
+    fn the_same_definition_has_the_same_key_whatever_the_order_of_its_maps() {
+        let args = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let image = |pairs| api::Image {
+            dockerfile_commands: vec!["FROM ubuntu:24.04".to_owned()],
+            build_args: args(pairs),
+            ..api::Image::default()
+        };
+        let one = definition_key(&image(&[("a", "1"), ("b", "2")]), "2025.06");
+        assert_eq!(one, definition_key(&image(&[("b", "2"), ("a", "1")]), "2025.06"));
+        assert_ne!(one, definition_key(&image(&[("a", "1")]), "2025.06"));
+        assert_ne!(one, definition_key(&image(&[("a", "1"), ("b", "2")]), "2026.10"));
+    }
+}

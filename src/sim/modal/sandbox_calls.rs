@@ -1,0 +1,260 @@
+//! The calls about sandboxes: create, list, look up, end.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+
+use super::throttled;
+use crate::modal::api;
+use crate::modal::api::network_access::NetworkAccessType;
+use crate::modal::api::secret_source::Source;
+use crate::sim::draws::epoch_seconds;
+use crate::sim::jobs::Time;
+use crate::sim::sandboxes::{End, Generation, NewSandbox, Sandbox, SandboxKey};
+use crate::sim::world::State;
+
+/// The longest life of a sandbox.
+const MAX_TIMEOUT_SECS: u32 = 86_400;
+/// The largest command line.
+const MAX_ARGS_BYTES: usize = 65_536;
+/// The longest name.
+const MAX_NAME: usize = 64;
+
+/// Which sandboxes a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listed {
+    V1Only,
+    Both,
+}
+
+/// What both forms of a create come to.
+struct Creation {
+    app_id: String,
+    definition: api::Sandbox,
+    tags: Vec<api::SandboxTag>,
+    environment: BTreeMap<String, String>,
+    generation: Generation,
+}
+
+impl State {
+    pub(super) fn create_v2(
+        &mut self,
+        asked: api::SandboxCreateV2Request,
+    ) -> Result<api::SandboxCreateV2Response, Status> {
+        let definition = asked.definition.ok_or_else(|| Status::invalid_argument("definition is missing"))?;
+        if gpu_of(&definition).is_some() {
+            return Err(Status::invalid_argument("GPUs are not supported by SandboxCreateV2"));
+        }
+        let mut environment = BTreeMap::new();
+        for source in asked.secret_sources {
+            match source.source {
+                Some(Source::SecretId(id)) => environment.extend(self.secret_values(&id)?.clone()),
+                Some(Source::Env(env)) => environment.extend(env.contents),
+                None => return Err(Status::invalid_argument("a secret source is empty")),
+            }
+        }
+        let (app_id, tags) = (asked.app_id, asked.tags);
+        let key = self.create(Creation { app_id, definition, tags, environment, generation: Generation::V2 })?;
+        let sandbox = self.sandbox(key);
+        Ok(api::SandboxCreateV2Response {
+            sandbox_id: sandbox.id.to_string(),
+            task_id: sandbox.task_id.clone(),
+            metadata: Some(metadata(sandbox)),
+        })
+    }
+
+    pub(super) fn create_v1(&mut self, asked: api::SandboxCreateRequest) -> Result<api::SandboxCreateResponse, Status> {
+        let definition = asked.definition.ok_or_else(|| Status::invalid_argument("definition is missing"))?;
+        let mut environment = BTreeMap::new();
+        for id in &definition.secret_ids {
+            environment.extend(self.secret_values(id)?.clone());
+        }
+        let (app_id, tags) = (asked.app_id, asked.tags);
+        let key = self.create(Creation { app_id, definition, tags, environment, generation: Generation::V1 })?;
+        let sandbox = self.sandbox(key);
+        Ok(api::SandboxCreateResponse { sandbox_id: sandbox.id.to_string(), metadata: Some(metadata(sandbox)) })
+    }
+
+    fn create(&mut self, creation: Creation) -> Result<SandboxKey, Status> {
+        let Creation { app_id, definition, tags, environment, generation } = creation;
+        let now = self.now;
+        self.creates
+            .admit(now, &self.profile)
+            .map_err(|wait| throttled(wait.as_seconds_f64(), self.profile.modal_creates_per_second))?;
+        self.check_definition(&app_id, &definition)?;
+        let blocked = NetworkAccessType::Blocked as i32;
+        let is_offline = definition.network_access.as_ref().is_some_and(|it| it.network_access_type == blocked);
+        let name = definition.name.clone().unwrap_or_default();
+        if !name.is_empty() && self.live_sandbox(&app_id, &name).is_some() {
+            return Err(Status::already_exists(format!("Sandbox with name '{name}' already exists")));
+        }
+        Ok(self.create_sandbox(NewSandbox {
+            app_id,
+            name,
+            tags: to_map(tags),
+            generation,
+            gpu: gpu_of(&definition).unwrap_or_default(),
+            image_id: definition.image_id,
+            regions: definition.scheduler_placement.map(|placement| placement.regions).unwrap_or_default(),
+            timeout_secs: definition.timeout_secs,
+            environment,
+            is_offline,
+        }))
+    }
+
+    fn check_definition(&self, app_id: &str, definition: &api::Sandbox) -> Result<(), Status> {
+        if !self.is_app(app_id) {
+            return Err(Status::not_found(format!("App '{app_id}' not found")));
+        }
+        let Some(image) = self.objects.images.get(&definition.image_id) else {
+            return Err(Status::not_found(format!("Image '{}' not found", definition.image_id)));
+        };
+        if image.has_failed || self.now < image.built_at {
+            return Err(Status::failed_precondition("the image has not been built"));
+        }
+        if definition.timeout_secs == 0 || definition.timeout_secs > MAX_TIMEOUT_SECS {
+            return Err(Status::invalid_argument("timeout_secs must be 1 to 86400"));
+        }
+        if definition.entrypoint_args.iter().map(String::len).sum::<usize>() > MAX_ARGS_BYTES {
+            return Err(Status::invalid_argument("entrypoint_args exceed 65536 bytes"));
+        }
+        let missing = |mount: &&api::VolumeMount| !self.is_volume(&mount.volume_id);
+        if let Some(mount) = definition.volume_mounts.iter().find(missing) {
+            return Err(Status::not_found(format!("Volume '{}' not found", mount.volume_id)));
+        }
+        if definition.name.as_ref().is_some_and(|name| !is_name(name)) {
+            return Err(Status::invalid_argument("name must be 1 to 64 letters, digits, `-`, `_` or `.`"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn list(&mut self, asked: &api::SandboxListRequest, listed: Listed) -> api::SandboxListResponse {
+        let when = self.modal_list_moment();
+        let wanted = to_map(asked.tags.clone());
+        let is_before = |sandbox: &Sandbox| {
+            asked.before_timestamp <= 0.0 || epoch_seconds(sandbox.created_at) < asked.before_timestamp
+        };
+        let is_shown = |sandbox: &&Sandbox| {
+            is_before(sandbox)
+                && sandbox.created_at <= when
+                && (asked.app_id.is_empty() || sandbox.app_id == asked.app_id)
+                && (asked.include_finished || sandbox.lived_at(when))
+                && (listed == Listed::Both || sandbox.generation == Generation::V1)
+                && wanted.iter().all(|(name, value)| sandbox.tags.get(name) == Some(value))
+        };
+        let page = usize::try_from(self.profile.modal_list_page).unwrap_or(usize::MAX);
+        // Finished ones are looked at only where they are wanted: there may be very many.
+        let sandboxes = if asked.include_finished {
+            self.sandboxes.iter().rev().filter(is_shown).take(page).map(|sandbox| info(sandbox, when)).collect()
+        } else {
+            self.recently_alive().filter(is_shown).take(page).map(|sandbox| info(sandbox, when)).collect()
+        };
+        api::SandboxListResponse { sandboxes }
+    }
+
+    pub(super) fn by_name(
+        &self,
+        asked: &api::SandboxGetFromNameRequest,
+        generation: Generation,
+    ) -> Result<api::SandboxGetFromNameResponse, Status> {
+        let not_found = || Status::not_found(format!("Sandbox with name '{}' not found", asked.sandbox_name));
+        let app_id = self.app_by_name(&asked.app_name).ok_or_else(not_found)?;
+        let is_meant = |sandbox: &&Sandbox| {
+            sandbox.app_id == app_id && sandbox.name == asked.sandbox_name && sandbox.generation == generation
+        };
+        let live = self.live_sandbox(app_id, &asked.sandbox_name).map(|key| self.sandbox(key)).filter(is_meant);
+        let ended = || self.sandboxes.iter().rev().filter(|_| asked.include_terminated).find(is_meant);
+        let sandbox = live.or_else(ended).ok_or_else(not_found)?;
+        Ok(api::SandboxGetFromNameResponse { sandbox_id: sandbox.id.to_string(), metadata: Some(metadata(sandbox)) })
+    }
+
+    /// The sandbox of an id, which must be of the call's generation.
+    pub(super) fn sandbox_of(&self, id: &str, generation: Generation) -> Result<SandboxKey, Status> {
+        self.sandbox_by_id(id)
+            .filter(|key| self.sandbox(*key).generation == generation)
+            .ok_or_else(|| Status::not_found(format!("Sandbox '{id}' not found")))
+    }
+
+    pub(super) fn wait_response(&self, key: SandboxKey) -> api::SandboxWaitResponse {
+        let sandbox = self.sandbox(key);
+        api::SandboxWaitResponse { result: Some(result_of(sandbox)), metadata: Some(metadata(sandbox)) }
+    }
+
+    pub(super) fn terminate(&mut self, key: SandboxKey) -> api::SandboxTerminateResponse {
+        api::SandboxTerminateResponse { existing_result: self.terminate_sandbox(key).map(to_result) }
+    }
+
+    pub(super) fn task_id(&self, key: SandboxKey) -> api::SandboxGetTaskIdResponse {
+        let sandbox = self.sandbox(key);
+        let task_id = sandbox.scheduled_at.map(|_| sandbox.task_id.clone());
+        let task_result = sandbox.ended.map(|(_, end)| to_result(end));
+        api::SandboxGetTaskIdResponse { task_id, task_result }
+    }
+
+    pub(super) fn set_tags(&mut self, key: SandboxKey, tags: Vec<api::SandboxTag>) {
+        self.sandboxes[key.0].tags = to_map(tags);
+    }
+
+    pub(super) fn tags(&self, key: SandboxKey) -> api::SandboxTagsGetResponse {
+        api::SandboxTagsGetResponse { tags: to_tags(&self.sandbox(key).tags) }
+    }
+}
+
+/// The GPU as text; none where no GPU is asked for.
+fn gpu_of(definition: &api::Sandbox) -> Option<String> {
+    let gpu = definition.resources.as_ref()?.gpu_config.as_ref()?;
+    (gpu.count > 0 || !gpu.gpu_type.is_empty()).then(|| gpu.gpu_type.clone())
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn to_map(tags: Vec<api::SandboxTag>) -> BTreeMap<String, String> {
+    tags.into_iter().map(|tag| (tag.tag_name, tag.tag_value)).collect()
+}
+
+fn to_tags(tags: &BTreeMap<String, String>) -> Vec<api::SandboxTag> {
+    tags.iter().map(|(name, value)| api::SandboxTag { tag_name: name.clone(), tag_value: value.clone() }).collect()
+}
+
+fn to_result(end: End) -> api::GenericResult {
+    api::GenericResult { status: end.status.into(), exception: end.message.to_owned(), exitcode: end.exit_code }
+}
+
+/// The result; its status is 0 while the sandbox lives.
+fn result_of(sandbox: &Sandbox) -> api::GenericResult {
+    sandbox.ended.map(|(_, end)| to_result(end)).unwrap_or_default()
+}
+
+fn metadata(sandbox: &Sandbox) -> api::SandboxHandleMetadata {
+    api::SandboxHandleMetadata { result: Some(result_of(sandbox)), app_id: sandbox.app_id.clone() }
+}
+
+/// An entry of a list as of a moment.
+fn info(sandbox: &Sandbox, when: Time) -> api::SandboxInfo {
+    let stamp = |at: Option<Time>| at.filter(|at| *at <= when).map(epoch_seconds).unwrap_or_default();
+    let ended = sandbox.ended.filter(|(at, _)| *at <= when);
+    let is_scheduled = sandbox.scheduled_at.is_some_and(|at| at <= when);
+    let result = ended.map(|(_, end)| to_result(end)).unwrap_or_default();
+    api::SandboxInfo {
+        id: sandbox.id.to_string(),
+        created_at: epoch_seconds(sandbox.created_at),
+        task_info: Some(api::TaskInfo {
+            id: if is_scheduled { sandbox.task_id.clone() } else { String::new() },
+            started_at: stamp(sandbox.started_at),
+            finished_at: stamp(ended.map(|(at, _)| at)),
+            result: Some(result.clone()),
+            enqueued_at: epoch_seconds(sandbox.created_at),
+            gpu_type: sandbox.gpu.clone(),
+        }),
+        app_id: sandbox.app_id.clone(),
+        tags: to_tags(&sandbox.tags),
+        name: sandbox.name.clone(),
+        image_id: sandbox.image_id.clone(),
+        regions: sandbox.regions.clone(),
+        timeout_secs: sandbox.timeout_secs,
+        metadata: Some(api::SandboxHandleMetadata { result: Some(result), app_id: sandbox.app_id.clone() }),
+    }
+}

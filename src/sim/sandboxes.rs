@@ -1,0 +1,334 @@
+//! Sandboxes: creation, the start of the runner in them, and their ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use super::draws::{Purpose, seconds};
+use super::engine::Due;
+use super::fault::{FaultMode, Strike};
+use super::history::{Operation, What, fingerprint};
+use super::jit;
+use super::jobs::Time;
+use super::runners::RunnerKey;
+use super::world::State;
+use crate::modal::api::generic_result::GenericStatus;
+
+/// The index of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SandboxKey(pub(super) usize);
+
+/// Which of Modal's two interfaces made a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Generation {
+    V1,
+    V2,
+}
+
+/// How a sandbox ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct End {
+    pub(super) status: GenericStatus,
+    pub(super) exit_code: i32,
+    pub(super) message: &'static str,
+}
+
+impl End {
+    fn exit(exit_code: i32) -> Self {
+        let status = if exit_code == 0 { GenericStatus::Success } else { GenericStatus::Failure };
+        Self { status, exit_code, message: "" }
+    }
+
+    /// A job ran.
+    pub(super) fn served() -> Self {
+        Self::exit(0)
+    }
+
+    /// No job came, or GitHub removed the registration.
+    pub(super) fn unclaimed() -> Self {
+        Self::exit(64)
+    }
+
+    fn timeout() -> Self {
+        Self { status: GenericStatus::Timeout, exit_code: 0, message: "the sandbox reached its timeout" }
+    }
+
+    /// Ended from outside. Which exit code Modal states then is not known; 0 is the least helpful one.
+    fn terminated() -> Self {
+        Self { status: GenericStatus::Terminated, exit_code: 0, message: "" }
+    }
+}
+
+/// A sandbox with its history.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    pub(super) id: Arc<str>,
+    pub(super) app_id: String,
+    pub(super) name: String,
+    pub(super) tags: BTreeMap<String, String>,
+    pub(super) generation: Generation,
+    pub(super) image_id: String,
+    pub(super) gpu: String,
+    pub(super) regions: Vec<String>,
+    pub(super) timeout_secs: u32,
+    pub(super) task_id: String,
+    pub(super) created_at: Time,
+    pub(super) scheduled_at: Option<Time>,
+    pub(super) started_at: Option<Time>,
+    pub(super) ended: Option<(Time, End)>,
+    /// The registration that its JIT config belongs to; `None` where it holds no valid config.
+    registration: Option<RunnerKey>,
+    /// Whether a JIT config was in its environment.
+    has_config: bool,
+    idle_limit: TimeDelta,
+    boot_fault: Option<Strike>,
+}
+
+impl Sandbox {
+    /// Whether it was alive at `when`.
+    pub(super) fn lived_at(&self, when: Time) -> bool {
+        self.created_at <= when && self.ended.is_none_or(|(at, _)| at > when)
+    }
+
+    /// Whether it is alive.
+    pub(super) fn is_alive(&self) -> bool {
+        self.ended.is_none()
+    }
+}
+
+/// What is asked of a create, with the environment put together.
+#[derive(Debug)]
+pub(super) struct NewSandbox {
+    pub(super) app_id: String,
+    pub(super) name: String,
+    pub(super) tags: BTreeMap<String, String>,
+    pub(super) generation: Generation,
+    pub(super) image_id: String,
+    pub(super) gpu: String,
+    pub(super) regions: Vec<String>,
+    pub(super) timeout_secs: u32,
+    pub(super) environment: BTreeMap<String, String>,
+    /// Whether its network is blocked, so that its runner cannot reach GitHub.
+    pub(super) is_offline: bool,
+}
+
+/// The environment variable that carries the JIT config.
+const JIT_CONFIG: &str = "SANDRUNNER_JITCONFIG";
+/// The environment variable that states the idle limit in seconds.
+const IDLE_LIMIT: &str = "SANDRUNNER_IDLE_TIMEOUT_SECS";
+/// The idle limit where none is stated.
+const DEFAULT_IDLE_LIMIT_SECS: i64 = 300;
+/// The part of a boot that passes before Modal says that the sandbox has started.
+const START_SHARE: i32 = 3;
+/// How long a runner tries before it gives up a refused registration.
+const REFUSED_AFTER: TimeDelta = TimeDelta::seconds(2);
+
+const BASE32: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+impl State {
+    pub(super) fn sandbox(&self, key: SandboxKey) -> &Sandbox {
+        &self.sandboxes[key.0]
+    }
+
+    fn sandbox_draw(&self, key: SandboxKey, purpose: Purpose) -> super::draws::Draw {
+        self.seed.stream(purpose, key.0 as u64)
+    }
+
+    pub(super) fn sandbox_by_id(&self, id: &str) -> Option<SandboxKey> {
+        self.sandbox_by_id.get(id).copied()
+    }
+
+    /// Live sandboxes and those that a lagging list may still show, newest first.
+    pub(super) fn recently_alive(&mut self) -> impl Iterator<Item = &Sandbox> {
+        let oldest = self.now - seconds(self.profile.modal_list_lag_secs);
+        let sandboxes = &self.sandboxes;
+        self.listed.retain(|key| sandboxes[key.0].ended.is_none_or(|(at, _)| at >= oldest));
+        self.listed.iter().rev().map(|key| &sandboxes[key.0])
+    }
+
+    /// The live sandbox of a name in an App.
+    pub(super) fn live_sandbox(&self, app_id: &str, name: &str) -> Option<SandboxKey> {
+        self.live.iter().copied().find(|key| {
+            let sandbox = self.sandbox(*key);
+            sandbox.app_id == app_id && sandbox.name == name
+        })
+    }
+
+    /// Creates a sandbox; its name has been found free.
+    pub(super) fn create_sandbox(&mut self, new: NewSandbox) -> SandboxKey {
+        let key = SandboxKey(self.sandboxes.len());
+        let credential = new.environment.get(JIT_CONFIG).map(|config| jit::credential(config).unwrap_or_default());
+        let reachable = credential.as_ref().filter(|_| !new.is_offline);
+        let registration = reachable.and_then(|secret| self.credentials.get(secret).copied());
+        let idle_secs = new.environment.get(IDLE_LIMIT).and_then(|secs| secs.parse().ok());
+        let boot_fault = credential.as_ref().and_then(|_| self.strike(Operation::Boot));
+        let (id, task_id) = self.sandbox_ids(key, new.generation);
+        let sandbox = Sandbox {
+            id: id.into(),
+            app_id: new.app_id,
+            name: new.name,
+            tags: new.tags,
+            generation: new.generation,
+            image_id: new.image_id,
+            gpu: new.gpu,
+            regions: new.regions,
+            timeout_secs: new.timeout_secs,
+            task_id,
+            created_at: self.creation_time(),
+            scheduled_at: None,
+            started_at: None,
+            ended: None,
+            registration,
+            has_config: credential.is_some(),
+            idle_limit: TimeDelta::seconds(idle_secs.unwrap_or(DEFAULT_IDLE_LIMIT_SECS)),
+            boot_fault,
+        };
+        self.record(What::SandboxCreated {
+            sandbox: Arc::clone(&sandbox.id),
+            name: sandbox.name.clone(),
+            gpu: !sandbox.gpu.is_empty(),
+            config: credential.as_deref().map(fingerprint),
+        });
+        self.sandbox_by_id.insert(Arc::clone(&sandbox.id), key);
+        self.sandboxes.push(sandbox);
+        self.live.insert(key);
+        self.listed.insert(key);
+        self.place_sandbox(key);
+        key
+    }
+
+    /// Modal stamps creations to the microsecond, so no two have the same time.
+    fn creation_time(&self) -> Time {
+        let after = self.sandboxes.last().map(|last| last.created_at + TimeDelta::microseconds(1));
+        after.map_or(self.now, |after| after.max(self.now))
+    }
+
+    fn sandbox_ids(&self, key: SandboxKey, generation: Generation) -> (String, String) {
+        let mut draw = self.sandbox_draw(key, Purpose::Identity);
+        match generation {
+            Generation::V1 => (format!("sb-{}", draw.text(BASE62, 22)), format!("ta-{}", draw.text(BASE62, 22))),
+            // A ULID: 48 bits of time, then chance; 26 characters.
+            Generation::V2 => {
+                let millis = u64::try_from(self.now.timestamp_millis()).unwrap_or_default();
+                let time: String = (0..10)
+                    .rev()
+                    .map(|digit| char::from(BASE32[usize::try_from(millis >> (5 * digit) & 31).unwrap_or_default()]))
+                    .collect();
+                (format!("sb-{time}{}", draw.text(BASE32, 16)), format!("ta-{}V", draw.text(BASE32, 25)))
+            }
+        }
+    }
+
+    fn place_sandbox(&mut self, key: SandboxKey) {
+        match self.sandbox(key).generation {
+            Generation::V2 => self.sandbox_placed(key),
+            Generation::V1 => {
+                let wait = self.sandbox_draw(key, Purpose::Schedule).lognormal(self.profile.gpu_schedule);
+                self.schedule(self.now + wait, Due::SandboxScheduled(key));
+            }
+        }
+    }
+
+    pub(super) fn sandbox_scheduled(&mut self, key: SandboxKey) {
+        if self.sandbox(key).is_alive() {
+            self.record(What::SandboxScheduled { sandbox: Arc::clone(&self.sandbox(key).id) });
+            self.sandbox_placed(key);
+        }
+    }
+
+    fn sandbox_placed(&mut self, key: SandboxKey) {
+        let now = self.now.max(self.sandbox(key).created_at);
+        let mut boot = self.sandbox_draw(key, Purpose::Boot).lognormal(self.profile.boot);
+        let started_at = now + boot / START_SHARE;
+        let sandbox = &mut self.sandboxes[key.0];
+        sandbox.scheduled_at = Some(now);
+        sandbox.started_at = Some(started_at);
+        let (has_config, fault) = (sandbox.has_config, sandbox.boot_fault);
+        let timeout = TimeDelta::seconds(i64::from(sandbox.timeout_secs));
+        self.schedule(started_at + timeout, Due::SandboxEnds(key, End::timeout()));
+        let slow = fault.filter(|fault| fault.mode == FaultMode::SlowBoot);
+        boot += seconds(slow.map_or(0.0, |fault| fault.seconds_or(240.0)));
+        if has_config && fault.is_none_or(|fault| fault.mode != FaultMode::NeverOnline) {
+            self.schedule(now + boot, Due::SandboxBoots(key));
+        }
+    }
+
+    /// The runner in the sandbox tries to connect.
+    pub(super) fn sandbox_boots(&mut self, key: SandboxKey) {
+        let sandbox = self.sandbox(key);
+        if !sandbox.is_alive() {
+            return;
+        }
+        let (registration, idle_limit, fault) = (sandbox.registration, sandbox.idle_limit, sandbox.boot_fault);
+        let failed = match fault.map(|fault| fault.mode) {
+            Some(FaultMode::RegistrationFailed) => Some(66),
+            Some(FaultMode::VersionRefused) => Some(65),
+            Some(FaultMode::Crash) => Some(68),
+            Some(_) | None => None,
+        };
+        if let Some(code) = failed {
+            return self.end_sandbox(key, End::exit(code));
+        }
+        if !registration.is_some_and(|runner| self.connect(runner, Some(key))) {
+            return self.schedule(self.now + REFUSED_AFTER, Due::SandboxEnds(key, End::exit(66)));
+        }
+        self.schedule(self.now + idle_limit, Due::SandboxIdles(key));
+        if let Some(fault) = fault.filter(|fault| fault.mode == FaultMode::Preempted) {
+            let after = seconds(fault.seconds_or(30.0));
+            self.schedule(self.now + after, Due::SandboxEnds(key, End::terminated()));
+        }
+    }
+
+    /// The job that runs in a sandbox.
+    pub(super) fn job_in(&self, key: SandboxKey) -> Option<u64> {
+        let runner = self.sandbox(key).registration.and_then(|runner| self.runner(runner))?;
+        runner.claim.filter(|_| runner.sandbox == Some(key) && runner.is_registered()).map(|claim| claim.job)
+    }
+
+    /// The idle limit of the program in the sandbox: it ends by itself where no job has started.
+    pub(super) fn sandbox_idles(&mut self, key: SandboxKey) {
+        if self.job_in(key).is_none() {
+            self.end_sandbox(key, End::unclaimed());
+        }
+    }
+
+    /// `SandboxTerminate`: asked now, carried out a little later. Gives the result of a sandbox that has
+    /// ended before.
+    pub(super) fn terminate_sandbox(&mut self, key: SandboxKey) -> Option<End> {
+        if let Some((_, end)) = self.sandbox(key).ended {
+            return Some(end);
+        }
+        self.record(What::TerminateAsked {
+            sandbox: Arc::clone(&self.sandbox(key).id),
+            name: self.sandbox(key).name.clone(),
+            job: self.job_in(key),
+        });
+        let wait = self.sandbox_draw(key, Purpose::Terminate).span(self.profile.terminate_secs);
+        self.schedule(self.now + wait, Due::SandboxEnds(key, End::terminated()));
+        None
+    }
+
+    pub(super) fn end_sandbox(&mut self, key: SandboxKey, end: End) {
+        let now = self.now;
+        let sandbox = &mut self.sandboxes[key.0];
+        if sandbox.ended.is_some() {
+            return;
+        }
+        sandbox.ended = Some((now, end));
+        let registration = sandbox.registration;
+        let what = What::SandboxEnded {
+            sandbox: Arc::clone(&sandbox.id),
+            name: sandbox.name.clone(),
+            status: end.status as i32,
+            exit_code: end.exit_code,
+        };
+        self.live.remove(&key);
+        self.record(what);
+        let connected = registration.filter(|runner| self.runner(*runner).is_some_and(|it| it.sandbox == Some(key)));
+        if let Some(runner) = connected {
+            self.disconnect(runner);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What happens in a World without anyone's doing: repositories, jobs, other people's runners and sandboxes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::fault::{Fault, InvalidFault};
+use super::profile::{InvalidProfile, Profile};
+use crate::ids::{InvalidId, RepoName};
+
+/// A scenario that cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read the scenario {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no scenario.
+    #[error("{path} is no scenario: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        reason: String,
+    },
+    /// A repository is not written as `owner/name`.
+    #[error("the scenario names a repository that cannot be")]
+    Repo(#[from] InvalidId),
+    /// A job of the scenario cannot be.
+    #[error("job {job} of the scenario: {reason}")]
+    Job {
+        /// The job's id.
+        job: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The profile's overrides cannot be used.
+    #[error("the scenario's profile cannot be used")]
+    Profile(#[from] InvalidProfile),
+    /// A fault of the scenario cannot happen.
+    #[error("the scenario's faults cannot be used")]
+    Fault(#[from] InvalidFault),
+}
+
+/// A repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioRepo {
+    /// `owner/name`.
+    pub name: String,
+    /// Whether the controller is meant to serve it (default true).
+    #[serde(default = "yes")]
+    pub allowed: bool,
+}
+
+/// How a job ends that runs to its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// All steps passed.
+    #[default]
+    Success,
+    /// A step failed.
+    Failure,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// A workflow job as it would happen if it got a runner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioJob {
+    /// Its id; unique.
+    pub id: u64,
+    /// The run it belongs to.
+    pub run: u64,
+    /// The attempt of the run, from 1 (default 1).
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// The repository.
+    pub repo: String,
+    /// Its name (default `job`).
+    #[serde(default = "job_name")]
+    pub name: String,
+    /// What `runs-on` asks for.
+    pub labels: Vec<String>,
+    /// When it appears, in seconds from the start.
+    #[serde(default)]
+    pub arrival_secs: f64,
+    /// How long it runs.
+    pub duration_secs: f64,
+    /// Jobs of a later stage appear when all jobs of the stage before have completed, whatever their
+    /// result, and not before their own arrival (default 0).
+    #[serde(default)]
+    pub stage: u32,
+    /// How long it is `waiting` for an approval before it is queued (default 0).
+    #[serde(default)]
+    pub waiting_secs: f64,
+    /// When it is cancelled, in seconds from its being queued; absent means never.
+    #[serde(default)]
+    pub cancel_secs: Option<f64>,
+    /// How it ends if it runs to its end (default success).
+    #[serde(default)]
+    pub conclusion: Conclusion,
+}
+
+/// A self-hosted runner of someone else. It stays online and takes every job that its labels cover.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignRunner {
+    /// Its repository.
+    pub repo: String,
+    /// Its name; must not have the form of a name of ours.
+    pub name: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+}
+
+/// A sandbox of someone else in the same App, without tags of ours. It lives as long as the World.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForeignSandbox {
+    /// Its name; empty where it has none.
+    #[serde(default)]
+    pub name: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Why a job is not expected to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its repository is not allow-listed.
+    RepoNotAllowed,
+    /// It does not ask for us: the opt-in label is missing.
+    NoOptInLabel,
+    /// It asks for something that no built-in class offers.
+    UnknownLabel,
+}
+
+/// The label by which a job asks for us.
+const OPT_IN_LABEL: &str = "modal";
+/// Labels that every runner of ours implies.
+const IMPLIED_LABELS: [&str; 4] = ["self-hosted", "linux", "x64", OPT_IN_LABEL];
+/// Labels of the built-in GPU classes.
+const GPU_LABELS: [&str; 5] = ["gpu:t4", "gpu:l4", "gpu:a100", "gpu:a100-80gb", "gpu:h100"];
+
+/// Everything that happens in a World, and how its services behave.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows, for reports.
+    #[serde(default)]
+    pub name: String,
+    /// The repositories. A job's repository that is missing here exists and is not allow-listed.
+    #[serde(default)]
+    pub repos: Vec<ScenarioRepo>,
+    /// The jobs.
+    #[serde(default)]
+    pub jobs: Vec<ScenarioJob>,
+    /// Other people's runners.
+    #[serde(default)]
+    pub foreign_runners: Vec<ForeignRunner>,
+    /// Other people's sandboxes.
+    #[serde(default)]
+    pub foreign_sandboxes: Vec<ForeignSandbox>,
+    /// Knobs of the [`Profile`] that this scenario replaces.
+    #[serde(default)]
+    pub profile: BTreeMap<String, Value>,
+    /// Faults that are there from the start.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn first() -> u32 {
+    1
+}
+
+fn job_name() -> String {
+    "job".to_owned()
+}
+
+impl Scenario {
+    /// Reads a scenario from a file: JSON where its name ends in `.json`, TOML otherwise.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] naming the file, the line and what is wrong.
+    pub fn load(path: &Path) -> Result<Self, ScenarioError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
+        let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let parsed: Result<Self, String> = if is_json {
+            serde_json::from_str(&text).map_err(|error| error.to_string())
+        } else {
+            toml::from_str(&text).map_err(|error| error.to_string())
+        };
+        let scenario = parsed.map_err(|reason| ScenarioError::Parse { path: path.to_owned(), reason })?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Checks what the format alone cannot.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] for the first thing that cannot be.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        for repo in &self.repos {
+            repo.name.parse::<RepoName>()?;
+        }
+        let mut seen = BTreeSet::new();
+        for job in &self.jobs {
+            job.repo.parse::<RepoName>()?;
+            job.check()?;
+            if !seen.insert(job.id) {
+                return Err(ScenarioError::Job { job: job.id, reason: "its id is used twice" });
+            }
+        }
+        for runner in &self.foreign_runners {
+            runner.repo.parse::<RepoName>()?;
+        }
+        Profile::realistic().overridden(&self.profile)?;
+        for fault in &self.faults {
+            fault.clone().checked()?;
+        }
+        Ok(())
+    }
+
+    /// The repositories that the controller is meant to serve.
+    pub fn allowed_repos(&self) -> Vec<RepoName> {
+        let mut names: Vec<RepoName> =
+            self.repos.iter().filter(|repo| repo.allowed).filter_map(|repo| repo.name.parse().ok()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Why a job is not expected to be served; absent where it is expected.
+    ///
+    /// The rule is the scenario's own and follows the documented defaults: an allow-listed repository, the
+    /// opt-in label, and beyond it only implied labels, one built-in GPU label, or per-run labels `job-…`.
+    pub fn skip_reason(&self, job: &ScenarioJob) -> Option<SkipReason> {
+        skip_reason(job, &self.allowed_names())
+    }
+
+    /// Every job with the reason why it is not expected to be served; none where it is.
+    pub(super) fn judged_jobs(&self) -> impl Iterator<Item = (&ScenarioJob, Option<SkipReason>)> {
+        let allowed = self.allowed_names();
+        self.jobs.iter().map(move |job| (job, skip_reason(job, &allowed)))
+    }
+
+    fn allowed_names(&self) -> BTreeSet<String> {
+        self.repos.iter().filter(|repo| repo.allowed).map(|repo| repo.name.to_lowercase()).collect()
+    }
+
+    /// The ids of the jobs that are expected to be served.
+    pub fn expected_jobs(&self) -> BTreeSet<u64> {
+        self.judged_jobs().filter(|(_, reason)| reason.is_none()).map(|(job, _)| job.id).collect()
+    }
+}
+
+fn skip_reason(job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
+    if !allowed.contains(&job.repo.to_lowercase()) {
+        return Some(SkipReason::RepoNotAllowed);
+    }
+    let labels: BTreeSet<String> = job.labels.iter().map(|label| label.to_lowercase()).collect();
+    if !labels.contains(OPT_IN_LABEL) {
+        return Some(SkipReason::NoOptInLabel);
+    }
+    let gpus = labels.iter().filter(|label| GPU_LABELS.contains(&label.as_str())).count();
+    let is_served = |label: &String| {
+        IMPLIED_LABELS.contains(&label.as_str())
+            || GPU_LABELS.contains(&label.as_str())
+            || label.strip_prefix("job-").is_some()
+    };
+    (gpus > 1 || !labels.iter().all(is_served)).then_some(SkipReason::UnknownLabel)
+}
+
+impl ScenarioJob {
+    fn check(&self) -> Result<(), ScenarioError> {
+        let invalid = |reason| Err(ScenarioError::Job { job: self.id, reason });
+        let is_span = |secs: f64| secs.is_finite() && secs >= 0.0;
+        if !is_span(self.arrival_secs) || !is_span(self.duration_secs) || !is_span(self.waiting_secs) {
+            return invalid("`arrival_secs`, `duration_secs` and `waiting_secs` must not be negative");
+        }
+        if self.cancel_secs.is_some_and(|secs| !is_span(secs)) {
+            return invalid("`cancel_secs` must not be negative");
+        }
+        if self.attempt == 0 {
+            return invalid("`attempt` counts from 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(repo: &str, labels: &[&str]) -> ScenarioJob {
+        ScenarioJob {
+            id: 5_000_000_001,
+            run: 5_000_000_000,
+            attempt: 1,
+            repo: repo.to_owned(),
+            name: "job".to_owned(),
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            arrival_secs: 0.0,
+            duration_secs: 60.0,
+            stage: 0,
+            waiting_secs: 0.0,
+            cancel_secs: None,
+            conclusion: Conclusion::Success,
+        }
+    }
+
+    #[test]
+    fn the_scenario_says_which_jobs_are_expected_and_why_others_are_not() {
+        let scenario = Scenario {
+            repos: vec![
+                ScenarioRepo { name: "Acme/web".into(), allowed: true },
+                ScenarioRepo { name: "acme/secret".into(), allowed: false },
+            ],
+            ..Scenario::default()
+        };
+        let reason = |repo: &str, labels: &[&str]| scenario.skip_reason(&job(repo, labels));
+        assert_eq!(reason("acme/web", &["Self-Hosted", "Modal"]), None);
+        assert_eq!(reason("acme/web", &["self-hosted", "modal", "gpu:a100"]), None);
+        assert_eq!(reason("acme/web", &["modal", "job-7-0", "linux", "x64"]), None);
+        assert_eq!(reason("acme/web", &["modal", "gpu:a100", "gpu:t4"]), Some(SkipReason::UnknownLabel));
+        assert_eq!(reason("acme/web", &["modal", "windows"]), Some(SkipReason::UnknownLabel));
+        assert_eq!(reason("acme/web", &["ubuntu-latest"]), Some(SkipReason::NoOptInLabel));
+        assert_eq!(reason("acme/secret", &["modal"]), Some(SkipReason::RepoNotAllowed));
+        assert_eq!(reason("acme/other", &["modal"]), Some(SkipReason::RepoNotAllowed));
+    }
+
+    #[test]
+    fn a_scenario_is_read_from_toml_and_json_and_told_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Scenario::load(&path)
+        };
+        let toml = "[[repos]]\nname = \"acme/web\"\n[[jobs]]\nid = 1\nrun = 2\nrepo = \"acme/web\"\n\
+                    labels = [\"modal\"]\nduration_secs = 3\n[profile]\nget = 1\n";
+        let error = write("bad.toml", toml).unwrap_err();
+        assert!(chain(&error).contains("no knob `get`"), "{error}");
+        let scenario = write("good.toml", toml.trim_end_matches("[profile]\nget = 1\n")).unwrap();
+        assert_eq!((scenario.jobs[0].attempt, scenario.expected_jobs().len()), (1, 1));
+        let error = write("bad.json", r#"{"jobz": []}"#).unwrap_err().to_string();
+        assert!(error.contains("jobz"), "{error}");
+        let error = write(
+            "twice.json",
+            r#"{"jobs": [{"id":1,"run":1,"repo":"a/b","labels":[],"duration_secs":1},
+            {"id":1,"run":1,"repo":"a/b","labels":[],"duration_secs":1}]}"#,
+        );
+        assert_eq!(error.unwrap_err().to_string(), "job 1 of the scenario: its id is used twice");
+    }
+
+    fn chain(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}

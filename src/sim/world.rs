@@ -1,0 +1,301 @@
+//! The World: one truth behind a lock, advanced by whoever looks at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::draws::Seed;
+use super::engine::{Due, Postponed};
+use super::fault::{Fault, Faults, InvalidFault, Strike};
+use super::history::{Event, History, Operation, What, fingerprint};
+use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
+use super::limits::{CreateLimiter, GithubLimiter};
+use super::modal::{ModalService, Objects};
+use super::profile::Profile;
+use super::report::Report;
+use super::runners::{Lifetime, RunnerKey};
+use super::sandboxes::{Sandbox, SandboxKey};
+use super::scenario::{Scenario, ScenarioError, ScenarioJob};
+use crate::clock::Clock;
+use crate::ids::Labels;
+use crate::modal::api::modal_client_server::ModalClientServer;
+
+/// A simulated GitHub and a simulated Modal with one truth. A clone is a handle to the same World.
+#[derive(Debug, Clone)]
+pub struct World {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+/// The truth.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) profile: Profile,
+    pub(super) scenario: Scenario,
+    pub(super) seed: Seed,
+    /// When the World began.
+    pub(super) start: Time,
+    /// The time up to which everything has happened.
+    pub(super) now: Time,
+    pub(super) due: BTreeMap<(Time, u64), Due>,
+    pub(super) planned: u64,
+    pub(super) postponed: BTreeMap<u64, Postponed>,
+    pub(super) repos: Vec<Repo>,
+    pub(super) repo_by_name: BTreeMap<Arc<str>, RepoKey>,
+    pub(super) runs: BTreeMap<u64, Run>,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    pub(super) minted: u64,
+    pub(super) credentials: BTreeMap<String, RunnerKey>,
+    pub(super) sandboxes: Vec<Sandbox>,
+    pub(super) sandbox_by_id: BTreeMap<Arc<str>, SandboxKey>,
+    pub(super) live: BTreeSet<SandboxKey>,
+    /// The live ones and those that ended a moment ago.
+    pub(super) listed: BTreeSet<SandboxKey>,
+    pub(super) objects: Objects,
+    pub(super) tokens: BTreeMap<Arc<str>, GithubLimiter>,
+    pub(super) revoked: BTreeSet<Arc<str>>,
+    pub(super) creates: CreateLimiter,
+    /// Counts answers, so that each draws its own lag.
+    pub(super) answers: u64,
+    history: History,
+    faults: Faults,
+}
+
+impl State {
+    /// Writes a line of the history.
+    pub(super) fn record(&mut self, what: What) {
+        self.history.push(self.now, what);
+    }
+
+    /// Counts one use of `operation`, and tells the fault that strikes it.
+    pub(super) fn strike(&mut self, operation: Operation) -> Option<Strike> {
+        let strike = self.faults.strike(operation)?;
+        self.record(What::FaultStruck { operation, mode: strike.mode });
+        Some(strike)
+    }
+
+    fn add_fault(&mut self, fault: Fault) -> Result<(), InvalidFault> {
+        let fault = fault.checked()?;
+        self.record(What::FaultAdded { operation: fault.operation, mode: fault.mode });
+        self.faults.add(fault);
+        Ok(())
+    }
+}
+
+/// Counts of what is there now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Jobs that have not appeared yet, because it is not their time or a job before them has not ended.
+    pub jobs_to_come: usize,
+    /// Jobs that wait for an approval.
+    pub jobs_waiting: usize,
+    /// Jobs that are queued.
+    pub jobs_queued: usize,
+    /// Jobs that run.
+    pub jobs_in_progress: usize,
+    /// Jobs that have ended.
+    pub jobs_completed: usize,
+    /// Jobs that are expected to be served and have not ended.
+    pub expected_jobs_open: usize,
+    /// Registered runners, other people's included.
+    pub runners: usize,
+    /// Live sandboxes, other people's included.
+    pub sandboxes_live: usize,
+    /// Modal Secrets that exist.
+    pub secrets: usize,
+    /// Lines of the history.
+    pub events: usize,
+}
+
+impl World {
+    /// Makes a World at the clock's time. The scenario's own knobs and faults are applied to `profile`.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] where the scenario, its knobs or its faults cannot be.
+    pub fn try_new(profile: Profile, scenario: Scenario, seed: u64, clock: Clock) -> Result<Self, ScenarioError> {
+        scenario.check()?;
+        let profile = profile.overridden(&scenario.profile)?;
+        let now = clock.now();
+        let mut state = State {
+            seed: Seed::new(seed),
+            start: now,
+            now,
+            due: BTreeMap::new(),
+            planned: 0,
+            postponed: BTreeMap::new(),
+            repos: Vec::new(),
+            repo_by_name: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            minted: 0,
+            credentials: BTreeMap::new(),
+            sandboxes: Vec::new(),
+            sandbox_by_id: BTreeMap::new(),
+            live: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            objects: Objects::default(),
+            tokens: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            creates: CreateLimiter::new(now, &profile),
+            answers: 0,
+            history: History::default(),
+            faults: Faults::default(),
+            profile,
+            scenario: Scenario::default(),
+        };
+        state.populate(scenario)?;
+        Ok(Self { shared: Arc::new(Shared { state: Mutex::new(state), clock }) })
+    }
+
+    /// [`World::try_new`] for a scenario that has been checked.
+    ///
+    /// # Panics
+    /// Where the scenario cannot be.
+    pub fn new(profile: Profile, scenario: Scenario, seed: u64, clock: Clock) -> Self {
+        Self::try_new(profile, scenario, seed, clock).expect("the scenario has been checked")
+    }
+
+    /// Looks at the state as of now: everything that is due has happened.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.advance(self.shared.clock.now());
+        look(&mut state)
+    }
+
+    /// The World's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// How its services behave.
+    pub fn profile(&self) -> Profile {
+        self.with(|state| state.profile.clone())
+    }
+
+    /// What happens in it by itself, jobs added later included.
+    pub fn scenario(&self) -> Scenario {
+        self.with(|state| state.scenario.clone())
+    }
+
+    /// The history from event number `since` on.
+    pub fn history(&self, since: u64) -> Vec<Event> {
+        self.with(|state| state.history.since(since).to_vec())
+    }
+
+    /// What the history tells so far.
+    pub fn report(&self) -> Report {
+        self.with(|state| {
+            let mut report = Report::from_history(state.history.since(0), &state.scenario);
+            report.profile.clone_from(&state.profile.name);
+            report
+        })
+    }
+
+    /// GitHub's side, to be called without a socket.
+    pub fn github_service(&self) -> axum::Router {
+        super::github::router(self.clone())
+    }
+
+    /// Modal's side as a tower service, to be called without a socket.
+    pub fn modal_service(&self) -> ModalClientServer<ModalService> {
+        ModalService::server(self.clone())
+    }
+
+    /// Counts of what is there now.
+    pub fn summary(&self) -> Summary {
+        self.with(|state| state.summary())
+    }
+
+    /// Adds jobs whose arrivals count from now.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] for a job that cannot be or whose id is taken; nothing is added then.
+    pub fn add_jobs(&self, jobs: Vec<ScenarioJob>) -> Result<(), ScenarioError> {
+        self.with(|state| {
+            let added = Scenario { jobs, ..Scenario::default() };
+            added.check()?;
+            if let Some(taken) = added.jobs.iter().find(|job| state.jobs.contains_key(&job.id)) {
+                return Err(ScenarioError::Job { job: taken.id, reason: "its id is taken" });
+            }
+            let now = state.now;
+            state.add_jobs(&added.jobs, now);
+            state.scenario.jobs.extend(added.jobs);
+            state.advance(now);
+            Ok(())
+        })
+    }
+
+    /// Puts a fault in.
+    ///
+    /// # Errors
+    /// [`InvalidFault`] where it could never happen.
+    pub fn add_fault(&self, fault: Fault) -> Result<(), InvalidFault> {
+        self.with(|state| state.add_fault(fault))
+    }
+
+    /// Makes GitHub refuse a token from now on.
+    pub fn revoke_token(&self, token: &str) {
+        self.with(|state| state.revoked.insert(fingerprint(token).into()));
+    }
+
+    /// Moves the clock forward and lets happen what becomes due.
+    pub fn advance(&self, by: Duration) {
+        self.shared.clock.advance(by);
+        self.with(|state| state.record(What::ClockAdvanced { seconds: by.as_secs_f64() }));
+    }
+}
+
+impl State {
+    fn populate(&mut self, scenario: Scenario) -> Result<(), InvalidFault> {
+        for repo in &scenario.repos {
+            self.repo_key(&repo.name);
+        }
+        let now = self.now;
+        self.add_jobs(&scenario.jobs, now);
+        for foreign in &scenario.foreign_runners {
+            let repo = self.repo_key(&foreign.repo);
+            let key = self.register(repo, &foreign.name, Labels::new(&foreign.labels), Lifetime::Permanent);
+            self.connect(key, None);
+        }
+        for fault in &scenario.faults {
+            self.add_fault(fault.clone())?;
+        }
+        self.scenario = scenario;
+        Ok(())
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            sandboxes_live: self.live.len(),
+            events: self.history.since(0).len(),
+            secrets: self.secrets_left(),
+            runners: self
+                .repos
+                .iter()
+                .flat_map(|repo| repo.runners.values())
+                .filter(|runner| runner.is_registered())
+                .count(),
+            ..Summary::default()
+        };
+        let expected = self.scenario.expected_jobs();
+        for (id, job) in &self.jobs {
+            let is_open = !matches!(job.state(), Some(JobState::Completed(_)));
+            summary.expected_jobs_open += usize::from(is_open && expected.contains(id));
+            *match job.state() {
+                None => &mut summary.jobs_to_come,
+                Some(JobState::Waiting) => &mut summary.jobs_waiting,
+                Some(JobState::Queued) => &mut summary.jobs_queued,
+                Some(JobState::InProgress) => &mut summary.jobs_in_progress,
+                Some(JobState::Completed(_)) => &mut summary.jobs_completed,
+            } += 1;
+        }
+        summary
+    }
+}

@@ -1,0 +1,81 @@
+//! Images: layers, streams that end early, builds that fail.
+
+use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::ids::ImageId;
+use sandrunner::modal::{self, BuildProgress, ImageDefinition};
+use sandrunner::sim::{Fault, FaultMode, Operation};
+use tonic::Code;
+
+use super::Sim;
+
+const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const URL: &str =
+    "https://github.com/actions/runner/releases/download/v2.330.0/actions-runner-linux-x64-2.330.0.tar.gz";
+
+fn default_image() -> ImageDefinition {
+    ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner").unwrap()
+}
+
+fn building(layer: usize) -> BuildProgress {
+    BuildProgress::Building { layer, layers: 2 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_image_is_built_layer_by_layer_and_then_known() {
+    let sim = Sim::new();
+    let app = sim.writer.ensure_app().await.unwrap();
+    let mut seen = Vec::new();
+    let id = modal::build(&sim.writer, &app, &default_image(), |progress| seen.push(progress)).await.unwrap();
+    let steps: Vec<_> = seen.iter().filter(|step| !matches!(step, BuildProgress::Log(_))).cloned().collect();
+    assert_eq!(steps, [building(1), building(2)]);
+    let log: String =
+        seen.iter().filter_map(|step| if let BuildProgress::Log(text) = step { Some(&**text) } else { None }).collect();
+    assert_eq!(log.matches("FROM ubuntu:24.04").count(), 1, "nothing twice, although streams are reopened: {log}");
+    assert!(log.contains("sha256sum --check"), "{log}");
+    assert_eq!(sim.calls(Operation::ImageLog), 4, "each stream ends early once");
+
+    seen.clear();
+    let again = modal::build(&sim.writer, &app, &default_image(), |progress| seen.push(progress)).await.unwrap();
+    assert_eq!(again, id);
+    let known = |layer| BuildProgress::Known { layer, layers: 2 };
+    assert_eq!(seen, [known(1), known(2)]);
+
+    let existing = ImageDefinition::Existing(id.clone());
+    assert_eq!(modal::build(&sim.writer, &app, &existing, |_| ()).await.unwrap(), id);
+    let missing = ImageDefinition::Existing(ImageId::new("im-none"));
+    let error = modal::build(&sim.writer, &app, &missing, |_| ()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_build_shows_its_log_and_can_be_tried_again() {
+    let sim = Sim::new();
+    let app = sim.writer.ensure_app().await.unwrap();
+    sim.fault(Fault { after: 1, ..Fault::new(Operation::ImageBuild, FaultMode::Error) });
+    let error = modal::build(&sim.writer, &app, &default_image(), |_| ()).await.unwrap_err();
+    assert!(error.build_log().unwrap().contains("sha256sum --check"), "{error}");
+    let failure = CallFailure::from(error);
+    assert_eq!(failure.class, ErrorClass::Invalid);
+    assert!(failure.message.starts_with("cannot build layer 2 of the image: a command failed"), "{failure}");
+
+    let mut seen = Vec::new();
+    modal::build(&sim.writer, &app, &default_image(), |progress| seen.push(progress)).await.unwrap();
+    assert_eq!(seen[..2], [BuildProgress::Known { layer: 1, layers: 2 }, building(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_stream_is_opened_again_but_not_for_ever() {
+    let sim = Sim::new();
+    let app = sim.writer.ensure_app().await.unwrap();
+    sim.fail(Operation::ImageLog, Code::Unavailable, 3);
+    modal::build(&sim.writer, &app, &default_image(), |_| ()).await.unwrap();
+
+    let other = ImageDefinition::registry_layers("debian:13").unwrap();
+    sim.fail(Operation::ImageLog, Code::Unavailable, 4);
+    let error = modal::build(&sim.writer, &app, &other, |_| ()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Unavailable);
+    sim.fail(Operation::ImageLog, Code::PermissionDenied, 1);
+    let third = ImageDefinition::registry_layers("debian:12").unwrap();
+    let error = modal::build(&sim.writer, &app, &third, |_| ()).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Forbidden);
+}

@@ -1,0 +1,192 @@
+//! Every answer of the simulated GitHub validates against GitHub's own description of its API.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
+
+use std::time::Duration;
+
+use axum::body::Body;
+use chrono::DateTime;
+use http::Request;
+use http_body_util::BodyExt;
+use sandrunner::clock::Clock;
+use sandrunner::sim::{Profile, Scenario, World};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// Turns `OpenAPI` 3.0's `nullable` into JSON Schema and drops examples, which are no schemas.
+fn convert(schema: Value) -> Value {
+    match schema {
+        Value::Array(items) => items.into_iter().map(convert).collect(),
+        Value::Object(mut fields) => {
+            fields.remove("example");
+            // Under `properties` a field may itself be called `examples`; only a schema's own is dropped.
+            fields.remove("examples");
+            let is_nullable = fields.remove("nullable") == Some(Value::Bool(true));
+            let mut fields: serde_json::Map<String, Value> =
+                fields.into_iter().map(|(key, value)| (key, convert(value))).collect();
+            if !is_nullable {
+                return Value::Object(fields);
+            }
+            match fields.get("type").cloned() {
+                Some(Value::String(name)) => {
+                    fields.insert("type".to_owned(), json!([name, "null"]));
+                    if let Some(Value::Array(values)) = fields.get_mut("enum") {
+                        values.push(Value::Null);
+                    }
+                    Value::Object(fields)
+                }
+                _ => json!({ "anyOf": [fields, { "type": "null" }] }),
+            }
+        }
+        scalar @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => scalar,
+    }
+}
+
+struct Description(Value);
+
+impl Description {
+    fn load() -> Self {
+        Self(serde_json::from_str(include_str!("data/github-openapi-subset.json")).unwrap())
+    }
+
+    /// The schema of an answer; none where it has no body.
+    fn schema(&self, method: &str, path: &str, status: u16) -> Option<Value> {
+        let operation = &self.0["paths"][path][method]["responses"];
+        let mut response = &operation[status.to_string()];
+        assert!(response.is_object(), "{method} {path} does not answer {status}");
+        if let Some(reference) = response["$ref"].as_str() {
+            response = self.0.pointer(reference.trim_start_matches('#')).unwrap();
+        }
+        let schema = response.pointer("/content/application~1json/schema")?;
+        let mut schema = convert(schema.clone());
+        schema["components"] = convert(self.0["components"].clone());
+        schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
+        Some(schema)
+    }
+
+    fn problems(&self, method: &str, path: &str, status: u16, body: &[u8]) -> Vec<String> {
+        let Some(schema) = self.schema(method, path, status) else {
+            return if body.is_empty() { Vec::new() } else { vec!["a body where there is none".to_owned()] };
+        };
+        let validator = jsonschema::draft7::new(&schema).unwrap();
+        let value: Value = serde_json::from_slice(body).unwrap();
+        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    }
+}
+
+struct Simulated {
+    world: World,
+    description: Description,
+}
+
+impl Simulated {
+    fn new() -> Self {
+        let scenario: Scenario = serde_json::from_value(json!({
+            "repos": [{ "name": "acme/web" }],
+            "foreign_runners": [{ "repo": "acme/web", "name": "box", "labels": ["self-hosted", "box"] }],
+            "jobs": [
+                { "id": 5_000_000_001_u64, "run": 6_000_000_001_u64, "repo": "acme/web", "labels": ["modal"], "duration_secs": 30 },
+                { "id": 5_000_000_002_u64, "run": 6_000_000_001_u64, "repo": "acme/web", "labels": ["ubuntu-latest"], "duration_secs": 10 },
+                { "id": 5_000_000_003_u64, "run": 6_000_000_001_u64, "repo": "acme/web", "labels": ["box"], "duration_secs": 600, "attempt": 1 },
+                { "id": 5_000_000_004_u64, "run": 6_000_000_002_u64, "repo": "acme/web", "labels": ["modal"], "duration_secs": 1, "cancel_secs": 5 },
+                { "id": 5_000_000_005_u64, "run": 6_000_000_003_u64, "repo": "acme/web", "labels": ["modal"], "duration_secs": 1, "waiting_secs": 9_000 },
+            ],
+        }))
+        .unwrap();
+        let profile = Profile { step_secs: Some(15.0), ..Profile::calm() };
+        let clock = Clock::scaled(DateTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000), 1.0);
+        Self { world: World::new(profile, scenario, 1, clock), description: Description::load() }
+    }
+
+    /// Asks, checks the answer against the description of `template`, and gives status and body.
+    async fn ask(&self, method: &str, template: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", "Bearer t")
+            .header("user-agent", "test")
+            .body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) })
+            .unwrap();
+        let response = self.world.github_service().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let problems = self.description.problems(&method.to_lowercase(), template, status, &bytes);
+        assert!(problems.is_empty(), "{method} {path} answers {status}: {problems:#?}");
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn get(&self, template: &str, path: &str) -> Value {
+        let (status, body) = self.ask("GET", template, path, &Value::Null).await;
+        assert_eq!(status, 200, "{path}");
+        body
+    }
+}
+
+const RUNS: &str = "/repos/{owner}/{repo}/actions/runs";
+const RUN: &str = "/repos/{owner}/{repo}/actions/runs/{run_id}";
+const JOBS: &str = "/repos/{owner}/{repo}/actions/runs/{run_id}/jobs";
+const JOB: &str = "/repos/{owner}/{repo}/actions/jobs/{job_id}";
+const RUNNERS: &str = "/repos/{owner}/{repo}/actions/runners";
+const RUNNER: &str = "/repos/{owner}/{repo}/actions/runners/{runner_id}";
+const MINT: &str = "/repos/{owner}/{repo}/actions/runners/generate-jitconfig";
+
+#[tokio::test(start_paused = true)]
+async fn reading_endpoints_answer_as_described() {
+    let sim = Simulated::new();
+    sim.world.advance(Duration::from_secs(60));
+    let runs = sim.get(RUNS, "/repos/acme/web/actions/runs?per_page=100").await;
+    let statuses: Vec<_> = runs["workflow_runs"].as_array().unwrap().iter().map(|run| &run["status"]).collect();
+    assert_eq!(statuses, ["waiting", "completed", "queued"]);
+    let jobs = sim.get(JOBS, "/repos/acme/web/actions/runs/6000000001/jobs").await;
+    let statuses: Vec<_> = jobs["jobs"].as_array().unwrap().iter().map(|job| &job["status"]).collect();
+    assert_eq!(statuses, ["queued", "completed", "in_progress"]);
+    assert_eq!(jobs["jobs"][0]["runner_id"], Value::Null);
+    assert_eq!(jobs["jobs"][2]["steps"].as_array().unwrap().len(), 4);
+    let cancelled = sim.get(JOBS, "/repos/acme/web/actions/runs/6000000002/jobs").await;
+    assert_eq!(cancelled["jobs"][0]["conclusion"], "cancelled");
+    sim.get(JOBS, "/repos/acme/web/actions/runs/6000000003/jobs?filter=all").await;
+    sim.get(RUN, "/repos/acme/web/actions/runs/6000000001").await;
+    sim.get(JOB, "/repos/acme/web/actions/jobs/5000000001").await;
+    let runners = sim.get(RUNNERS, "/repos/acme/web/actions/runners").await;
+    assert_eq!(runners["runners"][0]["busy"], true);
+    sim.get(RUNNER, "/repos/acme/web/actions/runners/1").await;
+    let downloads =
+        sim.get("/repos/{owner}/{repo}/actions/runners/downloads", "/repos/acme/web/actions/runners/downloads").await;
+    assert_eq!(downloads[0]["sha256_checksum"].as_str().unwrap().len(), 64);
+    sim.get("/repos/{owner}/{repo}", "/repos/acme/web").await;
+    sim.get("/rate_limit", "/rate_limit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn writing_endpoints_answer_as_described() {
+    let sim = Simulated::new();
+    let mint = |name: &str, labels: Value| json!({ "name": name, "runner_group_id": 1, "labels": labels });
+    let path = "/repos/acme/web/actions/runners/generate-jitconfig";
+    let (status, minted) = sim.ask("POST", MINT, path, &mint("sr-a-b-1-1", json!(["Modal", "self-hosted"]))).await;
+    assert_eq!(
+        (status, &minted["runner"]["status"], &minted["runner"]["os"]),
+        (201, &json!("offline"), &json!("unknown"))
+    );
+    let labels: Vec<_> = minted["runner"]["labels"].as_array().unwrap().iter().map(|label| &label["name"]).collect();
+    assert_eq!(labels, ["modal", "self-hosted"]);
+    assert_eq!(sim.ask("POST", MINT, path, &mint("sr-a-b-1-1", json!(["modal"]))).await.0, 409);
+    assert_eq!(sim.ask("POST", MINT, path, &mint("sr-a-b-1-2", json!([]))).await.0, 422);
+    let group = json!({ "name": "x", "runner_group_id": 9, "labels": ["modal"] });
+    assert_eq!(sim.ask("POST", MINT, path, &group).await.0, 404);
+    let runner = format!("/repos/acme/web/actions/runners/{}", minted["runner"]["id"]);
+    assert_eq!(sim.ask("DELETE", RUNNER, &runner, &Value::Null).await.0, 204);
+    // The foreign runner runs a job once it has been given one.
+    sim.world.advance(Duration::from_secs(5));
+    let (status, refusal) = sim.ask("DELETE", RUNNER, "/repos/acme/web/actions/runners/1", &Value::Null).await;
+    assert_eq!(status, 422);
+    assert!(refusal["message"].as_str().unwrap().contains("is still running a job"));
+}
+
+#[test]
+fn the_check_finds_what_does_not_fit() {
+    let description = Description::load();
+    let wrong = br#"{"total_count": "1", "jobs": []}"#;
+    let problems = description.problems("get", JOBS, 200, wrong);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(!description.problems("get", RUN, 200, b"{}").is_empty());
+}
