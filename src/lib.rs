@@ -50,13 +50,29 @@
 //!   reason.
 //! - The simulators know nothing of the controller, so that their report is an independent judge.
 
+pub mod act;
 pub mod budget;
+pub mod class;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod controller;
+pub mod daemon;
 pub mod error;
+pub mod evidence;
 pub mod github;
+pub mod http;
 pub mod ids;
+pub mod metrics;
 pub mod modal;
+pub mod observe;
+pub mod plan;
+pub mod poll;
+pub mod retry;
 pub mod runner;
+pub mod schedule;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod state;
+pub mod status;
+pub mod telemetry;

@@ -1,0 +1,482 @@
+//! Carries out a plan: everything that creates, terminates or deletes is here, and nothing decides here.
+//!
+//! Each action is a task of its own with one [`Outcome`]. An action may be refused because the same one is
+//! under way; it is never replaced by another.
+
+mod create;
+mod image;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::budget::Purpose;
+use crate::class::{ImageSource, RunnerClass};
+use crate::clock::Clock;
+use crate::config::RunnerSettings;
+use crate::error::{CallFailure, ErrorClass};
+use crate::evidence::Failing;
+use crate::github::{Deregistered, GithubReader, GithubWriter};
+use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SandboxId, SecretId};
+use crate::modal::ModalWriter;
+use crate::plan::{Action, Plan, Policy};
+use crate::retry;
+use crate::state::{Creating, Origin, Scope};
+
+/// The writers, and what actions need to know.
+#[derive(Debug)]
+pub struct Writers {
+    /// One per account.
+    pub github: BTreeMap<AccountName, GithubWriter>,
+    /// To ask for the runner's newest release.
+    pub releases: BTreeMap<AccountName, GithubReader>,
+    /// Modal.
+    pub modal: ModalWriter,
+    /// The rules, for classes and runner groups.
+    pub policy: Policy,
+    /// What runs in the sandboxes.
+    pub runner: RunnerSettings,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// What an action came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The kind of action, a metric label.
+    pub action: &'static str,
+    /// Why it was done, a metric label.
+    pub reason: &'static str,
+    /// What it changed.
+    pub effect: Effect,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What an action changed, as far as we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A runner was registered and its sandbox created.
+    Created {
+        /// The name of both.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+        /// The registration.
+        runner: RunnerId,
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The Secret with its JIT config, where it needed one.
+        secret: Option<SecretId>,
+    },
+    /// No runner was registered; or one may be, whose config is lost.
+    MintFailed {
+        /// The name it would have.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+        /// Why.
+        failure: CallFailure,
+    },
+    /// Somebody else registered a runner of that name: its sandbox may be about to appear.
+    NameTaken {
+        /// The name.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+    },
+    /// The runner was registered and its sandbox surely not created.
+    CreateFailed {
+        /// The name of both.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+        /// The registration, which becomes stale.
+        runner: RunnerId,
+        /// Why.
+        failure: CallFailure,
+    },
+    /// The runner was registered and its sandbox may have been created.
+    MaybeCreated {
+        /// The name of both.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+        /// The registration.
+        runner: RunnerId,
+        /// Why that is not known.
+        failure: CallFailure,
+    },
+    /// GitHub no longer knows the runner, and gives it no work.
+    Deregistered {
+        /// Its name.
+        name: OurName,
+    },
+    /// GitHub keeps the runner because it runs a job.
+    StillRunning {
+        /// Its name.
+        name: OurName,
+    },
+    /// Modal was asked to end the sandbox.
+    Terminated {
+        /// Its name.
+        name: OurName,
+    },
+    /// The Secret is gone.
+    SecretDeleted {
+        /// The name of its sandbox.
+        name: OurName,
+    },
+    /// An image is ready, or is not.
+    Image {
+        /// Its source.
+        source: ImageSource,
+        /// The image, or why there is none.
+        result: Result<ImageId, String>,
+    },
+    /// Nothing is known to have changed.
+    Failed {
+        /// Why.
+        failure: CallFailure,
+    },
+}
+
+impl Effect {
+    /// The result as a metric label.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Created { .. }
+            | Self::Deregistered { .. }
+            | Self::Terminated { .. }
+            | Self::SecretDeleted { .. }
+            | Self::Image { result: Ok(_), .. } => "ok",
+            Self::NameTaken { .. } => "name_taken",
+            Self::StillRunning { .. } => "still_running",
+            Self::MaybeCreated { .. } => "unknown",
+            Self::Image { result: Err(_), .. } => "failed",
+            Self::MintFailed { failure, .. } | Self::CreateFailed { failure, .. } | Self::Failed { failure } => {
+                failure.class.as_str()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { action, effect, took, .. } = self;
+        match effect {
+            Effect::Created { name, origin, .. } => write!(f, "{action} {name} in {}", origin.scope)?,
+            Effect::MintFailed { name, origin, failure }
+            | Effect::CreateFailed { name, origin, failure, .. }
+            | Effect::MaybeCreated { name, origin, failure, .. } => {
+                write!(f, "{action} {name} in {}: {failure}", origin.scope)?;
+            }
+            Effect::NameTaken { name, origin } => write!(f, "{action} {name} in {}: the name is taken", origin.scope)?,
+            Effect::Deregistered { name } | Effect::Terminated { name } | Effect::SecretDeleted { name } => {
+                write!(f, "{action} {name}")?;
+            }
+            Effect::StillRunning { name } => write!(f, "{action} {name}: it runs a job")?,
+            Effect::Image { result: Ok(image), .. } => write!(f, "{action}: {image}")?,
+            Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,
+            Effect::Failed { failure } => write!(f, "{action}: {failure}")?,
+        }
+        write!(f, " ({:.1} s)", took.as_secs_f64())
+    }
+}
+
+/// The most terminations and deletions at a time: cleaning up must not crowd out creating.
+const CLEANING_AT_A_TIME: usize = 8;
+
+/// What is under way, so that it is not started twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Create(OurName),
+    Image(ImageSource),
+    Deregister(OurName),
+    Terminate(OurName),
+    Secret(OurName),
+}
+
+/// Actions under way.
+#[derive(Debug)]
+pub struct Actor {
+    writers: Arc<Writers>,
+    app: Arc<Mutex<Option<AppId>>>,
+    tasks: JoinSet<(Key, Outcome)>,
+    under_way: BTreeSet<Key>,
+    /// Creates under way: supply that no list shows yet.
+    creating: BTreeMap<OurName, Creating>,
+    finished: Vec<Outcome>,
+    failing: BTreeMap<Key, Failing>,
+}
+
+impl Actor {
+    /// Has nothing under way.
+    pub fn new(writers: Writers) -> Self {
+        Self {
+            writers: Arc::new(writers),
+            app: Arc::default(),
+            tasks: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            creating: BTreeMap::new(),
+            finished: Vec::new(),
+            failing: BTreeMap::new(),
+        }
+    }
+
+    /// Starts every action of the plan that is not under way, and returns the creates among them.
+    pub fn start(
+        &mut self,
+        plan: &Plan,
+        images: &BTreeMap<ClassName, ImageId>,
+        now: DateTime<Utc>,
+    ) -> Vec<(OurName, Origin)> {
+        let mut started = Vec::new();
+        for action in &plan.actions {
+            let Some(key) = self.key(action) else { continue };
+            if !self.may_start(&key, action, now) || !self.under_way.insert(key.clone()) {
+                continue;
+            }
+            if let Action::Create(create) = action {
+                self.creating.insert(
+                    create.name.clone(),
+                    Creating { origin: create.origin.clone(), since: now, asked_at: None },
+                );
+                started.push((create.name.clone(), create.origin.clone()));
+            }
+            let task = Task {
+                writers: Arc::clone(&self.writers),
+                app: Arc::clone(&self.app),
+                image: image_of(action, images),
+                action: action.clone(),
+            };
+            let span = info_span!("action", kind = action.labels().0);
+            self.tasks.spawn(async move { (key, task.run().await) }.instrument(span));
+        }
+        started
+    }
+
+    /// Whether an action may start now: not right after it failed, and cleaning up only beside creating.
+    fn may_start(&self, key: &Key, action: &Action, now: DateTime<Utc>) -> bool {
+        if self.failing.get(key).is_some_and(|failing| failing.again_at > now) {
+            return false;
+        }
+        let cleaning = self.under_way.iter().filter(|key| !matches!(key, Key::Create(_) | Key::Image(_))).count();
+        match action {
+            Action::Create(_) | Action::PrepareImage { .. } => true,
+            Action::Terminate { .. } | Action::DeleteSecret { .. } => cleaning < CLEANING_AT_A_TIME,
+            Action::Deregister { scope, .. } => {
+                cleaning < CLEANING_AT_A_TIME
+                    && self.writers.github.get(&scope.account).is_some_and(|github| {
+                        let deleting = self.under_way.iter().filter(|key| matches!(key, Key::Deregister(_))).count();
+                        let budget = github.budget();
+                        let admits =
+                            budget.lock().expect("no holder of the budget panics").admits(Purpose::Deregister, now);
+                        admits && deleting == 0
+                    })
+            }
+        }
+    }
+
+    fn key(&self, action: &Action) -> Option<Key> {
+        Some(match action {
+            Action::Create(create) => Key::Create(create.name.clone()),
+            Action::PrepareImage { class } => Key::Image(self.writers.policy.class(class)?.image.clone()),
+            Action::Deregister { name, .. } => Key::Deregister(name.clone()),
+            Action::Terminate { name, .. } => Key::Terminate(name.clone()),
+            Action::DeleteSecret { name, .. } => Key::Secret(name.clone()),
+        })
+    }
+
+    /// Waits until an action has finished; for ever where none is under way.
+    pub async fn finish(&mut self) {
+        match self.tasks.join_next().await {
+            Some(done) => self.note(done),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Everything that finished since the last call.
+    pub fn finished(&mut self) -> Vec<Outcome> {
+        while let Some(done) = self.tasks.try_join_next() {
+            self.note(done);
+        }
+        std::mem::take(&mut self.finished)
+    }
+
+    fn note(&mut self, done: Result<(Key, Outcome), tokio::task::JoinError>) {
+        match done {
+            Ok((key, outcome)) => {
+                if let Key::Create(name) = &key {
+                    self.creating.remove(name);
+                }
+                self.under_way.remove(&key);
+                self.note_failure(key, &outcome.effect);
+                self.finished.push(outcome);
+            }
+            // Actions catch their own panics; what is left is the end of the runtime.
+            Err(error) => {
+                warn!(%error, "an action was cut off");
+            }
+        }
+    }
+
+    /// What failed is tried again after a pause that grows.
+    fn note_failure(&mut self, key: Key, effect: &Effect) {
+        let Effect::Failed { failure } = effect else {
+            self.failing.remove(&key);
+            return;
+        };
+        let failures = self.failing.get(&key).map_or(0, |failing| failing.failures).saturating_add(1);
+        let pause = chrono::TimeDelta::from_std(retry::read_again(failure, failures)).unwrap_or(chrono::TimeDelta::MAX);
+        let again_at = self.writers.clock.now() + pause;
+        self.failing.insert(key, Failing { failures, failure: failure.clone(), again_at });
+        let longest = chrono::TimeDelta::from_std(retry::LONGEST).unwrap_or(chrono::TimeDelta::MAX);
+        let now = self.writers.clock.now();
+        self.failing.retain(|_, failing| now - failing.again_at < longest);
+    }
+
+    /// Forgets the App's id, because Modal does not know it any more.
+    ///
+    /// # Panics
+    /// Never: no holder of the id panics.
+    pub fn forget_app(&self) {
+        *self.app.lock().expect("no holder of the App's id panics") = None;
+    }
+
+    /// Creates under way.
+    pub fn creating(&self) -> &BTreeMap<OurName, Creating> {
+        &self.creating
+    }
+
+    /// Whether a stop need wait for nothing: the build of an image goes on by itself and is joined again.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.iter().all(|key| matches!(key, Key::Image(_)))
+    }
+}
+
+fn image_of(action: &Action, images: &BTreeMap<ClassName, ImageId>) -> Option<ImageId> {
+    match action {
+        Action::Create(create) => images.get(&create.origin.class).cloned(),
+        Action::PrepareImage { .. }
+        | Action::Deregister { .. }
+        | Action::Terminate { .. }
+        | Action::DeleteSecret { .. } => None,
+    }
+}
+
+/// One action with what it needs.
+struct Task {
+    writers: Arc<Writers>,
+    app: Arc<Mutex<Option<AppId>>>,
+    image: Option<ImageId>,
+    action: Action,
+}
+
+impl Task {
+    async fn run(self) -> Outcome {
+        let clock = self.writers.clock.clone();
+        let began = clock.now();
+        let (action, reason) = self.action.labels();
+        let acted = AssertUnwindSafe(self.act()).catch_unwind().await;
+        let effect = acted.unwrap_or_else(|_| Effect::Failed { failure: panicked() });
+        let took = (clock.now() - began).to_std().unwrap_or_default();
+        log(&self.action, &effect, took);
+        Outcome { action, reason, effect, took }
+    }
+
+    async fn act(&self) -> Effect {
+        match &self.action {
+            Action::Create(create) => create::create(self, create).await,
+            Action::PrepareImage { class } => match self.writers.policy.class(class) {
+                Some(class) => image::prepare(self, class).await,
+                None => Effect::Failed { failure: unknown_class(class) },
+            },
+            Action::Deregister { name, scope, runner, .. } => self.deregister(name, scope, *runner).await,
+            Action::Terminate { name, sandbox, .. } => match self.writers.modal.terminate(sandbox).await {
+                Ok(()) => Effect::Terminated { name: name.clone() },
+                Err(error) => Effect::Failed { failure: error.into() },
+            },
+            Action::DeleteSecret { name, secret } => match self.writers.modal.delete_secret(secret).await {
+                Ok(()) => Effect::SecretDeleted { name: name.clone() },
+                Err(error) => Effect::Failed { failure: error.into() },
+            },
+        }
+    }
+
+    async fn deregister(&self, name: &OurName, scope: &Scope, runner: RunnerId) -> Effect {
+        let Some(github) = self.writers.github.get(&scope.account) else {
+            return Effect::Failed { failure: unknown_account(&scope.account) };
+        };
+        match github.delete_runner(&scope.repo, runner).await {
+            Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone() },
+            Ok(Deregistered::StillRunning) => Effect::StillRunning { name: name.clone() },
+            Err(error) => Effect::Failed { failure: error.into() },
+        }
+    }
+
+    /// The App that holds our sandboxes, looked up or created once.
+    async fn app(&self) -> Result<AppId, CallFailure> {
+        let known = self.app.lock().expect("no holder of the App's id panics").clone();
+        if let Some(app) = known {
+            return Ok(app);
+        }
+        let app = self.writers.modal.ensure_app().await?;
+        *self.app.lock().expect("no holder of the App's id panics") = Some(app.clone());
+        Ok(app)
+    }
+}
+
+/// What it did is not known; the lists will tell.
+fn panicked() -> CallFailure {
+    CallFailure { class: ErrorClass::Unavailable, message: "the action panicked".to_owned(), retry_after: None }
+}
+
+fn unknown_account(account: &AccountName) -> CallFailure {
+    CallFailure { class: ErrorClass::Invalid, message: format!("there is no account `{account}`"), retry_after: None }
+}
+
+fn unknown_class(class: &ClassName) -> CallFailure {
+    CallFailure { class: ErrorClass::Invalid, message: format!("there is no class `{class}`"), retry_after: None }
+}
+
+fn log(action: &Action, effect: &Effect, took: Duration) {
+    let elapsed_seconds = took.as_secs_f64();
+    match effect {
+        Effect::Created { name, origin, sandbox, .. } => info!(
+            repo = %origin.scope.repo, job_id = name.job.0, run_id = origin.run.0, runner_name = %name,
+            sandbox_id = %sandbox, elapsed_seconds, "created sandbox"
+        ),
+        Effect::MintFailed { name, origin, failure }
+        | Effect::CreateFailed { name, origin, failure, .. }
+        | Effect::MaybeCreated { name, origin, failure, .. } => warn!(
+            repo = %origin.scope.repo, job_id = name.job.0, run_id = origin.run.0, runner_name = %name,
+            elapsed_seconds, error = %failure, result = effect.result(), "create failed"
+        ),
+        Effect::NameTaken { name, origin } => {
+            info!(repo = %origin.scope.repo, job_id = name.job.0, runner_name = %name, "the runner's name is taken");
+        }
+        Effect::Deregistered { name } | Effect::StillRunning { name } => {
+            info!(runner_name = %name, reason = action.labels().1, result = effect.result(), elapsed_seconds, "deregistered runner");
+        }
+        Effect::Terminated { name } => {
+            info!(runner_name = %name, reason = action.labels().1, elapsed_seconds, "terminated sandbox");
+        }
+        Effect::SecretDeleted { name } => tracing::debug!(runner_name = %name, "deleted secret"),
+        Effect::Image { result: Ok(image), .. } => info!(image_id = %image, elapsed_seconds, "the image is ready"),
+        Effect::Image { result: Err(error), .. } => warn!(error, elapsed_seconds, "the image could not be made"),
+        Effect::Failed { failure } => warn!(action = %action, error = %failure, elapsed_seconds, "an action failed"),
+    }
+}
+
+/// The class of a create; it was planned from the same policy.
+fn class_of<'a>(policy: &'a Policy, origin: &Origin) -> Option<&'a RunnerClass> {
+    policy.class(&origin.class)
+}

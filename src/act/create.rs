@@ -1,0 +1,170 @@
+//! Registers a runner and creates the sandbox that runs it: the JIT config is minted last and used at once.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+
+use super::{Effect, Task, class_of, unknown_account, unknown_class};
+use crate::class::RunnerClass;
+use crate::error::{CallFailure, ErrorClass};
+use crate::github::{MintRequest, Minted};
+use crate::ids::{AppId, ImageId, RunnerId, SecretId};
+use crate::modal::{Gpu, ModalError, SandboxSpec};
+use crate::observe::{class_tag, tag};
+use crate::plan::Create;
+use crate::runner::{ENTRYPOINT, variable};
+
+/// Where jobs work, relative to the runner's folder (the runner's default).
+const WORK_FOLDER: &str = "_work";
+
+/// Everything that is settled before the JIT config exists.
+struct Prepared<'a> {
+    class: &'a RunnerClass,
+    app: AppId,
+    image: &'a ImageId,
+}
+
+pub(super) async fn create(task: &Task, create: &Create) -> Effect {
+    let prepared = match prepare(task, create).await {
+        Ok(prepared) => prepared,
+        Err(failure) => return mint_failed(create, failure),
+    };
+    let Some(github) = task.writers.github.get(&create.origin.scope.account) else {
+        return mint_failed(create, unknown_account(&create.origin.scope.account));
+    };
+    let group =
+        task.writers.policy.accounts.get(&create.origin.scope.account).map_or(1, |account| account.runner_group_id);
+    let name = create.name.to_string();
+    let request = MintRequest { name: &name, runner_group_id: group, labels: &create.labels, work_folder: WORK_FOLDER };
+    match github.generate_jit_config(&create.origin.scope.repo, request).await {
+        Ok(minted) => sandbox(task, create, &prepared, minted).await,
+        Err(error) if error.class() == ErrorClass::Conflict => {
+            Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
+        }
+        Err(error) => mint_failed(create, error.into()),
+    }
+}
+
+async fn prepare<'a>(task: &'a Task, create: &Create) -> Result<Prepared<'a>, CallFailure> {
+    let class = class_of(&task.writers.policy, &create.origin).ok_or_else(|| unknown_class(&create.origin.class))?;
+    let image = task.image.as_ref().ok_or_else(|| CallFailure {
+        class: ErrorClass::Invalid,
+        message: format!("class `{}` has no image yet", class.name),
+        retry_after: None,
+    })?;
+    Ok(Prepared { class, app: task.app().await?, image })
+}
+
+fn mint_failed(create: &Create, failure: CallFailure) -> Effect {
+    Effect::MintFailed { name: create.name.clone(), origin: create.origin.clone(), failure }
+}
+
+async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: Minted) -> Effect {
+    let Minted { runner_id: runner, config } = minted;
+    let (name, origin) = (create.name.clone(), create.origin.clone());
+    let env = environment(task, create, prepared.class, config);
+    // A sandbox with a GPU takes its environment from a Secret only.
+    let secret = match prepared.class.gpu {
+        None => None,
+        Some(_) => match task.writers.modal.create_secret(&prepared.app, &env).await {
+            Ok(secret) => Some(secret),
+            Err(error) => return Effect::CreateFailed { name, origin, runner, failure: error.into() },
+        },
+    };
+    let spec = spec(create, prepared, env, secret.clone());
+    match task.writers.modal.create_sandbox(&spec).await {
+        Ok(created) => Effect::Created { name, origin, runner, sandbox: created.id, secret },
+        Err(error) => {
+            let failure = CallFailure::from(error);
+            if failure.class == ErrorClass::Conflict {
+                // The name's sandbox is another's, so no sandbox will use this registration.
+                return conflict(task, create, runner, secret.as_ref()).await;
+            }
+            if failure.class.may_have_taken_effect() {
+                return Effect::MaybeCreated { name, origin, runner, failure };
+            }
+            // No sandbox will read it, and no tag remembers it.
+            if let Some(secret) = secret {
+                delete_unused(task, &secret).await;
+            }
+            Effect::CreateFailed { name, origin, runner, failure }
+        }
+    }
+}
+
+async fn conflict(task: &Task, create: &Create, runner: RunnerId, secret: Option<&SecretId>) -> Effect {
+    if let Some(secret) = secret {
+        delete_unused(task, secret).await;
+    }
+    let scope = &create.origin.scope;
+    if let Effect::Failed { failure } = task.deregister(&create.name, scope, runner).await {
+        tracing::warn!(repo = %scope.repo, runner_name = %create.name, error = %failure, "a registration is left behind");
+    }
+    Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
+}
+
+async fn delete_unused(task: &Task, secret: &SecretId) {
+    let deleted: Result<(), ModalError> = task.writers.modal.delete_secret(secret).await;
+    if let Err(error) = deleted {
+        let error = CallFailure::from(error);
+        tracing::warn!(%error, "a Secret is left behind; the config in it opens nothing once its runner is deleted");
+    }
+}
+
+/// What the supervisor reads, with what the class adds.
+fn environment(task: &Task, create: &Create, class: &RunnerClass, config: SecretString) -> Vec<(String, SecretString)> {
+    let seconds = |duration: std::time::Duration| duration.as_secs().to_string();
+    let plain = [
+        (variable::RUNNER_DIR, task.writers.runner.dir.clone()),
+        (variable::IDLE_TIMEOUT_SECS, seconds(class.clocks.idle_timeout)),
+        (variable::START_TIMEOUT_SECS, seconds(class.clocks.start_timeout)),
+        (variable::REPOSITORY, create.origin.scope.repo.to_string()),
+    ];
+    let class_env = class.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let ours = plain.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let mut env: Vec<(String, SecretString)> =
+        class_env.chain(ours).map(|(name, value)| (name, value.into())).collect();
+    env.push((variable::JIT_CONFIG.to_owned(), config));
+    env
+}
+
+fn spec(
+    create: &Create,
+    prepared: &Prepared<'_>,
+    env: Vec<(String, SecretString)>,
+    secret: Option<SecretId>,
+) -> SandboxSpec {
+    let class = prepared.class;
+    SandboxSpec {
+        app: prepared.app.clone(),
+        name: create.name.to_string(),
+        image: prepared.image.clone(),
+        entrypoint: ENTRYPOINT.iter().map(|part| (*part).to_owned()).collect(),
+        env: if secret.is_some() { Vec::new() } else { env },
+        tags: tags(create, secret.as_ref()),
+        secret,
+        cpu: class.cpu,
+        memory_mib: class.memory_mib,
+        gpu: class.gpu.as_ref().map(|gpu| Gpu { name: gpu.name.clone(), count: gpu.count }),
+        timeout: class.clocks.sandbox_timeout(),
+        regions: class.regions.clone(),
+        workdir: None,
+    }
+}
+
+fn tags(create: &Create, secret: Option<&SecretId>) -> BTreeMap<String, String> {
+    let origin = &create.origin;
+    let mut tags = BTreeMap::from([
+        (tag::DEPLOYMENT.to_owned(), create.name.deployment.to_string()),
+        (tag::ACCOUNT.to_owned(), create.name.account.to_string()),
+        (tag::REPO.to_owned(), origin.scope.repo.as_tag()),
+        (tag::RUN.to_owned(), origin.run.to_string()),
+        (tag::JOB.to_owned(), create.name.job.to_string()),
+        (tag::CLASS.to_owned(), class_tag(&origin.class)),
+        (tag::GROUP.to_owned(), origin.group.to_string()),
+    ]);
+    if let Some(secret) = secret {
+        tags.insert(tag::SECRET.to_owned(), secret.to_string());
+    }
+    tags
+}

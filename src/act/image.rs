@@ -1,0 +1,80 @@
+//! Makes the image of a class ready.
+
+use super::{Effect, Task};
+use crate::class::{ImageSource, RunnerClass};
+use crate::config::RunnerReleaseChoice;
+use crate::error::CallFailure;
+use crate::github::RunnerRelease;
+use crate::ids::ImageId;
+use crate::modal::{self, BuildProgress, ImageDefinition};
+
+pub(super) async fn prepare(task: &Task, class: &RunnerClass) -> Effect {
+    let source = class.image.clone();
+    let result = build(task, &source).await;
+    Effect::Image { source, result }
+}
+
+async fn build(task: &Task, source: &ImageSource) -> Result<ImageId, String> {
+    let app = task.app().await.map_err(|failure| failure.message)?;
+    let definition = match source {
+        ImageSource::Default => default_definition(task).await?,
+        ImageSource::Registry(reference) => ImageDefinition::registry_layers(reference).map_err(text)?,
+        ImageSource::Existing(id) => ImageDefinition::Existing(ImageId::new(id.as_str())),
+    };
+    let progress = |progress: BuildProgress| match progress {
+        BuildProgress::Known { layer, layers } => tracing::debug!(layer, layers, "the image's layer exists"),
+        BuildProgress::Building { layer, layers } => tracing::info!(layer, layers, "building the image's layer"),
+        BuildProgress::Log(line) => tracing::debug!(line = line.trim_end(), "image build"),
+    };
+    modal::build(&task.writers.modal, &app, &definition, progress).await.map_err(text)
+}
+
+fn text(error: modal::ModalError) -> String {
+    let log = error.build_log().map(|log| format!("\nthe end of its log:\n{log}")).unwrap_or_default();
+    format!("{}{log}", CallFailure::from(error))
+}
+
+/// The image that Sandrunner defines, with the release that the configuration asks for.
+async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
+    let wanted = &task.writers.runner.release;
+    let release = match wanted {
+        RunnerReleaseChoice::Pinned { version, sha256: Some(sha256) } => RunnerRelease {
+            download_url: format!(
+                "https://github.com/actions/runner/releases/download/v{version}/actions-runner-linux-x64-{version}.tar.gz"
+            ),
+            version: version.clone(),
+            sha256: Some(sha256.clone()),
+        },
+        RunnerReleaseChoice::Auto | RunnerReleaseChoice::Pinned { sha256: None, .. } => offered(task).await?,
+    };
+    if let RunnerReleaseChoice::Pinned { version, .. } = wanted
+        && *version != release.version
+    {
+        return Err(format!(
+            "GitHub offers runner {}, not {version}: set `runner.sha256` to the checksum of {version}, or `runner.version = \"auto\"`",
+            release.version
+        ));
+    }
+    let Some(sha256) = release.sha256 else {
+        return Err(format!(
+            "GitHub gives no checksum for runner {}: pin `runner.version` and `runner.sha256`",
+            release.version
+        ));
+    };
+    ImageDefinition::default_layers(&release.version, &sha256, &release.download_url, &task.writers.runner.dir)
+        .map_err(text)
+}
+
+/// The release that GitHub offers to the first repository that tells it.
+async fn offered(task: &Task) -> Result<RunnerRelease, String> {
+    let mut last = "no repository is configured".to_owned();
+    for (account, reader) in &task.writers.releases {
+        for repo in task.writers.policy.accounts.get(account).into_iter().flat_map(|account| &account.repos) {
+            match reader.runner_release(repo).await {
+                Ok(release) => return Ok(release),
+                Err(error) => last = CallFailure::from(error).message,
+            }
+        }
+    }
+    Err(format!("cannot learn the runner's release from GitHub: {last}"))
+}

@@ -1,0 +1,282 @@
+//! From a job's labels to the machine it gets (pure).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{ClassName, Labels, RepoName};
+
+/// Labels that every runner of ours has by its nature; a job may ask for them in any class.
+const IMPLIED_LABELS: [&str; 3] = ["self-hosted", "linux", "x64"];
+
+/// A pattern for labels that differ from run to run, such as `job-*`. The star stands for any text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelPattern(String);
+
+impl LabelPattern {
+    /// Folds the pattern to lower case.
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.to_lowercase())
+    }
+
+    fn matches(&self, label: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = label.strip_prefix(first) else { return false };
+        let parts: Vec<&str> = parts.collect();
+        let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+        for part in middle {
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// A GPU as Modal names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// The name in upper case, such as `A100-80GB`.
+    pub name: String,
+    /// How many per sandbox.
+    pub count: u32,
+}
+
+/// Where a class's image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImageSource {
+    /// The image that Sandrunner defines: Ubuntu, common tools, the runner's release.
+    Default,
+    /// A reference in a public registry; it holds bash and the runner.
+    Registry(String),
+    /// An image that exists on Modal.
+    Existing(String),
+}
+
+/// A runner class: which jobs it serves, and on what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunnerClass {
+    /// Its name, a metric label.
+    pub name: ClassName,
+    /// A job must carry all of these.
+    pub labels: Labels,
+    /// Further labels that a job may carry.
+    pub extra_label_patterns: Vec<LabelPattern>,
+    /// The repositories it serves; empty for all that are allowed.
+    pub repos: Vec<RepoName>,
+    /// Physical cores.
+    pub cpu: f64,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The GPU, if any.
+    pub gpu: Option<Gpu>,
+    /// Its image.
+    pub image: ImageSource,
+    /// Modal regions; empty for any.
+    pub regions: Vec<String>,
+    /// Further environment variables of the sandbox.
+    pub env: BTreeMap<String, String>,
+    /// The clocks of its sandboxes.
+    pub clocks: ClassClocks,
+    /// The most sandboxes of this class at a time.
+    pub max_sandboxes: Option<u32>,
+}
+
+/// How long the phases of a sandbox may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassClocks {
+    /// The longest job (default 6 h).
+    pub timeout: Duration,
+    /// How long a runner waits for a job (default 5 min).
+    pub idle_timeout: Duration,
+    /// How long a started sandbox may take until its runner is online (default 3 min).
+    pub start_timeout: Duration,
+    /// How long Modal may take to place the sandbox (default 2 min, GPU 15 min).
+    pub schedule_timeout: Duration,
+}
+
+/// Modal's longest life of a sandbox (source: Modal's documentation, 24 h).
+pub const MODAL_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
+impl ClassClocks {
+    /// Modal's `timeout_secs`: all phases one after the other, and five minutes.
+    pub fn sandbox_timeout(&self) -> Duration {
+        let all = self.timeout + self.schedule_timeout + self.start_timeout + self.idle_timeout;
+        (all + Duration::from_secs(300)).min(MODAL_TIMEOUT_MAX)
+    }
+}
+
+impl RunnerClass {
+    /// How many GPUs one sandbox takes.
+    pub fn gpus(&self) -> u32 {
+        self.gpu.as_ref().map_or(0, |gpu| gpu.count)
+    }
+}
+
+/// Why no class serves a job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoClass {
+    /// The job does not carry the opt-in label: it is somebody else's.
+    NotOptedIn,
+    /// It carries the opt-in label, and something that no class offers.
+    NoMatch {
+        /// The class that came nearest, where there is one.
+        nearest: Option<ClassName>,
+        /// The label, or the repository, in which it fails.
+        fails_on: String,
+    },
+}
+
+impl fmt::Display for NoClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOptedIn => f.write_str("it does not carry the opt-in label"),
+            Self::NoMatch { nearest: Some(class), fails_on } => {
+                write!(f, "no class serves it: the nearest, `{class}`, fails on `{fails_on}`")
+            }
+            Self::NoMatch { nearest: None, fails_on } => write!(f, "no class is configured (`{fails_on}`)"),
+        }
+    }
+}
+
+/// Finds the class of a job: of all that match the one with most labels, then the first in order.
+///
+/// # Errors
+/// [`NoClass`] with the nearest class and the label that fails.
+pub fn resolve<'a>(
+    classes: &'a [RunnerClass],
+    required_label: &str,
+    labels: &Labels,
+    repo: &RepoName,
+) -> Result<&'a RunnerClass, NoClass> {
+    if !labels.contains(required_label) {
+        return Err(NoClass::NotOptedIn);
+    }
+    let mut best: Option<&RunnerClass> = None;
+    let mut nearest: Option<(usize, &RunnerClass, String)> = None;
+    for class in classes {
+        match first_failure(class, required_label, labels, repo) {
+            None => {
+                if best.is_none_or(|best| class.labels.len() > best.labels.len()) {
+                    best = Some(class);
+                }
+            }
+            Some((failures, fails_on)) => {
+                if nearest.as_ref().is_none_or(|(fewest, ..)| failures < *fewest) {
+                    nearest = Some((failures, class, fails_on));
+                }
+            }
+        }
+    }
+    best.ok_or_else(|| match nearest {
+        Some((_, class, fails_on)) => NoClass::NoMatch { nearest: Some(class.name.clone()), fails_on },
+        None => NoClass::NoMatch { nearest: None, fails_on: labels.to_string() },
+    })
+}
+
+/// How many labels keep a job out of a class, and the first of them.
+fn first_failure(class: &RunnerClass, required: &str, labels: &Labels, repo: &RepoName) -> Option<(usize, String)> {
+    let is_offered = |label: &str| {
+        label == required
+            || IMPLIED_LABELS.contains(&label)
+            || class.labels.contains(label)
+            || class.extra_label_patterns.iter().any(|pattern| pattern.matches(label))
+    };
+    let missing = class.labels.iter().filter(|label| !labels.contains(label));
+    let foreign = labels.iter().filter(|label| !is_offered(label));
+    let failures: Vec<&str> = foreign.chain(missing).collect();
+    if let Some(first) = failures.first() {
+        return Some((failures.len(), (*first).to_owned()));
+    }
+    let is_served = class.repos.is_empty() || class.repos.contains(repo);
+    if is_served { None } else { Some((1, repo.to_string())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(name: &str, labels: &[&str], patterns: &[&str]) -> RunnerClass {
+        RunnerClass {
+            name: ClassName::new(name),
+            labels: Labels::new(labels),
+            extra_label_patterns: patterns.iter().map(|pattern| LabelPattern::new(pattern)).collect(),
+            repos: Vec::new(),
+            cpu: 2.0,
+            memory_mib: 4096,
+            gpu: None,
+            image: ImageSource::Default,
+            regions: Vec::new(),
+            env: BTreeMap::new(),
+            clocks: ClassClocks {
+                timeout: Duration::from_secs(6 * 3600),
+                idle_timeout: Duration::from_secs(300),
+                start_timeout: Duration::from_secs(180),
+                schedule_timeout: Duration::from_secs(120),
+            },
+            max_sandboxes: None,
+        }
+    }
+
+    fn check(labels: &[&str], expected: &str) {
+        let classes =
+            [class("big", &["big"], &[]), class("big-gpu", &["big", "gpu:t4"], &[]), class("default", &[], &["job-*"])];
+        let repo: RepoName = "acme/web".parse().unwrap();
+        let found = match resolve(&classes, "modal", &Labels::new(labels), &repo) {
+            Ok(class) => class.name.to_string(),
+            Err(reason) => reason.to_string(),
+        };
+        assert_eq!(found, expected, "{labels:?}");
+    }
+
+    #[test]
+    fn labels_choose_the_class_with_most_of_them() {
+        check(&["modal"], "default");
+        check(&["Modal", "Self-Hosted", "Linux", "X64"], "default");
+        check(&["modal", "job-17-3"], "default");
+        check(&["modal", "big"], "big");
+        check(&["modal", "gpu:t4", "big"], "big-gpu");
+    }
+
+    #[test]
+    fn a_job_without_a_class_is_told_the_nearest_and_what_fails() {
+        check(&["self-hosted"], "it does not carry the opt-in label");
+        check(&["modal", "big", "macos"], "no class serves it: the nearest, `big`, fails on `macos`");
+        check(&["modal", "gpu:t4"], "no class serves it: the nearest, `big-gpu`, fails on `big`");
+        check(&["modal", "big", "job-1"], "no class serves it: the nearest, `big`, fails on `job-1`");
+    }
+
+    #[test]
+    fn a_class_may_be_kept_to_some_repositories() {
+        let mut only = class("only", &[], &[]);
+        only.repos = vec!["acme/api".parse().unwrap()];
+        let repo: RepoName = "acme/web".parse().unwrap();
+        let refused = resolve(std::slice::from_ref(&only), "modal", &Labels::new(["modal"]), &repo).unwrap_err();
+        assert_eq!(refused.to_string(), "no class serves it: the nearest, `only`, fails on `acme/web`");
+    }
+
+    #[test]
+    fn patterns_match_whole_labels() {
+        for (pattern, label, expected) in [
+            ("job-*", "job-1", true),
+            ("job-*", "myjob-1", false),
+            ("*-x-*", "a-x-b", true),
+            ("*-x-*", "a-b", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+            ("a*b*b", "ab", false),
+        ] {
+            assert_eq!(LabelPattern::new(pattern).matches(label), expected, "{pattern} on {label}");
+        }
+    }
+
+    #[test]
+    fn modal_ends_a_sandbox_only_after_all_its_phases() {
+        let clocks = class("default", &[], &[]).clocks;
+        assert_eq!(clocks.sandbox_timeout().as_secs(), 6 * 3600 + 300 + 180 + 120 + 300);
+        let long = ClassClocks { timeout: MODAL_TIMEOUT_MAX, ..clocks };
+        assert_eq!(long.sandbox_timeout(), MODAL_TIMEOUT_MAX);
+    }
+}

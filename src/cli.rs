@@ -1,0 +1,131 @@
+//! The command line. Exit codes: 0 as asked, 1 failed, 2 wrong configuration or arguments.
+
+#[cfg(feature = "sim")]
+pub mod demo;
+pub mod plan;
+pub mod run;
+#[cfg(feature = "sim")]
+pub mod simulate;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+#[cfg(feature = "sim")]
+use self::simulate::SimulateError;
+use crate::config::{ConfigError, Environment, Settings};
+use crate::error::ErrorChain;
+
+/// Runs GitHub Actions jobs in Modal sandboxes.
+#[derive(Debug, Parser)]
+#[command(name = "sandrunner", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Run(ConfigArguments),
+    /// Print what one pass would do, and change nothing.
+    Plan(plan::PlanArguments),
+    /// Run the controller against simulated services, with a workload.
+    #[cfg(feature = "sim")]
+    Demo(demo::DemoArguments),
+    /// Run the simulated GitHub and Modal alone, until stopped.
+    #[cfg(feature = "sim")]
+    Simulate(simulate::SimulateArgs),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The configuration file.
+    #[arg(long, env = "SANDRUNNER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// Reads the file and the environment.
+    fn load(&self) -> Result<Settings, ConfigError> {
+        // A variable that is no text cannot be one of ours.
+        let environment: Environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        crate::config::load(self.config.as_deref(), &environment)
+    }
+}
+
+/// Why a command failed, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// The reason.
+    pub cause: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// Failed at work.
+    fn work(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { code: 1, cause: cause.into() }
+    }
+
+    /// The configuration or the arguments are wrong.
+    fn usage(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { code: 2, cause: cause.into() }
+    }
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// [`Failure`] with its exit code.
+pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        Command::Run(config) => run::run(&config).await,
+        Command::Plan(arguments) => plan::run(&arguments).await,
+        #[cfg(feature = "sim")]
+        Command::Demo(arguments) => demo::run(arguments).await,
+        #[cfg(feature = "sim")]
+        Command::Simulate(arguments) => {
+            simulate::run(arguments, stopped(), std::io::stdout()).await.map_err(|error| match error {
+                SimulateError::Profile(_) | SimulateError::Scenario(_) => Failure::usage(error),
+                SimulateError::Serve { .. } | SimulateError::Output(_) => Failure::work(error),
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints an error with its causes for a person.
+#[expect(clippy::print_stderr, reason = "the command line speaks to a person here")]
+pub fn complain(error: &(dyn Error + 'static)) {
+    eprintln!("sandrunner: {}", ErrorChain(error));
+}
+
+/// Prints a line of a command's answer.
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Completes at Ctrl-C or SIGTERM.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

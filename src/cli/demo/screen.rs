@@ -1,0 +1,182 @@
+//! What the demo shows: a live table from the daemon's own status, and the summary from the World's history.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+use serde_json::Value;
+
+use crate::cli::say;
+use crate::sim::{Report, Summary, World};
+
+/// The most rows of the table; the busiest are shown.
+const ROWS: usize = 14;
+/// The last actions that are shown.
+const ACTIONS: usize = 6;
+/// Without a terminal a line of progress is printed every so many looks.
+const LOOKS_PER_LINE: u32 = 12;
+
+/// Draws on a terminal, or prints a line now and then.
+#[derive(Debug)]
+pub(super) struct Screen {
+    address: String,
+    is_terminal: bool,
+    http: reqwest::Client,
+    looks: u32,
+}
+
+impl Screen {
+    pub(super) fn new(address: &str, is_terminal: IsTerminal) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().unwrap_or_default();
+        Self { address: address.to_owned(), is_terminal, http, looks: 0 }
+    }
+
+    pub(super) fn greet(&self, world: &World) {
+        let scenario = world.scenario();
+        say(&format!("{} jobs in {} repositories", scenario.jobs.len(), scenario.repos.len()));
+        say(&format!("status:  http://{}/api/v1/status", self.address));
+        say(&format!("metrics: http://{}/metrics", self.address));
+        say("Ctrl-C ends it.");
+    }
+
+    /// Asks the daemon and draws.
+    pub(super) async fn draw(&mut self, world: &World) {
+        if !self.is_terminal {
+            self.progress_line(world);
+            return;
+        }
+        let Some(status) = self.status().await else { return };
+        // To the top left, and clear what is below.
+        let mut text = format!(
+            "\u{1b}[H\u{1b}[2Jstatus http://{0}/api/v1/status   metrics http://{0}/metrics   Ctrl-C ends\n\n{1}\n\n{2}\n\n",
+            self.address,
+            table(&status),
+            totals(&status["pickup_seconds"], &world.summary()),
+        );
+        let recent = status["recent"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for action in recent.iter().rev().take(ACTIONS) {
+            text.push_str(action["text"].as_str().unwrap_or_default());
+            text.push('\n');
+        }
+        say(&text);
+    }
+
+    async fn status(&self) -> Option<Value> {
+        let url = format!("http://{}/api/v1/status", self.address);
+        self.http.get(url).send().await.ok()?.json().await.ok()
+    }
+
+    fn progress_line(&mut self, world: &World) {
+        if let Some(line) = self.line(world) {
+            say(&line);
+        }
+    }
+
+    /// A line on standard error, where standard output belongs to the answer.
+    #[expect(clippy::print_stderr, reason = "progress for a person")]
+    pub(super) fn progress(&mut self, world: &World) {
+        if let Some(line) = self.line(world) {
+            eprintln!("{line}");
+        }
+    }
+
+    fn line(&mut self, world: &World) -> Option<String> {
+        self.looks += 1;
+        if !self.looks.is_multiple_of(LOOKS_PER_LINE) {
+            return None;
+        }
+        let summary = world.summary();
+        Some(format!(
+            "{} jobs to come, {} queued, {} running, {} done; {} sandboxes",
+            summary.jobs_to_come,
+            summary.jobs_queued,
+            summary.jobs_in_progress,
+            summary.jobs_completed,
+            summary.sandboxes_live
+        ))
+    }
+}
+
+/// Whether standard output is a terminal.
+type IsTerminal = bool;
+
+fn table(status: &Value) -> String {
+    let number = |group: &Value, key: &str| group[key].as_u64().unwrap_or(0);
+    let mut groups: Vec<&Value> = status["groups"].as_array().map(|groups| groups.iter().collect()).unwrap_or_default();
+    let activity = |group: &Value| {
+        number(group, "queued") + number(group, "starting") + number(group, "idle") + number(group, "claimed")
+    };
+    groups.sort_by_key(|group| std::cmp::Reverse((activity(group), number(group, "served"))));
+    let mut table = Table::new();
+    table.set_header(["repository", "class", "queued", "starting", "idle", "claimed", "done"]);
+    for group in groups.iter().take(ROWS) {
+        let text = |key: &str| group[key].as_str().unwrap_or_default().to_owned();
+        let count = |key: &str| number(group, key).to_string();
+        table.add_row([
+            text("repo"),
+            text("class"),
+            count("queued"),
+            count("starting"),
+            count("idle"),
+            count("claimed"),
+            count("served"),
+        ]);
+    }
+    let hidden = groups.len().saturating_sub(ROWS);
+    let more = if hidden > 0 { format!("\nand {hidden} quieter ones") } else { String::new() };
+    format!("{table}{more}")
+}
+
+fn totals(pickup: &Value, summary: &Summary) -> String {
+    format!(
+        "pick-up with boot: p50 {}, p95 {} ({} jobs)   jobs: {} to come, {} queued, {} running, {} done   sandboxes: {}",
+        seconds(&pickup["p50"]),
+        seconds(&pickup["p95"]),
+        pickup["jobs"],
+        summary.jobs_to_come,
+        summary.jobs_queued,
+        summary.jobs_in_progress,
+        summary.jobs_completed,
+        summary.sandboxes_live,
+    )
+}
+
+fn seconds(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1} s"))
+}
+
+/// Prints what the run came to.
+pub(super) fn summary(report: &Report, wall_seconds: f64) {
+    let skipped: Vec<String> = report
+        .jobs_skipped
+        .iter()
+        .map(|(reason, count)| {
+            format!(
+                "{count} {}",
+                serde_json::to_value(reason).ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
+            )
+        })
+        .collect();
+    say(&format!(
+        "\njobs: {} of {} done, skipped: {}",
+        report.jobs_completed,
+        report.jobs_expected,
+        if skipped.is_empty() { "none".to_owned() } else { skipped.join(", ") }
+    ));
+    let pickup = report.pickup_seconds;
+    say(&format!("pick-up without boot: p50 {:.1} s, p95 {:.1} s, max {:.1} s", pickup.p50, pickup.p95, pickup.max));
+    say(&format!(
+        "sandboxes: {} created, {} surplus, {} left; runners left: {}",
+        report.sandboxes_created, report.surplus_runners, report.sandboxes_live_at_end, report.runners_left_at_end
+    ));
+    say(&format!(
+        "GitHub: {} requests, {} of them not modified, peak {} points per minute; Modal: {} requests",
+        report.github_requests, report.github_not_modified, report.github_points_per_minute_peak, report.modal_requests
+    ));
+    say(&format!("{:.0} s simulated in {wall_seconds:.0} s", report.virtual_seconds));
+    if report.violations.is_empty() {
+        say("every invariant held");
+    }
+    for violation in &report.violations {
+        say(&format!("violated: {violation}"));
+    }
+}

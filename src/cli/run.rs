@@ -1,0 +1,34 @@
+//! `sandrunner run`: the daemon.
+
+use std::process::ExitCode;
+
+use super::{ConfigArguments, Failure, stopped};
+use crate::clock::Clock;
+use crate::config::Mode;
+use crate::daemon::{Clients, Daemon};
+use crate::{metrics, telemetry};
+
+/// Runs the daemon until Ctrl-C or SIGTERM; a second signal ends it at once.
+///
+/// # Errors
+/// [`Failure`] where it cannot start.
+pub async fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
+    let settings = arguments.load().map_err(Failure::usage)?;
+    telemetry::start(settings.log_format, &settings.log_level).map_err(Failure::usage)?;
+    let clock = Clock::system();
+    let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
+    let metrics = metrics::install().map_err(Failure::work)?;
+    let daemon = Daemon::new(&settings, clients, clock, Some(metrics)).await.map_err(Failure::work)?;
+    let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
+    let is_acting = settings.mode == Mode::Act;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), is_acting, %address, "started");
+    let run = daemon.run(async {
+        stopped().await;
+        tracing::info!("stopping; running jobs go on, and a second signal ends this at once");
+    });
+    tokio::select! {
+        () = run => {}
+        () = async { stopped().await; stopped().await } => tracing::warn!("ended by a second signal"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

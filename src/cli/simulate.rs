@@ -1,0 +1,137 @@
+//! `sandrunner simulate`: both simulators alone, until stopped.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::clock::Clock;
+use crate::sim::{InvalidProfile, Profile, Scenario, ScenarioError, Servers, World, serve};
+
+/// What `sandrunner simulate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// Address of the simulated GitHub and of the control interface; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub github: SocketAddr,
+    /// Address of the simulated Modal; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub modal: SocketAddr,
+    /// File with repositories, jobs, faults and knobs (TOML, or JSON where it ends in .json)
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// How many times faster than real time the clock runs
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_speed)]
+    pub speed: f64,
+    /// How the services behave: calm or realistic
+    #[arg(long, value_name = "NAME", default_value = "realistic")]
+    pub profile: String,
+    /// Seed of everything that is left to chance
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Why the simulators cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulateError {
+    /// The profile is not known.
+    #[error("cannot use `--profile`")]
+    Profile(#[from] InvalidProfile),
+    /// The scenario cannot be played.
+    #[error("cannot use the scenario")]
+    Scenario(#[from] ScenarioError),
+    /// An address cannot be bound, or a server failed.
+    #[error("cannot serve GitHub on {github} and Modal on {modal}")]
+    Serve {
+        /// The address asked for.
+        github: SocketAddr,
+        /// The address asked for.
+        modal: SocketAddr,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The addresses cannot be printed.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    if (0.01..=10_000.0).contains(&speed) { Ok(speed) } else { Err("must be 0.01 to 10000".to_owned()) }
+}
+
+/// Serves both simulators and prints how to use them, until `stop` is ready.
+///
+/// # Errors
+/// [`SimulateError`] where the scenario cannot be played or the servers cannot run.
+pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: impl Write) -> Result<(), SimulateError> {
+    let clock = if (args.speed - 1.0).abs() < f64::EPSILON {
+        Clock::system()
+    } else {
+        Clock::scaled(Clock::system().now(), args.speed)
+    };
+    let scenario = args.scenario.as_deref().map(Scenario::load).transpose()?.unwrap_or_default();
+    let world = World::try_new(Profile::named(&args.profile)?, scenario, args.seed, clock)?;
+    let failed = |source| SimulateError::Serve { github: args.github, modal: args.modal, source };
+    let mut servers = serve(world.clone(), args.github, args.modal).await.map_err(failed)?;
+    out.write_all(instructions(&world, &servers).as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(SimulateError::Output)?;
+    tokio::select! {
+        ended = servers.failed() => ended.map_err(failed),
+        () = stop => servers.shutdown().await.map_err(failed),
+    }
+}
+
+/// The environment that points Sandrunner, or an official client, at the simulators.
+fn instructions(world: &World, servers: &Servers) -> String {
+    let (github, modal) = (servers.github(), servers.modal());
+    let repos: Vec<String> = world.scenario().allowed_repos().iter().map(ToString::to_string).collect();
+    format!(
+        "# The simulated GitHub and Modal run until Ctrl-C. Any text is accepted as a token.\n\
+         export GITHUB_API_URL=http://{github}\n\
+         export GITHUB_TOKEN=simulated\n\
+         export ALLOWED_REPOS={}\n\
+         export MODAL_SERVER_URL=http://{modal}\n\
+         export MODAL_TOKEN_ID=ak-simulated\n\
+         export MODAL_TOKEN_SECRET=as-simulated\n\
+         # Control: GET http://{github}/_sim/state, /_sim/report, /_sim/history?since=N;\n\
+         # POST /_sim/jobs, /_sim/faults, /_sim/revoke, /_sim/clock {{\"advance_seconds\": 60}}\n",
+        repos.join(",")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> SimulateArgs {
+        SimulateArgs {
+            github: "127.0.0.1:0".parse().unwrap(),
+            modal: "127.0.0.1:0".parse().unwrap(),
+            scenario: None,
+            speed: 1.0,
+            profile: "calm".to_owned(),
+            seed: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn it_says_where_it_serves_and_ends_when_told() {
+        let mut out = Vec::new();
+        run(args(), async {}, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("export GITHUB_API_URL=http://127.0.0.1:"), "{text}");
+        assert!(!text.contains(":0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_profile_is_refused_before_anything_is_bound() {
+        let args = SimulateArgs { profile: "wild".to_owned(), ..args() };
+        let error = run(args, std::future::pending(), Vec::new()).await.unwrap_err();
+        assert!(matches!(error, SimulateError::Profile(_)), "{error:?}");
+        assert!(parse_speed("0").is_err() && parse_speed("x").is_err() && parse_speed("60").is_ok());
+    }
+}

@@ -1,0 +1,316 @@
+//! The configuration file: its keys, their units and defaults.
+//!
+//! [`load`] layers the file and the environment, [`Settings`] is what is checked and used. Unknown keys are
+//! errors everywhere.
+
+mod environment;
+mod load;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use load::{ConfigError, Environment, load};
+pub use settings::{LogFormat, Mode, RunnerReleaseChoice, RunnerSettings, Settings};
+
+/// The whole file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `act` (default) or `observe`: plan and export everything, change nothing.
+    pub mode: Mode,
+    /// The name of this installation, `[a-z0-9]{1,12}` (default `main`); part of every name it gives.
+    pub deployment: String,
+    /// The label by which a job asks for a sandbox (default `modal`).
+    pub required_label: String,
+    /// Whether the classes `default` and `gpu:…` exist without being configured (default true).
+    pub builtin_classes: bool,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The daemon's own HTTP server.
+    pub http: HttpConfig,
+    /// The loop.
+    pub reconcile: ReconcileConfig,
+    /// How much may run.
+    pub limits: LimitsConfig,
+    /// What runs in every sandbox.
+    pub runner: RunnerConfig,
+    /// Modal.
+    pub modal: ModalConfig,
+    /// GitHub accounts.
+    pub github: Vec<GithubConfig>,
+    /// Runner classes, in the order in which they are tried.
+    pub runner_classes: Vec<ClassConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Act,
+            deployment: "main".into(),
+            required_label: "modal".into(),
+            builtin_classes: true,
+            log: LogConfig::default(),
+            http: HttpConfig::default(),
+            reconcile: ReconcileConfig::default(),
+            limits: LimitsConfig::default(),
+            runner: RunnerConfig::default(),
+            modal: ModalConfig::default(),
+            github: Vec::new(),
+            runner_classes: Vec::new(),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` (default) or `json`.
+    pub format: LogFormat,
+    /// A filter such as `info` (default) or `sandrunner=debug`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address of `/metrics`, `/healthz`, `/readyz`, `/api/v1/status` (default `127.0.0.1:9464`).
+    pub listen: String,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".into() }
+    }
+}
+
+/// `[reconcile]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileConfig {
+    /// How often each repository and Modal are looked at (default 10 s).
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// The most runners that wait for a first job of one run and label set (default 20).
+    pub first_wave: u32,
+    /// The same for classes with a GPU (default 4).
+    pub first_wave_gpu: u32,
+    /// The most pages of one run list that are read at a time, 100 runs each (default 15).
+    pub runs_pages_max: u32,
+}
+
+impl Default for ReconcileConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(10), first_wave: 20, first_wave_gpu: 4, runs_pages_max: 15 }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// The most sandboxes at a time (default 100).
+    pub max_sandboxes: u32,
+    /// The most sandboxes of one repository at a time (default: no limit of its own).
+    pub max_sandboxes_per_repo: Option<u32>,
+    /// The most GPUs at a time (default 4).
+    pub max_gpus: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { max_sandboxes: 100, max_sandboxes_per_repo: None, max_gpus: 4 }
+    }
+}
+
+/// `[runner]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunnerConfig {
+    /// The runner's release in the default image: `auto` (default: what GitHub asks for) or a version.
+    pub version: String,
+    /// The SHA-256 of a pinned release's archive for Linux x64.
+    pub sha256: Option<String>,
+    /// Where the runner is in every image (default `/opt/actions-runner`).
+    pub dir: String,
+    /// Regions of all classes that name none (default: any).
+    pub regions: Vec<String>,
+    /// Environment variables of every sandbox.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Default for RunnerConfig {
+    fn default() -> Self {
+        Self {
+            version: "auto".into(),
+            sha256: None,
+            dir: "/opt/actions-runner".into(),
+            regions: Vec::new(),
+            env: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[modal]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModalConfig {
+    /// Address of Modal's gRPC service (default `https://api.modal.com`).
+    pub server_url: String,
+    /// The id of the token (`ak-…`); also `MODAL_TOKEN_ID` or the systemd credential `modal-token-id`.
+    #[serde(serialize_with = "redacted")]
+    pub token_id: Option<SecretString>,
+    /// The token's secret (`as-…`); also `MODAL_TOKEN_SECRET` or the systemd credential `modal-token-secret`.
+    #[serde(serialize_with = "redacted")]
+    pub token_secret: Option<SecretString>,
+    /// A file with the token's id.
+    pub token_id_file: Option<PathBuf>,
+    /// A file with the token's secret.
+    pub token_secret_file: Option<PathBuf>,
+    /// The App that holds our sandboxes (default `sandrunner`).
+    pub app: String,
+    /// The environment of the App (default: the token's own).
+    pub environment: String,
+    /// Creates per second (default 5).
+    pub creates_per_second: f64,
+    /// Creates at once after a pause (default 20).
+    pub create_burst: u32,
+    /// How long one call may wait because Modal asks it to (default 30 s).
+    #[serde(with = "humantime_serde")]
+    pub max_throttle_wait: Duration,
+    /// The number of the client type that we present (default 9).
+    pub client_type: u32,
+    /// The client version that we present (default `1.0.0`).
+    pub client_version: String,
+    /// The image builder's version (default: the environment's).
+    pub image_builder_version: Option<String>,
+}
+
+impl Default for ModalConfig {
+    fn default() -> Self {
+        Self {
+            server_url: "https://api.modal.com".into(),
+            token_id: None,
+            token_secret: None,
+            token_id_file: None,
+            token_secret_file: None,
+            app: "sandrunner".into(),
+            environment: String::new(),
+            creates_per_second: 5.0,
+            create_burst: 20,
+            max_throttle_wait: Duration::from_secs(30),
+            client_type: 9,
+            client_version: "1.0.0".into(),
+            image_builder_version: None,
+        }
+    }
+}
+
+/// `[[github]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GithubConfig {
+    /// The account's name in our names, `[a-z0-9]{1,12}` (default `gh`).
+    pub name: String,
+    /// Address of the REST API (default `https://api.github.com`).
+    pub api_url: String,
+    /// A personal access token; also `GITHUB_TOKEN` or the systemd credential `github-token`.
+    #[serde(serialize_with = "redacted")]
+    pub token: Option<SecretString>,
+    /// A file with the token.
+    pub token_file: Option<PathBuf>,
+    /// The repositories whose jobs are served, `owner/name`.
+    pub allowed_repos: Vec<String>,
+    /// The runner group of new runners; 1 is the default group (default 1).
+    pub runner_group_id: u64,
+    /// Points per minute of GitHub's secondary limit (default 900).
+    pub points_per_minute: u32,
+    /// Writes per minute (default 90).
+    pub mutations_per_minute: u32,
+    /// Requests of the hourly quota that are kept for writes (default 500).
+    pub primary_reserve: u32,
+    /// Requests at a time (default 8).
+    pub max_in_flight: u32,
+}
+
+impl Default for GithubConfig {
+    fn default() -> Self {
+        Self {
+            name: "gh".into(),
+            api_url: "https://api.github.com".into(),
+            token: None,
+            token_file: None,
+            allowed_repos: Vec::new(),
+            runner_group_id: 1,
+            points_per_minute: 900,
+            mutations_per_minute: 90,
+            primary_reserve: 500,
+            max_in_flight: 8,
+        }
+    }
+}
+
+/// `[[runner_classes]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassConfig {
+    /// Its name, a metric label: `[a-z0-9:._-]{1,40}`.
+    pub name: String,
+    /// Labels that a job must carry (default: none).
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Further labels that a job may carry; `*` stands for any text (default: none).
+    #[serde(default)]
+    pub extra_label_patterns: Vec<String>,
+    /// The repositories it serves, of those that are allowed (default: all).
+    #[serde(default)]
+    pub repos: Vec<String>,
+    /// Physical cores, two vCPUs each (default 2).
+    pub cpu: Option<f64>,
+    /// Memory in MiB (default 8192).
+    pub memory: Option<u32>,
+    /// A GPU as Modal names it, with `:count` for several (default: none).
+    pub gpu: Option<String>,
+    /// A registry reference or `im-…` (default: the image that Sandrunner defines).
+    pub image: Option<String>,
+    /// Modal regions (default: `runner.regions`).
+    pub regions: Option<Vec<String>>,
+    /// Environment variables, added to `runner.env`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The longest job (default 6 h).
+    #[serde(default, with = "humantime_serde")]
+    pub timeout: Option<Duration>,
+    /// How long a runner waits for a job (default 5 min).
+    #[serde(default, with = "humantime_serde")]
+    pub idle_timeout: Option<Duration>,
+    /// How long a sandbox may take until its runner is online (default 3 min).
+    #[serde(default, with = "humantime_serde")]
+    pub start_timeout: Option<Duration>,
+    /// How long Modal may take to place the sandbox (default 2 min, with a GPU 15 min).
+    #[serde(default, with = "humantime_serde")]
+    pub schedule_timeout: Option<Duration>,
+    /// The most sandboxes of this class at a time (default: no limit of its own).
+    pub max_sandboxes: Option<u32>,
+}
+
+/// Secrets may be read into the configuration and never come out of it.
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+fn redacted<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(_) => serializer.serialize_str("[redacted]"),
+        None => serializer.serialize_none(),
+    }
+}

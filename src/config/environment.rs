@@ -1,0 +1,85 @@
+//! Environment names of others: those of the earlier Python project, so that its environment file works
+//! unchanged, Modal's own, and `GITHUB_API_URL`.
+
+use secrecy::SecretString;
+
+use super::load::{ConfigError, Environment};
+use super::{Config, GithubConfig};
+
+/// Names whose feature does not exist: they stop the start, because to ignore them would surprise.
+const NOT_SUPPORTED_YET: [&str; 5] =
+    ["WEBHOOK_SECRET", "ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"];
+
+/// Lays the earlier project's variables over `config`.
+pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
+    let value = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+    if let Some(name) = NOT_SUPPORTED_YET.into_iter().find(|name| value(name).is_some()) {
+        return Err(ConfigError::NotSupportedYet { name });
+    }
+    if let Some(repos) = value("ALLOWED_REPOS") {
+        let account = only_account(config, "ALLOWED_REPOS")?;
+        account.allowed_repos = repos.split(',').map(|repo| repo.trim().to_owned()).collect();
+    }
+    if let Some(token) = value("GITHUB_TOKEN") {
+        // Accounts with a token of their own keep it.
+        for account in
+            config.github.iter_mut().filter(|account| account.token.is_none() && account.token_file.is_none())
+        {
+            account.token = Some(SecretString::from(token.to_owned()));
+        }
+    }
+    if let Some(url) = value("GITHUB_API_URL") {
+        url.clone_into(&mut only_account(config, "GITHUB_API_URL")?.api_url);
+    }
+    if let Some(url) = value("MODAL_SERVER_URL") {
+        url.clone_into(&mut config.modal.server_url);
+    }
+    if let Some(name) = value("MODAL_ENVIRONMENT") {
+        name.clone_into(&mut config.modal.environment);
+    }
+    if let Some(group) = value("RUNNER_GROUP_ID") {
+        only_account(config, "RUNNER_GROUP_ID")?.runner_group_id = number("RUNNER_GROUP_ID", group)?;
+    }
+    if let Some(limit) = value("MAX_CONCURRENT_PER_REPO") {
+        config.limits.max_sandboxes_per_repo = Some(number("MAX_CONCURRENT_PER_REPO", limit)?);
+    }
+    if let Some(version) = value("RUNNER_VERSION") {
+        version.clone_into(&mut config.runner.version);
+    }
+    if let Some(region) = value("MODAL_REGION") {
+        config.runner.regions = region.split(',').map(|region| region.trim().to_owned()).collect();
+    }
+    if let Some(json) = value("SANDBOX_EXTRA_ENV") {
+        let extra = serde_json::from_str(json).map_err(|error| ConfigError::Value {
+            key: "SANDBOX_EXTRA_ENV".into(),
+            value: "unreadable".into(),
+            remedy: format!("must be a JSON object of texts ({error})"),
+        })?;
+        config.runner.env = extra;
+    }
+    Ok(())
+}
+
+/// The account that a variable without a name of an account means.
+fn only_account<'a>(config: &'a mut Config, name: &str) -> Result<&'a mut GithubConfig, ConfigError> {
+    if config.github.is_empty() {
+        config.github.push(GithubConfig::default());
+    }
+    let count = config.github.len();
+    match config.github.as_mut_slice() {
+        [account] => Ok(account),
+        _ => Err(ConfigError::Value {
+            key: name.into(),
+            value: "set".into(),
+            remedy: format!("there are {count} [[github]] accounts; set it in the file for each instead"),
+        }),
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| ConfigError::Value {
+        key: key.into(),
+        value: format!("`{value}`"),
+        remedy: "must be a whole number".into(),
+    })
+}

@@ -1,0 +1,102 @@
+//! Reads the file, lays the environment over it, and says clearly what is wrong.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use config::{File, FileFormat};
+
+use super::{Config, Settings, environment};
+
+/// The environment variables that the configuration is read from, as data.
+pub type Environment = BTreeMap<String, String>;
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", .path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration file {} is wrong:\n{message}", .path.display())]
+    Syntax {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// A variable of the environment does not fit.
+    #[error("the environment does not fit the configuration: {0}")]
+    Layered(String),
+    /// A value is not allowed.
+    #[error("`{key}` is {value}: {remedy}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Its value, or that it is missing.
+        value: String,
+        /// What is allowed.
+        remedy: String,
+    },
+    /// A file with a secret cannot be read.
+    #[error("`{key}`: cannot read {}", .path.display())]
+    SecretFile {
+        /// The key that names the file.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A variable of the earlier project whose feature does not exist.
+    #[error("the environment variable {name} is not supported yet: unset it")]
+    NotSupportedYet {
+        /// The variable.
+        name: &'static str,
+    },
+}
+
+/// Reads and checks everything, before anything is contacted.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
+    let text = match path {
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?
+        }
+        None => String::new(),
+    };
+    let shown = path.unwrap_or(Path::new("(none)"));
+    parse(&text, shown, environment).and_then(|config| Settings::new(&config, environment))
+}
+
+/// The file and the environment, layered.
+pub(super) fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigError> {
+    // The layering crate names no line; toml alone does, so it reads first.
+    let _: Config = toml::from_str(text)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    let ours = environment.iter().filter(|(name, _)| name.starts_with("SANDRUNNER__"));
+    let variables = config::Environment::with_prefix("SANDRUNNER")
+        .prefix_separator("__")
+        .separator("__")
+        .ignore_empty(true)
+        .try_parsing(true)
+        .list_separator(",")
+        .with_list_parse_key("runner.regions")
+        .source(Some(ours.map(|(name, value)| (name.clone(), value.clone())).collect()));
+    let mut config: Config = config::Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .add_source(variables)
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(|error| ConfigError::Layered(error.to_string()))?;
+    environment::apply_earlier_names(&mut config, environment)?;
+    Ok(config)
+}

@@ -1,0 +1,359 @@
+//! The spine: one pass after the other, until it is told to stop.
+//!
+//! The controller is level-triggered: every pass looks at the whole state and acts on what is. Timers and
+//! wake-ups only start a pass; they carry nothing into the plan. This is the only module that asks the clock
+//! for the planner.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::act::{Actor, Effect, Outcome, Writers};
+use crate::budget::CreateBudget;
+use crate::class::ImageSource;
+use crate::clock::Clock;
+use crate::error::ErrorClass;
+use crate::evidence::{Evidence, Learned};
+use crate::ids::{ClassName, ImageId};
+use crate::metrics::{self, Meter};
+use crate::observe::{Made, Readers, View};
+use crate::plan::{Action, Plan, Policy, plan};
+use crate::poll;
+use crate::retry;
+use crate::state::{Admission, Allowance, ImageState};
+use crate::status::{Coverage, RecentAction, Status, Subject};
+
+/// How long a pass waits after the first news, so that what comes together is taken together.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long a stop waits for actions under way; what is not done by then is adopted after the next start.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// How many of the last actions are kept for people.
+const RECENT_MAX: usize = 50;
+/// How many of the last pick-ups the quantiles rest on.
+const PICKUPS_MAX: usize = 1_000;
+
+/// A question to the running controller.
+pub type StatusRequest = oneshot::Sender<Status>;
+
+/// What the controller is made of.
+#[derive(Debug)]
+pub struct Controller {
+    policy: Policy,
+    clock: Clock,
+    view: View,
+    evidence: Evidence,
+    /// None in observe mode: then nothing can change anything.
+    actor: Option<Actor>,
+    creates: CreateBudget,
+    points_per_minute: f64,
+    plan: Plan,
+    wake: Arc<Notify>,
+    questions: mpsc::Receiver<StatusRequest>,
+    meter: Meter,
+    metered_at: Option<DateTime<Utc>>,
+    recent: VecDeque<RecentAction>,
+    pickups: VecDeque<f64>,
+}
+
+/// What a controller is started with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The rules.
+    pub policy: Policy,
+    /// Time.
+    pub clock: Clock,
+    /// What reads.
+    pub readers: Readers,
+    /// What changes; none in observe mode.
+    pub writers: Option<Writers>,
+    /// Modal's creates per second, and at once.
+    pub modal_creates: (f64, u32),
+    /// The points per minute of the scarcest account.
+    pub points_per_minute: f64,
+    /// Starts a pass.
+    pub wake: Arc<Notify>,
+    /// Questions from the HTTP server.
+    pub questions: mpsc::Receiver<StatusRequest>,
+}
+
+/// What one look without acting came to.
+#[derive(Debug)]
+pub struct Dry {
+    /// What would be done.
+    pub plan: Plan,
+    /// How much was known.
+    pub coverage: Coverage,
+}
+
+impl Controller {
+    /// Puts the parts together; nothing is contacted.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { policy, clock, readers, writers, modal_creates, points_per_minute, wake, questions } = parts;
+        let mut view = View::new(readers, &policy);
+        if writers.is_none() {
+            // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
+            let ready = ImageState::Ready(ImageId::new("im-unknown"));
+            view.observed.images = policy.classes.iter().map(|class| (class.name.clone(), ready.clone())).collect();
+        }
+        Self {
+            view,
+            evidence: Evidence::default(),
+            actor: writers.map(Actor::new),
+            creates: CreateBudget::new(modal_creates.0, modal_creates.1),
+            points_per_minute,
+            plan: Plan::default(),
+            wake,
+            questions,
+            meter: Meter::default(),
+            metered_at: None,
+            recent: VecDeque::new(),
+            pickups: VecDeque::new(),
+            policy,
+            clock,
+        }
+    }
+
+    /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            let now = self.clock.now();
+            self.reconcile(now);
+            let next = self.next_pass(now);
+            tokio::select! {
+                // In order, so that a run repeats exactly.
+                biased;
+                () = &mut shutdown => break,
+                Some(question) = self.questions.recv() => {
+                    self.answer(question);
+                    continue;
+                }
+                () = self.view.arrival() => {}
+                () = finish(self.actor.as_mut()) => {}
+                () = self.wake.notified() => {}
+                () = self.clock.sleep_until(next) => {}
+            }
+            self.clock.sleep(GATHER).await;
+        }
+        self.stop().await;
+    }
+
+    /// Reads everything once, at most for `limit`, and plans without acting.
+    ///
+    /// It is meant for a controller without writers.
+    pub async fn look(mut self, limit: Duration) -> Dry {
+        let until = self.clock.now() + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
+        loop {
+            let now = self.clock.now();
+            self.reconcile(now);
+            let coverage = crate::status::coverage(&self.view);
+            let is_settled = !self.view.is_reading() && coverage.is_ready() && coverage.runs_unread == 0;
+            if is_settled || now >= until {
+                return Dry { plan: self.plan, coverage };
+            }
+            tokio::select! {
+                () = self.view.arrival() => {}
+                () = self.clock.sleep_until(until.min(now + chrono::TimeDelta::milliseconds(200))) => {}
+            }
+        }
+    }
+
+    /// One pass: look at what has arrived, decide, start. Safe to repeat at any moment, also after a crash.
+    fn reconcile(&mut self, now: DateTime<Utc>) {
+        let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
+        self.take_outcomes(&outcomes, now);
+        self.view.take_arrived(now);
+        self.view.observed.in_flight = self.actor.as_ref().map(|actor| actor.creating().clone()).unwrap_or_default();
+        self.view.observed.admission = self.admission(now);
+        let learned = self.evidence.learn(&self.view.observed, &self.policy.deployment, &outcomes, now);
+        metrics::count(&outcomes, &learned);
+        self.remember(&outcomes, &learned, now);
+        self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
+        self.start(now);
+        self.view
+            .refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, self.points_per_minute, now), now);
+        metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
+        self.meter(now);
+    }
+
+    /// Keeps the last actions and pick-ups for people.
+    fn remember(&mut self, outcomes: &[Outcome], learned: &Learned, now: DateTime<Utc>) {
+        let texts = outcomes.iter().map(|outcome| RecentAction { at: now, text: outcome.to_string() });
+        self.recent.extend(texts);
+        let times = learned.pickups.iter().filter_map(|pickup| pickup.queued_at.zip(pickup.started_at));
+        self.pickups.extend(times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)));
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
+        self.pickups.drain(..self.pickups.len().saturating_sub(PICKUPS_MAX));
+    }
+
+    fn start(&mut self, now: DateTime<Utc>) {
+        for (account, reader) in &self.view.readers().github {
+            let waiting = self.plan.waits_for_mints.get(account).copied().unwrap_or(0);
+            reader.budget().lock().expect("no holder of the budget panics").set_waiting_mints(waiting);
+        }
+        let Some(actor) = self.actor.as_mut() else { return };
+        let images = self.view.observed.images.iter().filter_map(|(class, image)| match image {
+            ImageState::Ready(id) => Some((class.clone(), id.clone())),
+            ImageState::Building { .. } | ImageState::Failed { .. } => None,
+        });
+        let images: BTreeMap<ClassName, ImageId> = images.collect();
+        for (name, origin) in actor.start(&self.plan, &images, now) {
+            self.evidence.started(&name, &origin, now);
+            self.creates.take(now);
+        }
+        for action in &self.plan.actions {
+            if let Action::PrepareImage { class } = action {
+                let source = self.policy.class(class).map(|class| class.image.clone());
+                let failures = match self.view.observed.images.get(class) {
+                    Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
+                    Some(ImageState::Ready(_)) | None => 0,
+                };
+                let building = ImageState::Building { failures };
+                set_images(&mut self.view.observed.images, &self.policy, source.as_ref(), &building);
+            }
+        }
+    }
+
+    /// Lays what actions came to into the view, before any list shows it.
+    fn take_outcomes(&mut self, outcomes: &[Outcome], now: DateTime<Utc>) {
+        for outcome in outcomes {
+            match &outcome.effect {
+                Effect::Created { name, origin, sandbox, secret, .. } => {
+                    let made = Made { id: sandbox.clone(), origin: origin.clone(), secret: secret.clone() };
+                    self.view.created(name, made, now);
+                }
+                Effect::NameTaken { name, origin } | Effect::MaybeCreated { name, origin, .. } => {
+                    self.view.unsure(name, origin.clone(), now);
+                }
+                Effect::Image { source, result } => {
+                    let state = self.image_state(source, result, now);
+                    set_images(&mut self.view.observed.images, &self.policy, Some(source), &state);
+                }
+                Effect::CreateFailed { failure, .. } if failure.class == ErrorClass::RateLimited => {
+                    let pause = failure.retry_after.unwrap_or(Duration::from_secs(1)).min(retry::LONGEST);
+                    self.creates.hold(now + chrono::TimeDelta::from_std(pause).unwrap_or_default());
+                }
+                Effect::CreateFailed { origin, failure, .. } if failure.class == ErrorClass::NotFound => {
+                    // The App or the image is gone: both are looked up, or made, again.
+                    let source = self.policy.class(&origin.class).map(|class| class.image.clone());
+                    self.view.observed.images.retain(|class, _| {
+                        self.policy.class(class).is_none_or(|class| Some(&class.image) != source.as_ref())
+                    });
+                    if let Some(actor) = &self.actor {
+                        actor.forget_app();
+                    }
+                }
+                Effect::MintFailed { .. }
+                | Effect::CreateFailed { .. }
+                | Effect::Deregistered { .. }
+                | Effect::StillRunning { .. }
+                | Effect::Terminated { .. }
+                | Effect::SecretDeleted { .. }
+                | Effect::Failed { .. } => {}
+            }
+        }
+    }
+
+    fn image_state(&self, source: &ImageSource, result: &Result<ImageId, String>, now: DateTime<Utc>) -> ImageState {
+        match result {
+            Ok(image) => ImageState::Ready(image.clone()),
+            Err(message) => {
+                let earlier = self.policy.classes.iter().filter(|class| class.image == *source).find_map(|class| {
+                    match self.view.observed.images.get(&class.name) {
+                        Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => {
+                            Some(*failures)
+                        }
+                        Some(ImageState::Ready(_)) | None => None,
+                    }
+                });
+                ImageState::Failed { message: message.clone(), failures: earlier.unwrap_or(0) + 1, at: now }
+            }
+        }
+    }
+
+    fn admission(&mut self, now: DateTime<Utc>) -> Admission {
+        let mut mints = BTreeMap::new();
+        for (account, reader) in &self.view.readers().github {
+            let budget = reader.budget();
+            let mut budget = budget.lock().expect("no holder of the budget panics");
+            let allowed = budget.mints_admitted(now);
+            let next = (allowed == 0).then(|| budget.next_mint(now));
+            mints.insert(account.clone(), Allowance { now: allowed, next });
+        }
+        let allowed = self.creates.admitted(now);
+        let next = (allowed == 0).then(|| self.creates.next(now));
+        Admission { mints, creates: Allowance { now: allowed, next } }
+    }
+
+    /// When the next pass starts if nothing happens before.
+    fn next_pass(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let skips = self.plan.skips.iter().map(|skip| skip.again_at).filter(|at| *at > now);
+        let admissions =
+            self.plan.waits_for_mints.keys().filter_map(|account| {
+                self.view.observed.admission.mints.get(account).and_then(|allowance| allowance.next)
+            });
+        let polled = poll::next(&self.view.observed, &self.policy, now);
+        skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
+    }
+
+    fn answer(&mut self, question: StatusRequest) {
+        let subject = Subject {
+            view: &self.view,
+            evidence: &self.evidence,
+            plan: &self.plan,
+            policy: &self.policy,
+            recent: &self.recent,
+            pickups: &self.pickups,
+            points_per_minute: self.points_per_minute,
+        };
+        let status = Status::new(&subject, self.clock.now());
+        // Whoever asked may have gone away.
+        let _ = question.send(status);
+    }
+
+    /// Gauges follow what was observed, at most once a second.
+    fn meter(&mut self, now: DateTime<Utc>) {
+        if self.metered_at.is_some_and(|at| now - at < chrono::TimeDelta::seconds(1)) {
+            return;
+        }
+        self.metered_at = Some(now);
+        self.meter.meter(&self.view, &self.plan, &self.policy, now);
+    }
+
+    /// Starts nothing more and waits for what is under way; no sandbox is touched.
+    async fn stop(&mut self) {
+        let Some(actor) = self.actor.as_mut() else { return };
+        let drained = self.clock.deadline(STOP_LIMIT, async {
+            while !actor.is_idle() {
+                actor.finish().await;
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!("stopped with actions under way; their outcome is looked up after the next start");
+        }
+    }
+}
+
+async fn finish(actor: Option<&mut Actor>) {
+    match actor {
+        Some(actor) => actor.finish().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Classes with the same image share its state.
+fn set_images(
+    images: &mut BTreeMap<ClassName, ImageState>,
+    policy: &Policy,
+    source: Option<&ImageSource>,
+    state: &ImageState,
+) {
+    for class in policy.classes.iter().filter(|class| Some(&class.image) == source) {
+        images.insert(class.name.clone(), state.clone());
+    }
+}

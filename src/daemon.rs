@@ -1,0 +1,185 @@
+//! Wires the parts of the daemon together from its settings: clients, controller, HTTP server, schedule.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::act::Writers;
+use crate::clock::Clock;
+use crate::config::{Mode, Settings};
+use crate::controller::{Controller, Dry, Parts};
+use crate::github::{self, GithubError, GithubReader, GithubWriter};
+use crate::http::Server;
+use crate::modal::{self, ModalError, ModalReader, ModalWriter};
+use crate::observe::Readers;
+use crate::schedule;
+
+/// Questions that may wait for the controller.
+const QUESTIONS: usize = 16;
+
+/// How long answers under way may take when the daemon stops.
+const SERVERS_LIMIT: Duration = Duration::from_secs(1);
+
+/// What keeps the daemon from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The client of GitHub cannot be made.
+    #[error("cannot set up the client of GitHub")]
+    Github(#[source] GithubError),
+    /// The client of Modal cannot be made.
+    #[error("cannot set up the client of Modal")]
+    Modal(#[source] ModalError),
+    /// The HTTP server cannot listen.
+    #[error("cannot listen on {address}: is another daemon running? Set `http.listen`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The clients of both services.
+#[derive(Debug)]
+pub struct Clients {
+    /// Per account.
+    pub github: Vec<(GithubReader, GithubWriter)>,
+    /// Modal.
+    pub modal: (ModalReader, ModalWriter),
+}
+
+impl Clients {
+    /// Clients over the network; nothing is contacted before the first call.
+    ///
+    /// # Errors
+    /// [`StartError`] where one cannot be made.
+    pub fn connect(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        let github = settings.github.iter().map(|account| github::connect(account.clone(), clock.clone()));
+        Ok(Self {
+            github: github.collect::<Result<_, _>>().map_err(StartError::Github)?,
+            modal: modal::connect(settings.modal.clone(), clock.clone()).map_err(StartError::Modal)?,
+        })
+    }
+}
+
+/// A daemon that is ready to run.
+#[derive(Debug)]
+pub struct Daemon {
+    controller: Controller,
+    server: Option<Server>,
+    wake: Arc<Notify>,
+}
+
+impl Daemon {
+    /// Puts the daemon together and, where metrics are to be served, binds its HTTP server.
+    ///
+    /// # Errors
+    /// [`StartError`] where the server cannot listen.
+    pub async fn new(
+        settings: &Settings,
+        clients: Clients,
+        clock: Clock,
+        metrics: Option<PrometheusHandle>,
+    ) -> Result<Self, StartError> {
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let wake = Arc::new(Notify::new());
+        let server = match metrics {
+            Some(metrics) => {
+                let address = settings.listen;
+                let server = Server::bind(address, metrics, ask).await;
+                Some(server.map_err(|source| StartError::Listen { address, source })?)
+            }
+            None => None,
+        };
+        let controller = controller(settings, clients, clock, Arc::clone(&wake), questions);
+        Ok(Self { controller, server, wake })
+    }
+
+    /// The address of the HTTP server.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.server.as_ref().and_then(|server| server.address().ok())
+    }
+
+    /// Runs until `shutdown` completes.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let stop = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        if let Some(server) = self.server {
+            let stop = stop.clone();
+            servers.spawn(async move {
+                if let Err(error) = server.serve(stop).await {
+                    tracing::error!(%error, "the HTTP server failed");
+                }
+            });
+        }
+        let schedule = schedule::start(self.wake).await;
+        if let Err(error) = &schedule {
+            tracing::error!(%error, "the schedule did not start; passes follow the interval alone");
+        }
+        self.controller.run(shutdown).await;
+        stop.cancel();
+        if let Ok(mut schedule) = schedule
+            && let Err(error) = schedule.shutdown().await
+        {
+            tracing::debug!(%error, "the schedule did not stop");
+        }
+        // A client that reads slowly does not hold up the end.
+        let served = tokio::time::timeout(SERVERS_LIMIT, async { while servers.join_next().await.is_some() {} });
+        if served.await.is_err() {
+            servers.abort_all();
+        }
+    }
+}
+
+/// The controller with its readers and, unless it only observes, its writers.
+pub fn controller(
+    settings: &Settings,
+    clients: Clients,
+    clock: Clock,
+    wake: Arc<Notify>,
+    questions: mpsc::Receiver<crate::controller::StatusRequest>,
+) -> Controller {
+    let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
+    let by_account: BTreeMap<_, _> = readers.into_iter().map(|reader| (reader.account().clone(), reader)).collect();
+    let (modal_reader, modal) = clients.modal;
+    let writers = (settings.mode == Mode::Act).then(|| Writers {
+        github: github.into_iter().map(|writer| (writer.account().clone(), writer)).collect(),
+        releases: by_account.clone(),
+        modal,
+        policy: settings.policy.clone(),
+        runner: settings.runner.clone(),
+        clock: clock.clone(),
+    });
+    let points = settings.github.iter().map(|account| account.limits.points_per_minute);
+    Controller::new(Parts {
+        policy: settings.policy.clone(),
+        readers: Readers {
+            github: by_account,
+            modal: modal_reader,
+            app: Mutex::default(),
+            runs_pages_max: settings.runs_pages_max,
+            clock: clock.clone(),
+        },
+        writers,
+        modal_creates: settings.modal_creates,
+        points_per_minute: points.fold(f64::INFINITY, f64::min),
+        wake,
+        questions,
+        clock,
+    })
+}
+
+/// Looks once and plans, with nothing that could change anything.
+pub async fn look(settings: &Settings, clients: Clients, clock: Clock, limit: Duration) -> Dry {
+    let observing = Settings { mode: Mode::Observe, ..settings.clone() };
+    let (_ask, questions) = mpsc::channel(1);
+    controller(&observing, clients, clock, Arc::default(), questions).look(limit).await
+}

@@ -1,0 +1,494 @@
+//! What earlier passes taught (pure): first and last sightings, agreeing readings, attempts, claims.
+//!
+//! Invariant: losing it never leads to a wrong deletion (design rule K). Everything here only delays
+//! destruction, or saves a create.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::act::{Effect, Outcome};
+use crate::error::{CallFailure, ErrorClass};
+use crate::ids::{ClassName, Deployment, Fingerprint, JobId, OurName, RunId, RunnerId};
+use crate::retry;
+use crate::runner::Exit;
+use crate::state::{JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob};
+
+/// How long a job that was seen in progress is not believed to be queued again.
+///
+/// Lists lag and may go back by seconds; GitHub itself queues a job again only after its runner did not
+/// take it for 60 s (GitHub: about self-hosted runners).
+pub const ADVANCED_HOLDS: TimeDelta = TimeDelta::seconds(60);
+/// Two readings agree only if they lie this far apart (design rule I).
+pub const AGREEMENT_APART: TimeDelta = TimeDelta::seconds(60);
+/// Fruitless attempts for a job before further ones become probes with growing pauses.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// How long something unseen is remembered.
+const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
+
+/// How often that is looked at.
+const FORGET_EVERY: TimeDelta = TimeDelta::minutes(1);
+
+/// The memory between passes.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// By job.
+    pub jobs: BTreeMap<JobId, JobEvidence>,
+    /// By name of sandbox and runner.
+    pub names: BTreeMap<OurName, NameEvidence>,
+    /// Classes whose image has served a job.
+    pub proven: BTreeSet<ClassName>,
+    /// How many runners made for a run and label set were claimed.
+    pub claims: BTreeMap<(Scope, Fingerprint, RunId), u32>,
+    /// How many sandboxes served a job, since the start.
+    pub served: BTreeMap<(Scope, ClassName), u64>,
+    /// Repositories in which no runner could be registered; with a label set where GitHub refused just that.
+    pub mint_failures: BTreeMap<(Scope, Option<Fingerprint>), Failing>,
+    /// Classes of which no sandbox could be created.
+    pub create_failures: BTreeMap<ClassName, Failing>,
+    jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
+    runners_learned_at: BTreeMap<Scope, DateTime<Utc>>,
+    forgot_at: Option<DateTime<Utc>>,
+}
+
+/// What is known of a job beyond its last reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEvidence {
+    /// When it was first seen queued: its age counts from here.
+    pub first_queued: DateTime<Utc>,
+    /// When it was last seen beyond queued.
+    pub advanced_at: Option<DateTime<Utc>>,
+    /// The highest attempt that was used in a name.
+    pub attempt: u32,
+    /// Attempts that ended without serving anything.
+    pub fruitless: u32,
+    /// When the last of them ended.
+    pub fruitless_at: Option<DateTime<Utc>>,
+    seen_at: DateTime<Utc>,
+}
+
+/// What is known of a name beyond the last readings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameEvidence {
+    /// For what its sandbox was made.
+    pub origin: Option<Origin>,
+    /// Its registration.
+    pub runner_id: Option<RunnerId>,
+    /// When its registration was first seen, or made by us.
+    pub registered_at: Option<DateTime<Utc>>,
+    /// When its create was answered.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When its runner was first seen online.
+    pub online_at: Option<DateTime<Utc>>,
+    /// When its runner was last seen busy.
+    pub busy_at: Option<DateTime<Utc>>,
+    /// The job that it took.
+    pub claim: Option<Claim>,
+    /// Readings that agree that the registration is there, offline, and has no living sandbox.
+    pub stale: Option<Agreement>,
+    /// Readings that agree that the registration is gone.
+    pub unregistered: Option<Agreement>,
+    /// Readings that agree that the sandbox lives and its runner never came online.
+    pub never_online: Option<Agreement>,
+    /// When GitHub confirmed that it sends no more work.
+    pub fenced_at: Option<DateTime<Utc>>,
+    /// When its sandbox was asked to terminate.
+    pub terminated_at: Option<DateTime<Utc>>,
+    /// Whether its Secret was deleted.
+    pub secret: SecretState,
+    end_counted: EndCounted,
+    seen_at: Option<DateTime<Utc>>,
+}
+
+/// Whether the Secret of a sandbox is still there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SecretState {
+    /// It may be.
+    #[default]
+    MayExist,
+    /// It was deleted.
+    Deleted,
+}
+
+/// Whether the end of a sandbox was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum EndCounted {
+    #[default]
+    No,
+    Yes,
+}
+
+/// A job that was given to a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub job: JobId,
+    /// When that was first seen.
+    pub at: DateTime<Utc>,
+}
+
+/// Known readings that say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// When the first one began.
+    pub first: DateTime<Utc>,
+    /// When the last one began.
+    pub last: DateTime<Utc>,
+}
+
+impl Agreement {
+    /// Whether two readings lie far enough apart.
+    pub fn is_firm(&self) -> bool {
+        self.last - self.first >= AGREEMENT_APART
+    }
+
+    fn extended(agreement: Option<Self>, at: DateTime<Utc>) -> Self {
+        agreement.map_or(Self { first: at, last: at }, |agreement| Self { last: agreement.last.max(at), ..agreement })
+    }
+}
+
+/// Failures in a row of the same thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    /// How many.
+    pub failures: u32,
+    /// The last one.
+    pub failure: CallFailure,
+    /// Before this time it is not tried again.
+    pub again_at: DateTime<Utc>,
+}
+
+/// A job that one of our runners took, with the times of its legs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pickup {
+    /// The class of the runner.
+    pub class: Option<ClassName>,
+    /// When GitHub queued the job.
+    pub queued_at: Option<DateTime<Utc>>,
+    /// When we first saw it.
+    pub seen_at: DateTime<Utc>,
+    /// When the sandbox that took it was created.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When its runner was first seen online.
+    pub online_at: Option<DateTime<Utc>>,
+    /// When the job started.
+    pub started_at: Option<DateTime<Utc>>,
+    /// Whether its runner was made for another label set.
+    pub is_cross_class: CrossClass,
+}
+
+/// Whether a runner took a job of another label set than its own (design rule A).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrossClass {
+    /// The runner's own label set, or unknown.
+    No,
+    /// A smaller one.
+    Yes,
+}
+
+/// What a pass learned that is worth a metric or a log line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Jobs that our runners took.
+    pub pickups: Vec<Pickup>,
+    /// Sandboxes that ended, with their class and reason.
+    pub ends: Vec<(OurName, ClassName, &'static str)>,
+}
+
+/// What one round of learning looks at, and what comes of it.
+struct Lesson<'a> {
+    observed: &'a Observed,
+    deployment: &'a Deployment,
+    now: DateTime<Utc>,
+    learned: Learned,
+}
+
+impl Evidence {
+    /// Takes what was observed and what the actions came to.
+    pub fn learn(
+        &mut self,
+        observed: &Observed,
+        deployment: &Deployment,
+        outcomes: &[Outcome],
+        now: DateTime<Utc>,
+    ) -> Learned {
+        let mut lesson = Lesson { observed, deployment, now, learned: Learned::default() };
+        for outcome in outcomes {
+            self.learn_outcome(outcome, now);
+        }
+        for (name, sandbox) in &observed.fleet.sandboxes {
+            self.learn_sandbox(name, sandbox, now, &mut lesson.learned);
+        }
+        for (scope, repo) in &observed.repos {
+            self.learn_jobs(scope, repo, &mut lesson);
+            self.learn_runners(scope, repo, &lesson);
+        }
+        self.forget(observed, now);
+        lesson.learned
+    }
+
+    /// Notes that a create was started, so that its name is never used again.
+    pub fn started(&mut self, name: &OurName, origin: &Origin, now: DateTime<Utc>) {
+        let job = self.job(name.job, now);
+        job.attempt = job.attempt.max(name.attempt);
+        let evidence = self.name(name, now);
+        evidence.origin = Some(origin.clone());
+    }
+
+    fn job(&mut self, id: JobId, now: DateTime<Utc>) -> &mut JobEvidence {
+        self.jobs.entry(id).or_insert(JobEvidence {
+            first_queued: now,
+            advanced_at: None,
+            attempt: 0,
+            fruitless: 0,
+            fruitless_at: None,
+            seen_at: now,
+        })
+    }
+
+    /// Counts an attempt for a job that served nothing.
+    fn fruitless(&mut self, job: JobId, now: DateTime<Utc>) {
+        let job = self.job(job, now);
+        job.fruitless += 1;
+        job.fruitless_at = Some(now);
+    }
+
+    fn name(&mut self, name: &OurName, now: DateTime<Utc>) -> &mut NameEvidence {
+        if !self.names.contains_key(name) {
+            self.names.insert(name.clone(), NameEvidence::default());
+        }
+        let evidence = self.names.get_mut(name).expect("it was inserted above");
+        evidence.seen_at = Some(now);
+        evidence
+    }
+
+    fn learn_outcome(&mut self, outcome: &Outcome, now: DateTime<Utc>) {
+        let Outcome { effect, .. } = outcome;
+        match effect {
+            Effect::Created { name, origin, runner, .. } => {
+                self.mint_failures.remove(&(origin.scope.clone(), None));
+                self.mint_failures.remove(&(origin.scope.clone(), Some(origin.group)));
+                self.create_failures.remove(&origin.class);
+                let evidence = self.name(name, now);
+                evidence.runner_id = Some(*runner);
+                evidence.registered_at.get_or_insert(now);
+                evidence.created_at = Some(now);
+            }
+            Effect::MintFailed { origin, failure, .. } => {
+                let labels = (failure.class == ErrorClass::Invalid).then_some(origin.group);
+                note_failure(&mut self.mint_failures, &(origin.scope.clone(), labels), failure, now);
+            }
+            Effect::CreateFailed { name, origin, runner, failure } => {
+                self.name(name, now).runner_id = Some(*runner);
+                if failure.class != ErrorClass::RateLimited {
+                    self.fruitless(name.job, now);
+                }
+                note_failure(&mut self.create_failures, &origin.class, failure, now);
+            }
+            Effect::Deregistered { name } => self.name(name, now).fenced_at = Some(now),
+            Effect::StillRunning { name } => self.name(name, now).busy_at = Some(now),
+            Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
+            Effect::SecretDeleted { name } => self.name(name, now).secret = SecretState::Deleted,
+            // A taken name and a lost reply stand in the fleet as unsure; images have a state of their own.
+            Effect::NameTaken { .. } | Effect::MaybeCreated { .. } | Effect::Image { .. } | Effect::Failed { .. } => {}
+        }
+    }
+
+    fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, now: DateTime<Utc>, learned: &mut Learned) {
+        let is_known = self.names.get(name).is_some_and(|evidence| evidence.origin.is_some());
+        if sandbox.ended.is_none() && is_known {
+            self.names.get_mut(name).expect("looked up above").seen_at = Some(now);
+            return;
+        }
+        let job = self.job(name.job, now);
+        job.attempt = job.attempt.max(name.attempt);
+        let evidence = self.name(name, now);
+        evidence.origin.get_or_insert_with(|| sandbox.origin.clone());
+        let Some(ended) = &sandbox.ended else { return };
+        if evidence.end_counted == EndCounted::Yes {
+            return;
+        }
+        evidence.end_counted = EndCounted::Yes;
+        let has_served = evidence.claim.is_some() || evidence.busy_at.is_some();
+        let reason = end_reason(ended.result.as_ref());
+        learned.ends.push((name.clone(), sandbox.origin.class.clone(), reason));
+        if has_served || reason == Exit::Served.as_str() {
+            let key = (sandbox.origin.scope.clone(), sandbox.origin.class.clone());
+            *self.served.entry(key).or_default() += 1;
+        } else {
+            self.fruitless(name.job, now);
+        }
+    }
+
+    fn learn_jobs(&mut self, scope: &Scope, repo: &RepoView, lesson: &mut Lesson<'_>) {
+        let now = lesson.now;
+        for run in repo.runs.values() {
+            // A reading is known by when it began; passes that ran while it was under way did not see it.
+            let reading = run.jobs_read.tried_at;
+            let key = (scope.clone(), run.run.id);
+            if reading.is_none() || self.jobs_learned_at.get(&key).copied() == reading {
+                continue;
+            }
+            self.jobs_learned_at.extend(reading.map(|at| (key, at)));
+            for job in run.jobs.values() {
+                let evidence = self.job(job.id, now);
+                evidence.seen_at = now;
+                match job.status {
+                    JobStatus::InProgress | JobStatus::Completed => {
+                        evidence.advanced_at = Some(now);
+                        let first_queued = evidence.first_queued;
+                        let pickup = self.learn_claim(scope, job, first_queued, lesson);
+                        lesson.learned.pickups.extend(pickup);
+                    }
+                    JobStatus::Queued
+                    | JobStatus::Waiting
+                    | JobStatus::Pending
+                    | JobStatus::Requested
+                    | JobStatus::Other(_) => {}
+                }
+            }
+        }
+    }
+
+    fn learn_claim(
+        &mut self,
+        scope: &Scope,
+        job: &WorkflowJob,
+        first_queued: DateTime<Utc>,
+        lesson: &Lesson<'_>,
+    ) -> Option<Pickup> {
+        let now = lesson.now;
+        let name: OurName = job.runner_name.as_deref()?.parse().ok()?;
+        if name.deployment != *lesson.deployment || name.account != scope.account {
+            return None;
+        }
+        let evidence = self.name(&name, now);
+        if evidence.claim.is_some() {
+            return None;
+        }
+        evidence.claim = Some(Claim { job: job.id, at: now });
+        let origin = evidence.origin.clone();
+        let pickup = Pickup {
+            class: origin.as_ref().map(|origin| origin.class.clone()),
+            queued_at: job.created_at,
+            seen_at: first_queued,
+            created_at: evidence.created_at,
+            online_at: evidence.online_at,
+            started_at: job.started_at,
+            is_cross_class: match &origin {
+                Some(origin) if origin.group != job.labels.fingerprint() => CrossClass::Yes,
+                Some(_) | None => CrossClass::No,
+            },
+        };
+        if let Some(origin) = origin {
+            *self.claims.entry((origin.scope, origin.group, origin.run)).or_default() += 1;
+            self.proven.insert(origin.class);
+        }
+        Some(pickup)
+    }
+
+    fn learn_runners(&mut self, scope: &Scope, repo: &RepoView, lesson: &Lesson<'_>) {
+        let (observed, now) = (lesson.observed, lesson.now);
+        let Some(read_at) = repo.runners_read.known_at.filter(|at| self.runners_learned(scope, *at)) else { return };
+        for (name, runner) in &repo.runners {
+            self.learn_runner(name, runner, read_at, lesson);
+        }
+        let absent: Vec<OurName> = observed
+            .fleet
+            .sandboxes
+            .iter()
+            .filter(|(name, sandbox)| {
+                sandbox.origin.scope == *scope && sandbox.ended.is_none() && !repo.runners.contains_key(*name)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in absent {
+            let evidence = self.name(&name, now);
+            evidence.unregistered = Some(Agreement::extended(evidence.unregistered, read_at));
+            if evidence.online_at.is_none() {
+                evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
+            }
+        }
+        self.runners_learned_at.insert(scope.clone(), read_at);
+    }
+
+    fn learn_runner(&mut self, name: &OurName, runner: &Runner, read_at: DateTime<Utc>, lesson: &Lesson<'_>) {
+        let (observed, now) = (lesson.observed, lesson.now);
+        let job = self.job(name.job, now);
+        job.attempt = job.attempt.max(name.attempt);
+        let sandbox = observed.fleet.sandboxes.get(name);
+        let is_alive = sandbox.is_some_and(|sandbox| sandbox.ended.is_none());
+        let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
+        let fleet_is_newer = observed.fleet.read.known_at.is_some_and(|at| at >= read_at - AGREEMENT_APART);
+        let evidence = self.name(name, now);
+        evidence.runner_id = Some(runner.id);
+        evidence.registered_at.get_or_insert(now);
+        evidence.unregistered = None;
+        if runner.is_busy {
+            evidence.busy_at.get_or_insert(read_at);
+        }
+        if runner.is_online || runner.is_busy {
+            evidence.online_at.get_or_insert(read_at);
+            evidence.stale = None;
+            evidence.never_online = None;
+        } else if is_wanted {
+            evidence.stale = None;
+            if evidence.online_at.is_none() {
+                evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
+            }
+        } else if fleet_is_newer {
+            evidence.stale = Some(Agreement::extended(evidence.stale, read_at));
+        }
+    }
+
+    fn runners_learned(&self, scope: &Scope, read_at: DateTime<Utc>) -> bool {
+        self.runners_learned_at.get(scope).is_none_or(|learned| *learned < read_at)
+    }
+
+    /// Once a minute: drops what was not seen for long and is not in view.
+    fn forget(&mut self, observed: &Observed, now: DateTime<Utc>) {
+        if self.forgot_at.is_some_and(|at| now - at < FORGET_EVERY) {
+            return;
+        }
+        self.forgot_at = Some(now);
+        let runs = || observed.repos.iter().flat_map(|(scope, repo)| repo.runs.keys().map(move |run| (scope, run)));
+        let active: BTreeSet<(&Scope, &RunId)> = runs().collect();
+        let jobs = observed.repos.values().flat_map(|repo| repo.runs.values()).flat_map(|run| run.jobs.keys());
+        let jobs: BTreeSet<&JobId> = jobs.collect();
+        let is_fresh = |seen: DateTime<Utc>| now - seen < FORGET_AFTER;
+        self.jobs.retain(|id, job| is_fresh(job.seen_at) || jobs.contains(id));
+        self.names.retain(|_, name| name.seen_at.is_some_and(is_fresh));
+        self.claims.retain(|(scope, _, run), _| active.contains(&(scope, run)));
+        self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
+    }
+}
+
+fn note_failure<K: Ord + Clone>(
+    failing: &mut BTreeMap<K, Failing>,
+    key: &K,
+    failure: &CallFailure,
+    now: DateTime<Utc>,
+) {
+    // What was under way together fails together: that is one failure.
+    if failing.get(key).is_some_and(|failing| failing.again_at > now) {
+        return;
+    }
+    let failures = failing.get(key).map_or(0, |failing| failing.failures).saturating_add(1);
+    let again_at = now + TimeDelta::from_std(retry::read_again(failure, failures)).unwrap_or(TimeDelta::MAX);
+    failing.insert(key.clone(), Failing { failures, failure: failure.clone(), again_at });
+}
+
+/// Why a sandbox ended, as a metric label.
+pub fn end_reason(result: Option<&crate::state::SandboxResult>) -> &'static str {
+    let Some(result) = result else { return "gone" };
+    match result.status {
+        SandboxEnd::Success | SandboxEnd::Failure => Exit::from_code(result.exit_code).as_str(),
+        SandboxEnd::Terminated => "terminated",
+        SandboxEnd::Timeout => "timeout",
+        SandboxEnd::InitFailure => "init_failure",
+        SandboxEnd::InternalFailure => "internal_failure",
+        SandboxEnd::IdleTimeout => "idle_timeout",
+        SandboxEnd::OutOfMemory => "out_of_memory",
+        SandboxEnd::Other(_) => "other",
+    }
+}

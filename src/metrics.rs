@@ -1,0 +1,223 @@
+//! The metrics that Sandrunner exports: their names, help texts, and how they follow what was observed.
+//!
+//! Labels come from small closed sets, the allowed repositories and the classes; never an id or an error.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::act::Outcome;
+use crate::evidence::{CrossClass, Learned, Pickup};
+use crate::ids::{ClassName, RepoName};
+use crate::observe::View;
+use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason};
+
+const QUEUED_JOBS: &str = "sandrunner_queued_jobs";
+const OLDEST_QUEUED: &str = "sandrunner_oldest_queued_job_age_seconds";
+const SKIPPED_JOBS: &str = "sandrunner_skipped_jobs";
+const SANDBOXES: &str = "sandrunner_sandboxes";
+const UNREADABLE: &str = "sandrunner_unreadable_sandboxes";
+const FOREIGN_RUNNERS: &str = "sandrunner_foreign_runners";
+const ACTIONS: &str = "sandrunner_actions_total";
+const ACTION_SECONDS: &str = "sandrunner_action_duration_seconds";
+const ENDS: &str = "sandrunner_sandbox_ends_total";
+const PICKUP: &str = "sandrunner_job_pickup_seconds";
+const CROSS_CLASS: &str = "sandrunner_cross_class_claims_total";
+const RECONCILE: &str = "sandrunner_reconcile_total";
+const RECONCILE_SECONDS: &str = "sandrunner_reconcile_duration_seconds";
+const LAST_SUCCESS: &str = "sandrunner_last_success_timestamp_seconds";
+const SNAPSHOT_AGE: &str = "sandrunner_snapshot_age_seconds";
+const SNAPSHOT_COMPLETE: &str = "sandrunner_snapshot_complete_ratio";
+const RATE_LIMIT: &str = "sandrunner_github_rate_limit";
+const RATE_REMAINING: &str = "sandrunner_github_rate_limit_remaining";
+const POINTS_PEAK: &str = "sandrunner_github_points_per_minute_peak";
+const GITHUB_REQUESTS: &str = "sandrunner_github_requests_total";
+const MODAL_REQUESTS: &str = "sandrunner_modal_requests_total";
+const BUILD_INFO: &str = "sandrunner_build_info";
+
+/// Upper bounds of the latency histograms, in seconds.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
+/// Upper bounds of the histogram of a pass, in seconds.
+const PASS_BUCKETS: [f64; 8] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
+
+/// Installs the recorder for this process; its handle renders `/metrics`.
+///
+/// # Errors
+/// [`BuildError`] where a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(RECONCILE_SECONDS.to_owned()), &PASS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_gauge!(QUEUED_JOBS, "Queued jobs that a class serves, by repository");
+    describe_gauge!(OLDEST_QUEUED, Unit::Seconds, "Age of the oldest queued job of a class, since it was first seen");
+    describe_gauge!(SKIPPED_JOBS, "Queued jobs that get no new sandbox in the last pass, by reason");
+    describe_gauge!(SANDBOXES, "Living sandboxes of ours, by class and state");
+    describe_gauge!(UNREADABLE, "Sandboxes with our tag that cannot be read; never touched");
+    describe_gauge!(FOREIGN_RUNNERS, "Runners in the allowed repositories that are not ours; never touched");
+    describe_counter!(ACTIONS, "Actions, by kind, reason and result");
+    describe_histogram!(ACTION_SECONDS, Unit::Seconds, "Duration of actions, by kind");
+    describe_counter!(ENDS, "Sandboxes that ended, by class and reason");
+    describe_histogram!(
+        PICKUP,
+        Unit::Seconds,
+        "Time from queued to started, in its legs: seen, created, online, started; and total"
+    );
+    describe_counter!(CROSS_CLASS, "Jobs taken by a runner that was made for another label set");
+    describe_counter!(RECONCILE, "Passes, by result: complete or incomplete snapshot");
+    describe_histogram!(RECONCILE_SECONDS, Unit::Seconds, "Duration of a pass");
+    describe_gauge!(LAST_SUCCESS, Unit::Seconds, "Time of the last pass on a complete snapshot, in Unix seconds");
+    describe_gauge!(SNAPSHOT_AGE, Unit::Seconds, "Age of the oldest reading that the plan rests on, by source");
+    describe_gauge!(SNAPSHOT_COMPLETE, "Part of the repositories whose last reading is complete");
+    describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by account and resource");
+    describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by account and resource");
+    describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
+    describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by account, operation and result");
+    describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
+    describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    counter!(CROSS_CLASS).absolute(0);
+    gauge!(LAST_SUCCESS).set(0.0);
+    for (action, reason) in Action::LABELS {
+        counter!(ACTIONS, "action" => action, "reason" => reason, "result" => "ok").absolute(0);
+    }
+}
+
+/// Counts what happened in a pass.
+pub fn count(outcomes: &[Outcome], learned: &Learned) {
+    for outcome in outcomes {
+        let (action, reason) = (outcome.action, outcome.reason);
+        counter!(ACTIONS, "action" => action, "reason" => reason, "result" => outcome.effect.result()).increment(1);
+        histogram!(ACTION_SECONDS, "action" => action).record(outcome.took.as_secs_f64());
+    }
+    for (_, class, reason) in &learned.ends {
+        counter!(ENDS, "class" => class.to_string(), "reason" => *reason).increment(1);
+    }
+    for pickup in &learned.pickups {
+        count_pickup(pickup);
+    }
+}
+
+fn count_pickup(pickup: &Pickup) {
+    if pickup.is_cross_class == CrossClass::Yes {
+        counter!(CROSS_CLASS).increment(1);
+    }
+    let class = pickup.class.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    let record = |leg: &'static str, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>| {
+        if let Some((from, to)) = from.zip(to) {
+            let seconds = (to - from).as_seconds_f64().max(0.0);
+            histogram!(PICKUP, "class" => class.clone(), "leg" => leg).record(seconds);
+        }
+    };
+    record("seen", pickup.queued_at, Some(pickup.seen_at));
+    record("created", Some(pickup.seen_at), pickup.created_at);
+    record("online", pickup.created_at, pickup.online_at);
+    record("started", pickup.online_at.or(pickup.created_at), pickup.started_at);
+    record("total", pickup.queued_at, pickup.started_at);
+}
+
+/// Sets the gauges, and takes back those whose subject is gone.
+#[derive(Debug, Default)]
+pub struct Meter {
+    queued: BTreeSet<(ClassName, RepoName)>,
+}
+
+impl Meter {
+    /// Sets every gauge from what was observed and planned.
+    pub fn meter(&mut self, view: &View, plan: &Plan, policy: &Policy, now: DateTime<Utc>) {
+        self.meter_queue(plan, now);
+        for class in &policy.classes {
+            if !plan.tally.contains_key(&class.name) {
+                gauge!(OLDEST_QUEUED, "class" => class.name.to_string()).set(0.0);
+            }
+            for state in SandboxState::ALL {
+                let count =
+                    plan.tally.get(&class.name).and_then(|tally| tally.sandboxes.get(&state)).copied().unwrap_or(0);
+                gauge!(SANDBOXES, "class" => class.name.to_string(), "state" => state.as_str()).set(f64::from(count));
+            }
+        }
+        for reason in SkipReason::LABELS {
+            let count = plan.skips.iter().filter(|skip| skip.reason.as_str() == reason).count();
+            gauge!(SKIPPED_JOBS, "reason" => reason).set(number(count));
+        }
+        gauge!(UNREADABLE).set(number(view.observed.fleet.unreadable.len()));
+        gauge!(FOREIGN_RUNNERS).set(number(view.observed.repos.values().map(|repo| repo.foreign_runners).sum()));
+        meter_snapshot(view, now);
+        meter_budgets(view);
+    }
+
+    fn meter_queue(&mut self, plan: &Plan, now: DateTime<Utc>) {
+        let mut queued = BTreeSet::new();
+        for (class, tally) in &plan.tally {
+            let age = tally.oldest_queued.map_or(0.0, |since| (now - since).as_seconds_f64());
+            gauge!(OLDEST_QUEUED, "class" => class.to_string()).set(age);
+            for (repo, count) in &tally.queued {
+                gauge!(QUEUED_JOBS, "class" => class.to_string(), "repo" => repo.to_string()).set(f64::from(*count));
+                queued.insert((class.clone(), repo.clone()));
+            }
+        }
+        for (class, repo) in self.queued.difference(&queued) {
+            gauge!(QUEUED_JOBS, "class" => class.to_string(), "repo" => repo.to_string()).set(0.0);
+            if !plan.tally.contains_key(class) {
+                gauge!(OLDEST_QUEUED, "class" => class.to_string()).set(0.0);
+            }
+        }
+        self.queued.extend(queued);
+    }
+}
+
+/// Records a pass.
+pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
+    histogram!(RECONCILE_SECONDS).record(took_seconds);
+    let is_complete = view.observed.fleet.read.failure.is_none()
+        && view.observed.fleet.read.known_at.is_some()
+        && view
+            .observed
+            .repos
+            .values()
+            .all(|repo| repo.runs_read.failure.is_none() && repo.runs_read.known_at.is_some());
+    let result = if is_complete { "complete" } else { "incomplete" };
+    counter!(RECONCILE, "result" => result).increment(1);
+    if is_complete {
+        gauge!(LAST_SUCCESS).set((now - DateTime::UNIX_EPOCH).as_seconds_f64());
+    }
+}
+
+fn meter_snapshot(view: &View, now: DateTime<Utc>) {
+    let age = |at: Option<DateTime<Utc>>| at.map_or(f64::INFINITY, |at| (now - at).as_seconds_f64().max(0.0));
+    gauge!(SNAPSHOT_AGE, "source" => "modal").set(age(view.observed.fleet.read.known_at));
+    let repos = &view.observed.repos;
+    let oldest = repos.values().map(|repo| age(repo.runs_read.known_at)).fold(0.0, f64::max);
+    gauge!(SNAPSHOT_AGE, "source" => "github").set(oldest);
+    let complete =
+        repos.values().filter(|repo| repo.runs_read.known_at.is_some() && repo.runs_read.failure.is_none()).count();
+    gauge!(SNAPSHOT_COMPLETE).set(number(complete) / number(repos.len().max(1)));
+}
+
+fn meter_budgets(view: &View) {
+    let mut peak: f64 = 0.0;
+    for (account, reader) in &view.readers().github {
+        let budget = reader.budget();
+        let budget = budget.lock().expect("no holder of the budget panics");
+        peak = peak.max(budget.peak_points_per_minute());
+        for quota in budget.primary() {
+            let labels = [("account", account.to_string()), ("resource", quota.resource.clone())];
+            gauge!(RATE_LIMIT, &labels).set(f64::from(quota.limit));
+            gauge!(RATE_REMAINING, &labels).set(f64::from(quota.remaining));
+        }
+    }
+    gauge!(POINTS_PEAK).set(peak);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of things far below 2^52")]
+fn number(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,274 @@
+//! Reads what is due and keeps the view of it. Holds reading calls only: nothing here can change anything.
+//!
+//! Each reading is a task of its own with a deadline; a failed one becomes data. What arrives is laid into
+//! [`Observed`] without ever lowering what exists by a failure or by a list alone.
+
+mod apply;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::budget::{Purpose, is_refresh};
+use crate::clock::Clock;
+use crate::github::GithubReader;
+use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, SandboxId, SecretId};
+use crate::modal::ModalReader;
+use crate::plan::Policy;
+use crate::poll::{Due, Read};
+use crate::state::{Creating, Observed, Origin, OurSandbox, RepoView, Scope};
+
+pub use read::Arrival;
+
+/// The readers, and what they need to know.
+#[derive(Debug)]
+pub struct Readers {
+    /// One per account.
+    pub github: BTreeMap<AccountName, GithubReader>,
+    /// Modal.
+    pub modal: ModalReader,
+    /// The App's id, once it is known.
+    pub app: Mutex<Option<AppId>>,
+    /// The most pages of one run list.
+    pub runs_pages_max: u32,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// A sandbox that one of our creates made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its id.
+    pub id: SandboxId,
+    /// For what it was made.
+    pub origin: Origin,
+    /// The Secret that holds its JIT config, where it needed one.
+    pub secret: Option<SecretId>,
+}
+
+/// What was observed so far, and the readings under way.
+#[derive(Debug)]
+pub struct View {
+    /// The data.
+    pub observed: Observed,
+    readers: Arc<Readers>,
+    deployment: Deployment,
+    /// Repositories by the value of their tag.
+    scopes_by_tag: BTreeMap<(String, String), Scope>,
+    tasks: JoinSet<Arrival>,
+    under_way: BTreeSet<Read>,
+    arrived: Vec<Arrival>,
+}
+
+impl View {
+    /// Knows the allowed repositories, and nothing of them.
+    pub fn new(readers: Readers, policy: &Policy) -> Self {
+        let mut observed = Observed::default();
+        let mut scopes_by_tag = BTreeMap::new();
+        for scope in policy.scopes() {
+            scopes_by_tag.insert((scope.account.to_string(), scope.repo.as_tag()), scope.clone());
+            observed.repos.insert(scope, RepoView::default());
+        }
+        Self {
+            observed,
+            readers: Arc::new(readers),
+            deployment: policy.deployment.clone(),
+            scopes_by_tag,
+            tasks: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            arrived: Vec::new(),
+        }
+    }
+
+    /// Starts the readings that are due, as far as their accounts admit them.
+    pub fn refresh(&mut self, due: Vec<Due>, now: DateTime<Utc>) {
+        let mut refused: BTreeSet<(AccountName, Purpose)> = BTreeSet::new();
+        for Due { read, purpose, .. } in self.in_turn(due, now) {
+            let key = read.key();
+            if self.under_way.contains(&key) {
+                continue;
+            }
+            if let Some(account) = read.account() {
+                let refusal = (account.clone(), purpose);
+                if refused.contains(&refusal) {
+                    continue;
+                }
+                if !self.admits(account, purpose, now) {
+                    refused.insert(refusal);
+                    continue;
+                }
+            }
+            self.under_way.insert(key);
+            self.note_asked(&read, now);
+            let known = self.known_runs(&read);
+            self.tasks.spawn(read::read(Arc::clone(&self.readers), read, purpose, known, self.deployment.clone()));
+        }
+    }
+
+    /// Moves readings that only refresh what is known before run lists, as far as their share goes.
+    fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
+        let mut shares: BTreeMap<&AccountName, u32> = BTreeMap::new();
+        for (account, reader) in &self.readers.github {
+            let budget = reader.budget();
+            let refreshes = budget.lock().expect("no holder of the budget panics").refreshes_due(now);
+            shares.insert(account, refreshes);
+        }
+        let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
+        let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
+            let share =
+                due.read.account().filter(|_| is_refresh(due.purpose)).and_then(|account| shares.get_mut(account));
+            share.is_some_and(|share| {
+                let has_share = *share > 0;
+                *share = share.saturating_sub(1);
+                has_share
+            })
+        });
+        urgent.into_iter().chain(early).chain(rest).collect()
+    }
+
+    /// Whether a request could be sent now beside those that are about to be.
+    ///
+    /// Each admission is charged by the request itself, a moment later; so the readings under way are counted
+    /// by starting no more at a time than the client sends at a time.
+    fn admits(&self, account: &AccountName, purpose: Purpose, now: DateTime<Utc>) -> bool {
+        self.readers.github.get(account).is_some_and(|reader| {
+            let budget = reader.budget();
+            let admits = budget.lock().expect("no holder of the budget panics").admits(purpose, now);
+            admits && self.under_way.iter().filter(|read| read.account() == Some(account)).count() < READS_AT_A_TIME
+        })
+    }
+
+    /// Remembers when something was looked up, so that it is not looked up again at once.
+    fn note_asked(&mut self, read: &Read, now: DateTime<Utc>) {
+        let observed = &mut self.observed;
+        let asked_at = match read {
+            Read::Sandbox(name, _) => observed.fleet.sandboxes.get_mut(name).map(|sandbox| &mut sandbox.asked_at),
+            Read::Named(name) => observed.fleet.unsure.get_mut(name).map(|creating| &mut creating.asked_at),
+            Read::Run(scope, run) => {
+                observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
+            }
+            Read::Fleet | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
+        };
+        if let Some(asked_at) = asked_at {
+            *asked_at = Some(now);
+        }
+    }
+
+    fn known_runs(&self, read: &Read) -> BTreeSet<crate::ids::RunId> {
+        match read {
+            Read::Runs(scope, _) => {
+                self.observed.repos.get(scope).map(|repo| repo.runs.keys().copied().collect()).unwrap_or_default()
+            }
+            Read::Fleet
+            | Read::Sandbox(..)
+            | Read::Named(_)
+            | Read::Run(..)
+            | Read::Jobs(..)
+            | Read::Runners(_)
+            | Read::Sweep(_) => BTreeSet::new(),
+        }
+    }
+
+    /// Waits until a reading has arrived; for ever where none is under way.
+    pub async fn arrival(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(arrival)) => self.arrived.push(arrival),
+            Some(Err(error)) => self.start_over(&error),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A reading that panicked is due again; which one it was is not known, so all are forgotten.
+    fn start_over(&mut self, error: &JoinError) {
+        tracing::error!(%error, "a reading panicked");
+        self.tasks = JoinSet::new();
+        self.under_way.clear();
+    }
+
+    /// Lays everything that has arrived into the data.
+    pub fn take_arrived(&mut self, now: DateTime<Utc>) {
+        while let Some(joined) = self.tasks.try_join_next() {
+            match joined {
+                Ok(arrival) => self.arrived.push(arrival),
+                Err(error) => self.start_over(&error),
+            }
+        }
+        apply::forget_past(&mut self.observed, now);
+        for arrival in std::mem::take(&mut self.arrived) {
+            self.under_way.remove(&arrival.read.key());
+            self.apply(arrival, now);
+        }
+    }
+
+    /// Takes the sandbox that one of our creates made, before any list shows it.
+    pub fn created(&mut self, name: &OurName, made: Made, now: DateTime<Utc>) {
+        let Made { id, origin, secret } = made;
+        self.observed.fleet.unsure.remove(name);
+        let sandbox = OurSandbox {
+            is_scheduled: !id.is_v1(),
+            id,
+            origin,
+            created_at: now,
+            started_at: None,
+            secret,
+            seen_at: now,
+            missing_since: None,
+            asked_at: None,
+            ended: None,
+        };
+        self.observed.fleet.sandboxes.insert(name.clone(), sandbox);
+    }
+
+    /// Remembers a name that may have a sandbox.
+    pub fn unsure(&mut self, name: &OurName, origin: Origin, now: DateTime<Utc>) {
+        if !self.observed.fleet.sandboxes.contains_key(name) {
+            self.observed.fleet.unsure.insert(name.clone(), Creating { origin, since: now, asked_at: None });
+        }
+    }
+
+    /// Whether any reading is under way.
+    pub fn is_reading(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// The readers, to ask for counts and budgets.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+}
+
+/// The most readings of one account under way: more would only wait for a connection.
+const READS_AT_A_TIME: usize = 16;
+
+/// The value of a tag for a class: its name without the colon, which tags may not hold.
+pub fn class_tag(class: &ClassName) -> String {
+    class.as_str().replace(':', "..")
+}
+
+/// The class of a tag.
+fn class_of_tag(tag: &str) -> ClassName {
+    ClassName::new(tag.replace("..", ":"))
+}
+
+/// The names of the tags that every sandbox of ours carries.
+pub mod tag {
+    /// Whose it is: the deployment.
+    pub const DEPLOYMENT: &str = "sandrunner";
+    /// The GitHub account.
+    pub const ACCOUNT: &str = "account";
+    /// The repository, see [`crate::ids::RepoName::as_tag`].
+    pub const REPO: &str = "repo";
+    /// The run of the job that caused it.
+    pub const RUN: &str = "run";
+    /// The job that caused it.
+    pub const JOB: &str = "job";
+    /// Its class.
+    pub const CLASS: &str = "class";
+    /// The fingerprint of its runner's labels.
+    pub const GROUP: &str = "group";
+    /// The Secret that holds its JIT config.
+    pub const SECRET: &str = "secret";
+}

@@ -1,0 +1,363 @@
+//! Lays a reading into the data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::read::{Arrival, Found};
+use super::{Made, View, class_of_tag, tag};
+use crate::error::{CallFailure, ErrorClass};
+use crate::evidence::AGREEMENT_APART;
+use crate::github::RunList;
+use crate::ids::{OurName, RunId, SandboxId, SecretId};
+use crate::modal::SandboxFate;
+use crate::poll::{Depth, Read};
+use crate::state::{
+    Ended, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, RepoView, RunStatus,
+    RunView, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun,
+};
+
+/// How long an ended sandbox stays in the data, so that its end is seen and weighed.
+const ENDED_STAYS: TimeDelta = TimeDelta::minutes(10);
+/// How long a name may have an unseen sandbox (design rule F).
+const UNSURE_STAYS: TimeDelta = TimeDelta::minutes(3);
+/// A run can be re-run for this long (GitHub: re-running workflows, 30 days).
+const RERUN_LIMIT: TimeDelta = TimeDelta::days(30);
+
+/// Drops what is over: ended sandboxes, doubts that expired, completed runs whose end was read.
+pub(super) fn forget_past(observed: &mut Observed, now: DateTime<Utc>) {
+    let fleet = &mut observed.fleet;
+    fleet.sandboxes.retain(|_, sandbox| sandbox.ended.as_ref().is_none_or(|ended| now - ended.at < ENDED_STAYS));
+    fleet.unsure.retain(|_, creating| now - creating.since < UNSURE_STAYS);
+    for repo in observed.repos.values_mut() {
+        repo.runs.retain(|_, run| run.run.status != RunStatus::Completed || run.needs_jobs != NeedsJobs::InTurn);
+    }
+}
+
+impl View {
+    pub(super) fn apply(&mut self, arrival: Arrival, now: DateTime<Utc>) {
+        let Arrival { read, began_at, result } = arrival;
+        match (read, result) {
+            (Read::Fleet, Found::Fleet(reading)) => self.apply_fleet(reading, began_at, now),
+            (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, now),
+            (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
+            (Read::Runs(scope, depth), Found::Runs(reading)) => {
+                if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                    apply_runs(repo, reading, depth, began_at, now);
+                }
+            }
+            (Read::Run(scope, id), Found::Run(found)) => {
+                if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                    apply_run(repo, id, found, began_at);
+                }
+            }
+            (Read::Jobs(scope, id), Found::Jobs(reading)) => {
+                if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                    apply_jobs(repo, id, reading, began_at);
+                }
+            }
+            (Read::Runners(scope), Found::Runners(reading)) => self.apply_runners(&scope, reading, began_at),
+            (Read::Sweep(scope), Found::Sweep(found)) => {
+                if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                    apply_sweep(repo, found, began_at);
+                }
+            }
+            // A reading finds its own kind by construction.
+            (_, _) => {}
+        }
+    }
+
+    fn apply_fleet(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>, now: DateTime<Utc>) {
+        if let Some(failure) = reading.failure() {
+            tracing::warn!(error = %failure, "the list of sandboxes is incomplete");
+        }
+        let seen = reading.seen().map(Vec::as_slice).unwrap_or_default();
+        let mut listed = BTreeSet::new();
+        for sandbox in seen {
+            match self.ours(sandbox) {
+                Ok((name, origin)) => {
+                    listed.insert(name.clone());
+                    self.apply_listed(name, origin, sandbox, began_at);
+                }
+                Err(reason) => {
+                    if self.observed.fleet.unreadable.insert(sandbox.id.clone(), reason.clone()).is_none() {
+                        tracing::warn!(sandbox_id = %sandbox.id, reason, "a sandbox with our tag cannot be read");
+                    }
+                }
+            }
+        }
+        let fleet = &mut self.observed.fleet;
+        match reading {
+            Reading::Known(seen) => {
+                fleet.read.succeeded(began_at);
+                let alive: BTreeSet<&SandboxId> = seen.iter().map(|sandbox| &sandbox.id).collect();
+                fleet.unreadable.retain(|id, _| alive.contains(id));
+                for (name, sandbox) in &mut fleet.sandboxes {
+                    if sandbox.ended.is_none() && !listed.contains(name) {
+                        sandbox.missing_since.get_or_insert(now);
+                    }
+                }
+            }
+            Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
+                fleet.read.failed(began_at, failure);
+            }
+        }
+    }
+
+    fn apply_listed(&mut self, name: OurName, origin: Origin, listed: &Sandbox, began_at: DateTime<Utc>) {
+        let fleet = &mut self.observed.fleet;
+        fleet.unsure.remove(&name);
+        let secret = listed.tags.get(tag::SECRET).map(|secret| SecretId::new(secret.as_str()));
+        let sandbox = fleet.sandboxes.entry(name).or_insert_with(|| OurSandbox {
+            id: listed.id.clone(),
+            origin,
+            created_at: listed.created_at,
+            is_scheduled: listed.is_scheduled,
+            started_at: None,
+            secret: secret.clone(),
+            seen_at: began_at,
+            missing_since: None,
+            asked_at: None,
+            ended: None,
+        });
+        // A list that lags shows ended sandboxes as living; an end is final.
+        if sandbox.ended.is_some() || sandbox.id != listed.id {
+            return;
+        }
+        sandbox.secret = sandbox.secret.take().or(secret);
+        sandbox.is_scheduled |= listed.is_scheduled;
+        sandbox.started_at = sandbox.started_at.or(listed.started_at);
+        sandbox.seen_at = sandbox.seen_at.max(began_at);
+        sandbox.missing_since = None;
+        if let Some(result) = &listed.result {
+            sandbox.ended = Some(Ended { at: began_at, result: Some(result.clone()) });
+        }
+    }
+
+    /// Reads the tags of a sandbox that carries our deployment's tag.
+    fn ours(&self, sandbox: &Sandbox) -> Result<(OurName, Origin), String> {
+        let name: OurName = sandbox.name.parse().map_err(|error| format!("its name: {error}"))?;
+        if name.deployment != self.deployment {
+            return Err(format!("its name `{name}` is of another deployment"));
+        }
+        let value = |key: &str| sandbox.tags.get(key).ok_or_else(|| format!("it has no tag `{key}`"));
+        let scope = self
+            .scopes_by_tag
+            .get(&(value(tag::ACCOUNT)?.clone(), value(tag::REPO)?.clone()))
+            .ok_or_else(|| format!("its repository `{}` is not allowed", sandbox.tags[tag::REPO]))?;
+        let run = value(tag::RUN)?.parse().map_err(|_| "its tag `run` is no number".to_owned())?;
+        let group = value(tag::GROUP)?.parse().map_err(|error| format!("its tag `group`: {error}"))?;
+        let class = class_of_tag(value(tag::CLASS)?);
+        Ok((name, Origin { scope: scope.clone(), run: RunId(run), class, group }))
+    }
+
+    fn apply_fate(
+        &mut self,
+        name: &OurName,
+        id: &SandboxId,
+        fate: Result<SandboxFate, CallFailure>,
+        now: DateTime<Utc>,
+    ) {
+        let Some(sandbox) = self.observed.fleet.sandboxes.get_mut(name).filter(|sandbox| sandbox.id == *id) else {
+            return;
+        };
+        match fate {
+            Ok(SandboxFate::Running) => {
+                sandbox.seen_at = now;
+            }
+            Ok(SandboxFate::Ended(result)) => sandbox.ended = Some(Ended { at: now, result: Some(result) }),
+            Ok(SandboxFate::Gone) => sandbox.ended = Some(Ended { at: now, result: None }),
+            Err(error) => {
+                tracing::warn!(%error, runner_name = %name, sandbox_id = %id, "cannot look a sandbox up");
+            }
+        }
+    }
+
+    fn apply_named(&mut self, name: &OurName, found: Result<Option<SandboxId>, CallFailure>, now: DateTime<Utc>) {
+        match found {
+            Ok(Some(id)) => {
+                if let Some(creating) = self.observed.fleet.unsure.get(name).cloned() {
+                    tracing::info!(runner_name = %name, sandbox_id = %id, "found the sandbox of a lost create");
+                    self.created(name, Made { id, origin: creating.origin, secret: None }, now);
+                }
+            }
+            // It may still appear; the doubt expires by itself.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, runner_name = %name, "cannot look a sandbox up by its name"),
+        }
+    }
+
+    fn apply_runners(&mut self, scope: &Scope, reading: Reading<Vec<Runner>>, began_at: DateTime<Utc>) {
+        let deployment = self.deployment.clone();
+        let Some(repo) = self.observed.repos.get_mut(scope) else { return };
+        let runners = match reading {
+            Reading::Known(runners) => {
+                repo.runners_read.succeeded(began_at);
+                runners
+            }
+            Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
+                warn_once(&repo.runners_read, &failure, scope, "cannot read the runners");
+                repo.runners_read.failed(began_at, failure);
+                return;
+            }
+        };
+        let count = runners.len();
+        repo.runners = runners
+            .into_iter()
+            .filter_map(|runner| Some((runner.name.parse::<OurName>().ok()?, runner)))
+            .filter(|(name, _)| name.deployment == deployment && name.account == scope.account)
+            .collect();
+        repo.foreign_runners = count - repo.runners.len();
+    }
+}
+
+/// The first failure in a row is a warning; the rest is in the metrics.
+fn warn_once(state: &ReadState, failure: &CallFailure, scope: &Scope, what: &str) {
+    if state.failures == 0 {
+        tracing::warn!(repo = %scope.repo, error = %failure, "{what}");
+    }
+}
+
+fn apply_runs(
+    repo: &mut RepoView,
+    reading: Reading<RunList>,
+    depth: Depth,
+    began_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) {
+    let list = match reading {
+        Reading::Known(list) => {
+            repo.runs_read.succeeded(began_at);
+            if depth == Depth::Active {
+                repo.deep_read_at = Some(began_at);
+            }
+            list
+        }
+        Reading::Partial { seen, missing } => {
+            repo.runs_read.failed(began_at, missing);
+            seen
+        }
+        Reading::Unknown(failure) => {
+            repo.runs_read.failed(began_at, failure);
+            return;
+        }
+    };
+    // Only the pages with all active runs tell; a look at the newest runs reads less.
+    let oldest = list.runs.iter().filter_map(|run| run.created_at).min();
+    let reaches_back = list.reaches_end || oldest.is_some_and(|oldest| now - oldest > RERUN_LIMIT);
+    if depth == Depth::Active {
+        repo.reaches_back = if reaches_back { ReachesBack::Enough } else { ReachesBack::NotEnough };
+    }
+    if list.runs.iter().any(|run| run.status != RunStatus::Completed) {
+        repo.active_at = Some(began_at);
+    }
+    for run in list.runs {
+        listed(repo, run, began_at);
+    }
+}
+
+/// Takes a run as a list or a look-up showed it.
+fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) {
+    let Some(view) = repo.runs.get_mut(&run.id) else {
+        if run.status != RunStatus::Completed {
+            let view = RunView {
+                first_listed_at: began_at,
+                changed_at: began_at,
+                listed_at: began_at,
+                asked_at: None,
+                gone_at: None,
+                jobs: BTreeMap::new(),
+                jobs_read: ReadState::default(),
+                needs_jobs: NeedsJobs::Now,
+                emptied_at: None,
+                run,
+            };
+            repo.runs.insert(view.run.id, view);
+        }
+        return;
+    };
+    // Lists lag; what an earlier reading showed of a newer state stands.
+    if view.listed_at > began_at || view.run.updated_at > run.updated_at || view.run.attempt > run.attempt {
+        return;
+    }
+    let has_changed =
+        (&view.run.status, view.run.updated_at, view.run.attempt) != (&run.status, run.updated_at, run.attempt);
+    let had_queued = view.jobs.values().any(|job| job.status == JobStatus::Queued);
+    let is_past_queue = matches!(run.status, RunStatus::InProgress | RunStatus::Completed);
+    if has_changed && !is_past_queue {
+        view.needs_jobs = NeedsJobs::Now;
+    } else if has_changed && had_queued && view.needs_jobs == NeedsJobs::InTurn {
+        // No new demand, but news of the runners that took it.
+        view.needs_jobs = NeedsJobs::Soon;
+    }
+    if has_changed {
+        view.changed_at = began_at;
+    }
+    view.listed_at = began_at;
+    view.run = run;
+}
+
+fn apply_run(repo: &mut RepoView, id: RunId, found: Result<Option<WorkflowRun>, CallFailure>, began_at: DateTime<Utc>) {
+    match found {
+        Ok(Some(run)) => listed(repo, run, began_at),
+        Ok(None) => not_found(repo, id, began_at),
+        Err(failure) => tracing::debug!(run_id = id.0, error = %failure, "cannot look a run up"),
+    }
+}
+
+fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<WorkflowJob>>>, began_at: DateTime<Utc>) {
+    let Some(run) = repo.runs.get_mut(&id) else { return };
+    match reading {
+        Reading::Known(None) => not_found(repo, id, began_at),
+        Reading::Known(Some(jobs)) if jobs.is_empty() && !run.jobs.is_empty() && run.emptied_at.is_none() => {
+            // An empty answer lowers nothing until a second one agrees.
+            run.emptied_at = Some(began_at);
+            run.jobs_read.tried_at = Some(began_at);
+        }
+        Reading::Known(Some(jobs)) => {
+            run.emptied_at = None;
+            run.gone_at = None;
+            run.jobs = jobs.into_iter().map(|job| (job.id, job)).collect();
+            run.jobs_read.succeeded(began_at);
+            run.needs_jobs = NeedsJobs::InTurn;
+        }
+        Reading::Partial { seen, missing } => {
+            // What is missing may still be there: only add and update.
+            run.jobs.extend(seen.into_iter().flatten().map(|job| (job.id, job)));
+            run.jobs_read.failed(began_at, missing);
+            run.needs_jobs = NeedsJobs::InTurn;
+        }
+        Reading::Unknown(failure) => run.jobs_read.failed(began_at, failure),
+    }
+}
+
+/// A run that was deleted holds no demand; but one answer that hides it proves nothing.
+fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
+    let Some(run) = repo.runs.get_mut(&id) else { return };
+    let first = *run.gone_at.get_or_insert(began_at);
+    let failure =
+        CallFailure { class: ErrorClass::NotFound, message: format!("run {id} is not found"), retry_after: None };
+    run.jobs_read.failed(began_at, failure);
+    if began_at - first >= AGREEMENT_APART {
+        repo.runs.remove(&id);
+    }
+}
+
+fn apply_sweep(repo: &mut RepoView, found: Result<Vec<WorkflowRun>, CallFailure>, began_at: DateTime<Utc>) {
+    match found {
+        Ok(runs) => {
+            repo.swept_at = Some(began_at);
+            for run in runs {
+                // The index lags: only runs that are new to us are taken from it.
+                if !repo.runs.contains_key(&run.id) {
+                    listed(repo, run, began_at);
+                }
+            }
+        }
+        Err(failure) => {
+            tracing::warn!(error = %failure, "a sweep for old runs failed");
+            // It is due again after the interval, like a success: it only supplements.
+            repo.swept_at = Some(began_at);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! One reading, from the request to its result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Readers, tag};
+use crate::budget::Purpose;
+use crate::error::{CallFailure, ErrorClass};
+use crate::github::{GithubReader, Paging, RunList};
+use crate::ids::{Deployment, OurName, RunId, SandboxId};
+use crate::modal::{Generation, NameOf, SandboxFate};
+use crate::poll::{Depth, Read, SWEPT};
+use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
+
+/// A reading that ended.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What was read.
+    pub read: Read,
+    /// When it began: what it shows is at most this old.
+    pub began_at: DateTime<Utc>,
+    /// What it showed.
+    pub(super) result: Found,
+}
+
+/// What a reading showed.
+#[derive(Debug)]
+pub(super) enum Found {
+    Fleet(Reading<Vec<Sandbox>>),
+    Sandbox(Result<SandboxFate, CallFailure>),
+    Named(Result<Option<SandboxId>, CallFailure>),
+    Runs(Reading<RunList>),
+    Run(Result<Option<WorkflowRun>, CallFailure>),
+    Jobs(Reading<Option<Vec<WorkflowJob>>>),
+    Runners(Reading<Vec<Runner>>),
+    Sweep(Result<Vec<WorkflowRun>, CallFailure>),
+}
+
+/// Carries out one reading.
+pub(super) async fn read(
+    readers: Arc<Readers>,
+    read: Read,
+    purpose: Purpose,
+    known: BTreeSet<RunId>,
+    deployment: Deployment,
+) -> Arrival {
+    let began_at = readers.clock.now();
+    let result = match &read {
+        Read::Fleet => Found::Fleet(fleet(&readers, &deployment).await),
+        Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
+        Read::Named(name) => Found::Named(find(&readers, name).await),
+        Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
+        Read::Run(scope, run) => {
+            Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
+        }
+        Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
+        Read::Runners(scope) => Found::Runners(github(&readers, scope).list_runners(&scope.repo).await),
+        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, scope), scope).await),
+    };
+    Arrival { read, began_at, result }
+}
+
+fn github<'a>(readers: &'a Readers, scope: &Scope) -> &'a GithubReader {
+    readers.github.get(&scope.account).expect("scopes come from the configured accounts, each with a reader")
+}
+
+async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbox>> {
+    let known = readers.app.lock().expect("no holder of the App's id panics").clone();
+    let app = match known {
+        Some(app) => app,
+        None => match readers.modal.lookup_app().await {
+            Ok(Some(app)) => app,
+            // Without the App there is no sandbox of ours.
+            Ok(None) => return Reading::Known(Vec::new()),
+            Err(error) => return Reading::Unknown(error.into()),
+        },
+    };
+    let tags = BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())]);
+    let reading = readers.modal.list_sandboxes(&app, &tags).await;
+    // An App that was stopped and made again has another id.
+    let is_gone = reading.failure().is_some_and(|failure| failure.class == ErrorClass::NotFound);
+    *readers.app.lock().expect("no holder of the App's id panics") = (!is_gone).then_some(app);
+    reading
+}
+
+/// Looks for a sandbox of that name in both generations, ended ones included.
+async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, CallFailure> {
+    let name = name.to_string();
+    for generation in [Generation::V2, Generation::V1] {
+        if let Some(id) = readers.modal.find_by_name(&name, generation, NameOf::LiveOrEnded).await? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {
+    let is_worth_more =
+        |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
+    let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };
+    github(readers, scope).list_runs(&scope.repo, readers.runs_pages_max, paging).await
+}
+
+/// A sweep only adds: what its lists lack is no news.
+async fn sweep(reader: &GithubReader, scope: &Scope) -> Result<Vec<WorkflowRun>, CallFailure> {
+    let mut runs = Vec::new();
+    for status in &SWEPT {
+        match reader.list_runs_by_status(&scope.repo, status).await {
+            Reading::Known(list) => runs.extend(list.runs),
+            Reading::Partial { missing, .. } => return Err(missing),
+            Reading::Unknown(failure) => return Err(failure),
+        }
+    }
+    Ok(runs)
+}

@@ -1,0 +1,276 @@
+//! The difference between what should be and what is (pure).
+//!
+//! [`plan`] looks at everything that was observed and returns what to do, and for every queued job that
+//! gets nothing the reason. Invariant: no client, no tokio, no clock, no random source. The same input
+//! gives the same plan.
+
+mod claims;
+mod demand;
+mod display;
+mod limits;
+mod reap;
+mod supply;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::class::{NoClass, RunnerClass};
+use crate::evidence::Evidence;
+use crate::ids::{
+    AccountName, ClassName, Deployment, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+};
+use crate::state::{Observed, Origin, Scope};
+
+pub use supply::{SandboxState, state_of};
+
+/// The rules that the operator gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// The name of this installation.
+    pub deployment: Deployment,
+    /// The label by which a job asks for a sandbox, in lower case.
+    pub required_label: String,
+    /// The accounts and what they serve.
+    pub accounts: BTreeMap<AccountName, AccountPolicy>,
+    /// The classes, in the order in which they are tried.
+    pub classes: Vec<RunnerClass>,
+    /// How much may run.
+    pub limits: Limits,
+    /// How fast a run's runners grow before one of them took a job.
+    pub waves: Waves,
+    /// How often everything is looked at.
+    pub interval: Duration,
+}
+
+/// What one GitHub account serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPolicy {
+    /// The allowed repositories.
+    pub repos: BTreeSet<RepoName>,
+    /// The runner group of new runners.
+    pub runner_group_id: u64,
+}
+
+/// How much may run at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sandboxes in all.
+    pub sandboxes: u32,
+    /// Sandboxes of one repository.
+    pub sandboxes_per_repo: Option<u32>,
+    /// GPUs in all.
+    pub gpus: u32,
+}
+
+/// The most unclaimed runners per run and label set at first (design rule C).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waves {
+    /// For a class without a GPU.
+    pub first: u32,
+    /// For a class with a GPU.
+    pub first_gpu: u32,
+}
+
+impl Policy {
+    /// The class of that name.
+    pub fn class(&self, name: &ClassName) -> Option<&RunnerClass> {
+        self.classes.iter().find(|class| class.name == *name)
+    }
+
+    /// Every allowed repository.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.accounts.iter().flat_map(|(account, policy)| {
+            policy.repos.iter().map(|repo| Scope { account: account.clone(), repo: repo.clone() })
+        })
+    }
+}
+
+/// Register a runner and create the sandbox that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// The name of both.
+    pub name: OurName,
+    /// For what.
+    pub origin: Origin,
+    /// The labels of the runner: exactly those of the job.
+    pub labels: Labels,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Register a runner and create its sandbox.
+    Create(Create),
+    /// Make the image of a class ready.
+    PrepareImage {
+        /// The class.
+        class: ClassName,
+    },
+    /// Delete the registration of a runner.
+    Deregister {
+        /// Its name.
+        name: OurName,
+        /// Where it is registered.
+        scope: Scope,
+        /// Its id.
+        runner: RunnerId,
+        /// Why.
+        reason: DeregisterReason,
+    },
+    /// Terminate a sandbox.
+    Terminate {
+        /// Its name.
+        name: OurName,
+        /// Its id.
+        sandbox: SandboxId,
+        /// Why.
+        reason: TerminateReason,
+    },
+    /// Delete the Secret of a sandbox, which it no longer needs.
+    DeleteSecret {
+        /// The name of the sandbox.
+        name: OurName,
+        /// The Secret.
+        secret: SecretId,
+    },
+}
+
+/// Why a registration is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeregisterReason {
+    /// It has no sandbox, in two known readings, for at least five minutes.
+    Stale,
+    /// Its sandbox did not bring it online in time.
+    FailedStart,
+}
+
+/// Why a sandbox is terminated. There is no other reason (design rule D).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TerminateReason {
+    /// Its runner never came online; it is fenced, and no job names it.
+    FailedStart,
+    /// Modal never placed it on a machine.
+    NoCapacity,
+}
+
+/// A queued job that gets nothing in this pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// Its repository.
+    pub scope: Scope,
+    /// Its run.
+    pub run: RunId,
+    /// The job.
+    pub job: JobId,
+    /// Its class, where it has one.
+    pub class: Option<ClassName>,
+    /// Why.
+    pub reason: SkipReason,
+    /// When it is looked at again.
+    pub again_at: DateTime<Utc>,
+}
+
+/// Why a queued job gets nothing in this pass: the whole list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// No class serves it.
+    NoClass(NoClass),
+    /// A runner that can take it starts or waits.
+    AlreadyServed,
+    /// Its last reading says queued, an earlier one said in progress: it waits for a second opinion.
+    SeenInProgress,
+    /// Modal's list was not read yet, or not for too long.
+    FleetUnknown(String),
+    /// The image of its class is being made.
+    ImageBuilding,
+    /// The image of its class could not be made.
+    ImageFailed(String),
+    /// A limit is reached.
+    AtLimit(Limit),
+    /// The first runners of its run wait for GitHub to give them jobs.
+    FirstWave {
+        /// How many may wait.
+        wave: u32,
+    },
+    /// Runners for it ended without serving; the next attempt is a probe.
+    Fruitless {
+        /// How many.
+        attempts: u32,
+    },
+    /// GitHub refuses to register a runner in its repository.
+    MintRefused(String),
+    /// Modal refuses to create a sandbox of its class.
+    CreateRefused(String),
+    /// The GitHub budget of its account admits no further registration.
+    GithubBudget,
+    /// Modal's rate of creates admits no further one.
+    ModalRate,
+}
+
+/// A limit that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// `limits.max_sandboxes`.
+    Sandboxes(u32),
+    /// `limits.max_sandboxes_per_repo`.
+    SandboxesPerRepo(u32),
+    /// The class's `max_sandboxes`.
+    Class(u32),
+    /// `limits.max_gpus`.
+    Gpus(u32),
+}
+
+/// Counts of one class, for metrics and people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Queued jobs per repository.
+    pub queued: BTreeMap<RepoName, u32>,
+    /// Since when the oldest of them is queued.
+    pub oldest_queued: Option<DateTime<Utc>>,
+    /// Living sandboxes per state.
+    pub sandboxes: BTreeMap<SandboxState, u32>,
+}
+
+/// What to do, and why the rest is not done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps; creates in the order in which they are due.
+    pub actions: Vec<Action>,
+    /// Every queued job without a create.
+    pub skips: Vec<Skip>,
+    /// Counts per class.
+    pub tally: BTreeMap<ClassName, Tally>,
+    /// How many creates of an account wait for the GitHub budget.
+    pub waits_for_mints: BTreeMap<AccountName, usize>,
+}
+
+/// Plans one pass.
+pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: DateTime<Utc>) -> Plan {
+    let context = Context { observed, evidence, policy, now };
+    let mut plan = Plan::default();
+    let groups = demand::groups(&context, &mut plan);
+    let supply = supply::count(&context, &groups, &mut plan);
+    let needs = demand::needs(&groups, &supply, &context, &mut plan);
+    let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
+    limits::admit(needs, &groups, &supply, &context, &mut plan);
+    reap::reap(&supply, &context, &mut plan);
+    plan
+}
+
+/// What every step of the plan looks at.
+#[derive(Debug, Clone, Copy)]
+struct Context<'a> {
+    observed: &'a Observed,
+    evidence: &'a Evidence,
+    policy: &'a Policy,
+    now: DateTime<Utc>,
+}
+
+impl Context<'_> {
+    /// When a job is looked at again where nothing tells a better time.
+    fn soon(&self) -> DateTime<Utc> {
+        self.now + TimeDelta::from_std(self.policy.interval).unwrap_or(TimeDelta::MAX)
+    }
+}

@@ -1,0 +1,159 @@
+//! Plans and reasons as text for people, and reasons as metric labels.
+
+use std::fmt;
+
+use super::{Action, DeregisterReason, Limit, Plan, Skip, SkipReason, TerminateReason};
+use crate::class::NoClass;
+
+impl SkipReason {
+    /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
+    pub const LABELS: [&'static str; 14] = [
+        "not_opted_in",
+        "no_matching_class",
+        "already_served",
+        "seen_in_progress",
+        "fleet_unknown",
+        "image_building",
+        "image_failed",
+        "at_limit",
+        "first_wave",
+        "fruitless",
+        "mint_refused",
+        "create_refused",
+        "github_budget",
+        "modal_rate",
+    ];
+
+    /// The reason as a metric label.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NoClass(NoClass::NotOptedIn) => "not_opted_in",
+            Self::NoClass(NoClass::NoMatch { .. }) => "no_matching_class",
+            Self::AlreadyServed => "already_served",
+            Self::SeenInProgress => "seen_in_progress",
+            Self::FleetUnknown(_) => "fleet_unknown",
+            Self::ImageBuilding => "image_building",
+            Self::ImageFailed(_) => "image_failed",
+            Self::AtLimit(_) => "at_limit",
+            Self::FirstWave { .. } => "first_wave",
+            Self::Fruitless { .. } => "fruitless",
+            Self::MintRefused(_) => "mint_refused",
+            Self::CreateRefused(_) => "create_refused",
+            Self::GithubBudget => "github_budget",
+            Self::ModalRate => "modal_rate",
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoClass(reason) => reason.fmt(f),
+            Self::AlreadyServed => f.write_str("a runner that can take it starts or waits"),
+            Self::SeenInProgress => f.write_str("it was seen in progress a moment ago"),
+            Self::FleetUnknown(why) => write!(f, "the list of sandboxes is not known: {why}"),
+            Self::ImageBuilding => f.write_str("the image of its class is being made"),
+            Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),
+            Self::AtLimit(limit) => limit.fmt(f),
+            Self::FirstWave { wave } => {
+                write!(f, "the first {wave} runners of its run wait for GitHub to give them jobs")
+            }
+            Self::Fruitless { attempts } => write!(f, "{attempts} runners for it ended without serving a job"),
+            Self::MintRefused(why) => write!(f, "GitHub registers no runner: {why}"),
+            Self::CreateRefused(why) => write!(f, "Modal creates no sandbox: {why}"),
+            Self::GithubBudget => f.write_str("the GitHub budget admits no registration yet"),
+            Self::ModalRate => f.write_str("Modal's rate of creates admits none yet"),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandboxes(limit) => write!(f, "at limit: limits.max_sandboxes = {limit}"),
+            Self::SandboxesPerRepo(limit) => write!(f, "at limit: limits.max_sandboxes_per_repo = {limit}"),
+            Self::Class(limit) => write!(f, "at limit: max_sandboxes = {limit} of its class"),
+            Self::Gpus(limit) => write!(f, "at limit: limits.max_gpus = {limit}"),
+        }
+    }
+}
+
+impl DeregisterReason {
+    /// The reason as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::FailedStart => "failed_start",
+        }
+    }
+}
+
+impl TerminateReason {
+    /// The reason as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailedStart => "failed_start",
+            Self::NoCapacity => "no_capacity",
+        }
+    }
+}
+
+impl Action {
+    /// Every pair that [`Action::labels`] can give, for metrics that show zero.
+    pub const LABELS: [(&'static str, &'static str); 7] = [
+        ("create", "queued"),
+        ("prepare_image", "queued"),
+        ("deregister", "stale"),
+        ("deregister", "failed_start"),
+        ("terminate", "failed_start"),
+        ("terminate", "no_capacity"),
+        ("delete_secret", "read"),
+    ];
+
+    /// The kind of action and its reason, as metric labels.
+    pub fn labels(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Create(_) => ("create", "queued"),
+            Self::PrepareImage { .. } => ("prepare_image", "queued"),
+            Self::Deregister { reason, .. } => ("deregister", reason.as_str()),
+            Self::Terminate { reason, .. } => ("terminate", reason.as_str()),
+            Self::DeleteSecret { .. } => ("delete_secret", "read"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(create) => write!(
+                f,
+                "create {} for job {} of {}: class {}, labels {}",
+                create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
+            ),
+            Self::PrepareImage { class } => write!(f, "prepare the image of class {class}"),
+            Self::Deregister { name, scope, reason, .. } => {
+                write!(f, "deregister {name} in {scope}: {}", reason.as_str())
+            }
+            Self::Terminate { name, sandbox, reason } => write!(f, "terminate {name} ({sandbox}): {}", reason.as_str()),
+            Self::DeleteSecret { name, .. } => write!(f, "delete the secret of {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skip job {} of {}: {}", self.job, self.scope, self.reason)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for action in &self.actions {
+            writeln!(f, "{action}")?;
+        }
+        for skip in &self.skips {
+            writeln!(f, "{skip}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Limits, and the fair share of what is short.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use chrono::{DateTime, Utc};
+use rustc_hash::FxHashMap;
+
+use super::demand::{Group, GroupId, Groups, Need, skip_of};
+use super::supply::{Supply, entry};
+use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
+use crate::ids::{AccountName, ClassName, OurName, RepoName};
+use crate::state::{ImageState, Origin, Scope};
+
+/// How old Modal's list may be before creates wait for a newer one, in intervals.
+const FLEET_AGE_INTERVALS: i32 = 6;
+
+/// Turns needs into creates, most entitled repository first, until a limit stops them.
+///
+/// What is short is shared: the repository with the fewest living sandboxes is next, with the oldest need
+/// first among equals, so that a matrix of a thousand jobs does not starve a repository with one.
+pub(super) fn admit(
+    needs: Vec<Need>,
+    groups: &Groups<'_>,
+    supply: &Supply<'_>,
+    context: &Context<'_>,
+    plan: &mut Plan,
+) {
+    let mut room = Room::new(supply, context);
+    let mut by_repo: BTreeMap<usize, Vec<Need>> = BTreeMap::new();
+    for need in needs {
+        by_repo.entry(groups.get(need.group).repo).or_default().push(need);
+    }
+    let mut turns = BinaryHeap::new();
+    let mut waiting: Vec<std::vec::IntoIter<Need>> = Vec::new();
+    for mut needs in by_repo.into_values() {
+        needs.sort_by_key(|need| (need.queued.since, need.queued.job));
+        let since = needs[0].queued.since;
+        let live = supply.live_by_repo.get(&groups.get(needs[0].group).scope.repo).copied().unwrap_or(0);
+        turns.push(Reverse((live, since, waiting.len())));
+        waiting.push(needs.into_iter());
+    }
+    while let Some(Reverse((live, _, index))) = turns.pop() {
+        let needs = &mut waiting[index];
+        let mut granted = live;
+        for need in needs.by_ref() {
+            let group = groups.get(need.group);
+            match room.admit(need.group, group, context) {
+                Ok(()) => {
+                    plan.actions.push(Action::Create(create(&need, groups, context.policy)));
+                    granted += 1;
+                    break;
+                }
+                Err((reason, again_at)) => {
+                    note_waiting(group.scope, group.class.name.clone(), &reason, context, plan);
+                    plan.skips.push(skip_of(group, &need.queued, reason, again_at));
+                }
+            }
+        }
+        if let Some(next) = needs.as_slice().first() {
+            turns.push(Reverse((granted, next.queued.since, index)));
+        }
+    }
+}
+
+/// Remembers what a refused need waits for, where something can be done about it.
+fn note_waiting(scope: &Scope, class: ClassName, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
+    if *reason == SkipReason::GithubBudget {
+        *entry(&mut plan.waits_for_mints, &scope.account) += 1;
+    }
+    let is_building = matches!(context.observed.images.get(&class), Some(ImageState::Building { .. }));
+    let action = Action::PrepareImage { class };
+    if *reason == SkipReason::ImageBuilding && !is_building && !plan.actions.contains(&action) {
+        plan.actions.push(action);
+    }
+}
+
+fn create(need: &Need, groups: &Groups<'_>, policy: &Policy) -> Create {
+    let group = groups.get(need.group);
+    Create {
+        name: OurName {
+            job: need.queued.job,
+            attempt: need.attempt,
+            deployment: policy.deployment.clone(),
+            account: group.scope.account.clone(),
+        },
+        origin: Origin {
+            scope: group.scope.clone(),
+            run: need.queued.run,
+            class: group.class.name.clone(),
+            group: group.labels.fingerprint(),
+        },
+        labels: group.labels.clone(),
+    }
+}
+
+/// What is left of every limit.
+#[derive(Debug)]
+struct Room {
+    live: u32,
+    by_repo: FxHashMap<RepoName, u32>,
+    /// What keeps whole groups from any create.
+    refused: FxHashMap<GroupId, Result<(), Refusal>>,
+    by_class: BTreeMap<ClassName, u32>,
+    gpus: u32,
+    mints: BTreeMap<AccountName, u32>,
+    creates: u32,
+}
+
+type Refusal = (SkipReason, DateTime<Utc>);
+
+impl Room {
+    fn new(supply: &Supply<'_>, context: &Context<'_>) -> Self {
+        let gpus_of = |class: &ClassName| context.policy.class(class).map_or(0, crate::class::RunnerClass::gpus);
+        let by_class = supply.live_by_class();
+        Self {
+            live: supply.live,
+            by_repo: supply.live_by_repo.iter().map(|(repo, live)| ((*repo).clone(), *live)).collect(),
+            gpus: by_class.iter().map(|(class, live)| gpus_of(class) * live).sum(),
+            by_class,
+            refused: FxHashMap::default(),
+            mints: context
+                .observed
+                .admission
+                .mints
+                .iter()
+                .map(|(account, mints)| (account.clone(), mints.now))
+                .collect(),
+            creates: context.observed.admission.creates.now,
+        }
+    }
+
+    /// Takes room for one create of the group, or says what stops it.
+    fn admit(&mut self, id: GroupId, group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
+        self.refused.entry(id).or_insert_with(|| refused(group, context)).clone()?;
+        let soon = context.soon();
+        let limits = context.policy.limits;
+        let class = group.class;
+        let at_limit = |limit| Err((SkipReason::AtLimit(limit), soon));
+        if self.live >= limits.sandboxes {
+            return at_limit(Limit::Sandboxes(limits.sandboxes));
+        }
+        let in_repo = self.by_repo.entry(group.scope.repo.clone()).or_default();
+        if let Some(limit) = limits.sandboxes_per_repo.filter(|limit| *in_repo >= *limit) {
+            return at_limit(Limit::SandboxesPerRepo(limit));
+        }
+        let in_class = entry(&mut self.by_class, &class.name);
+        if let Some(limit) = class.max_sandboxes.filter(|limit| *in_class >= *limit) {
+            return at_limit(Limit::Class(limit));
+        }
+        if class.gpus() > 0 && self.gpus + class.gpus() > limits.gpus {
+            return at_limit(Limit::Gpus(limits.gpus));
+        }
+        let admission = &context.observed.admission;
+        if self.creates == 0 {
+            return Err((SkipReason::ModalRate, admission.creates.next.unwrap_or(soon)));
+        }
+        let Some(mints) = self.mints.get_mut(&group.scope.account).filter(|mints| **mints > 0) else {
+            let next = admission.mints.get(&group.scope.account).and_then(|mints| mints.next);
+            return Err((SkipReason::GithubBudget, next.unwrap_or(soon)));
+        };
+        *mints -= 1;
+        *in_repo += 1;
+        *in_class += 1;
+        self.creates -= 1;
+        self.live += 1;
+        self.gpus += class.gpus();
+        Ok(())
+    }
+}
+
+/// What keeps a group from any create, whatever room there is.
+fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
+    let Context { observed, evidence, now, .. } = *context;
+    let soon = context.soon();
+    let fleet = &observed.fleet.read;
+    let oldest = (soon - now) * FLEET_AGE_INTERVALS;
+    if fleet.known_at.is_none_or(|at| now - at > oldest) {
+        let why = fleet.failure.as_ref().map_or_else(|| "it was not read yet".to_owned(), ToString::to_string);
+        return Err((SkipReason::FleetUnknown(why), soon));
+    }
+    let failing = [None, Some(group.labels.fingerprint())].into_iter().find_map(|labels| {
+        evidence.mint_failures.get(&(group.scope.clone(), labels)).filter(|failing| failing.again_at > now)
+    });
+    if let Some(failing) = failing {
+        return Err((SkipReason::MintRefused(failing.failure.message.clone()), failing.again_at));
+    }
+    let class = &group.class.name;
+    if let Some(failing) = evidence.create_failures.get(class).filter(|failing| failing.again_at > now) {
+        return Err((SkipReason::CreateRefused(failing.failure.message.clone()), failing.again_at));
+    }
+    match observed.images.get(class) {
+        Some(ImageState::Ready(_)) => Ok(()),
+        Some(ImageState::Building { .. }) | None => Err((SkipReason::ImageBuilding, soon)),
+        Some(ImageState::Failed { message, failures, at }) => {
+            let pause = crate::retry::delay(crate::retry::IMAGE, *failures);
+            let again = *at + chrono::TimeDelta::from_std(pause).unwrap_or(chrono::TimeDelta::MAX);
+            if again <= now {
+                return Err((SkipReason::ImageBuilding, soon));
+            }
+            Err((SkipReason::ImageFailed(message.clone()), again))
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What may be destroyed, and nothing else (design rules D, G, I).
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::supply::Supply;
+use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
+use crate::evidence::{NameEvidence, SecretState};
+use crate::ids::{JobId, OurName, SecretId};
+use crate::state::{JobStatus, OurSandbox, RepoView};
+
+/// Nothing is destroyed before it was known for this long.
+const GRACE: TimeDelta = TimeDelta::minutes(5);
+/// After GitHub confirmed that a runner gets no more work, this long passes before its sandbox is ended: a
+/// job may have been given to it in the same moment.
+const SETTLE: TimeDelta = TimeDelta::seconds(90);
+
+/// Adds everything that may be cleaned up.
+pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) {
+    for (name, sandbox) in &supply.failed {
+        plan.actions.extend(failed_start(name, sandbox, context.evidence.names.get(*name), context));
+    }
+    for (name, sandbox) in &context.observed.fleet.sandboxes {
+        if let Some(id) = &sandbox.secret {
+            plan.actions.extend(secret(name, id, sandbox, context.evidence.names.get(name)));
+        }
+    }
+    for (scope, repo) in &context.observed.repos {
+        for (name, runner) in repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online) {
+            let Some(evidence) = context.evidence.names.get(name) else { continue };
+            // After an answered DELETE only a newer reading shows whether it is still there.
+            let is_unread =
+                evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
+            if is_stale(name, repo, evidence, context) && !is_unread {
+                plan.actions.push(Action::Deregister {
+                    name: name.clone(),
+                    scope: scope.clone(),
+                    runner: runner.id,
+                    reason: DeregisterReason::Stale,
+                });
+            }
+        }
+    }
+}
+
+/// A Secret is needed until the runner has read it.
+fn secret(name: &OurName, id: &SecretId, sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> Option<Action> {
+    let is_deleted = evidence.is_some_and(|evidence| evidence.secret == SecretState::Deleted);
+    let is_read = sandbox.ended.is_some()
+        || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
+    (is_read && !is_deleted).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
+}
+
+/// A registration of ours that no sandbox can use.
+fn is_stale(name: &OurName, repo: &RepoView, evidence: &NameEvidence, context: &Context<'_>) -> bool {
+    let is_old = evidence.registered_at.is_some_and(|at| context.now - at >= GRACE);
+    if !is_old || !evidence.stale.is_some_and(|agreement| agreement.is_firm()) {
+        return false;
+    }
+    let is_alive = context.observed.fleet.sandboxes.get(name).is_some_and(|sandbox| sandbox.ended.is_none());
+    let is_wanted = context.observed.in_flight.contains_key(name) || context.observed.fleet.unsure.contains_key(name);
+    !is_alive && !is_wanted && !evidence.claim.is_some_and(|claim| is_open(claim.job, repo))
+}
+
+/// Whether a job that a runner took is not known to have ended.
+fn is_open(job: JobId, repo: &RepoView) -> bool {
+    repo.runs.values().filter_map(|run| run.jobs.get(&job)).any(|job| job.status != JobStatus::Completed)
+}
+
+/// The steps to end a sandbox whose runner never came online: fence, settle, look again, terminate.
+fn failed_start(
+    name: &OurName,
+    sandbox: &OurSandbox,
+    evidence: Option<&NameEvidence>,
+    context: &Context<'_>,
+) -> Option<Action> {
+    let terminate = |reason| Action::Terminate { name: name.clone(), sandbox: sandbox.id.clone(), reason };
+    if !sandbox.is_scheduled {
+        // Nothing runs in it: Modal has it waiting for a machine.
+        return Some(terminate(TerminateReason::NoCapacity));
+    }
+    let repo = context.observed.repos.get(&sandbox.origin.scope)?;
+    let evidence = evidence?;
+    let started = sandbox.started_at.unwrap_or(sandbox.created_at);
+    let is_firm = evidence.never_online.is_some_and(|agreement| agreement.is_firm());
+    if context.now - started < GRACE || !is_firm || repo.runners_read.failure.is_some() {
+        return None;
+    }
+    if let Some(fenced) = evidence.fenced_at {
+        let is_settled = context.now - fenced >= SETTLE && is_unclaimed_since(name, repo, fenced);
+        return is_settled.then(|| terminate(TerminateReason::FailedStart));
+    }
+    // Absence from a list is no fence: GitHub must answer a DELETE. Without an id to delete, Modal's own
+    // time limit ends the sandbox.
+    let listed = repo.runners.get(name);
+    let runner = listed.map(|runner| runner.id).or(evidence.runner_id)?;
+    let may_work = listed.is_some_and(|runner| runner.is_busy || runner.is_online);
+    (!may_work).then(|| Action::Deregister {
+        name: name.clone(),
+        scope: sandbox.origin.scope.clone(),
+        runner,
+        reason: DeregisterReason::FailedStart,
+    })
+}
+
+/// Whether every active run of the repository was read completely since, and no job names this runner.
+fn is_unclaimed_since(name: &OurName, repo: &RepoView, since: DateTime<Utc>) -> bool {
+    let name = name.to_string();
+    repo.runs_read.failure.is_none()
+        && repo.runs_read.known_at.is_some_and(|at| at >= since)
+        && repo.runs.values().all(|run| {
+            run.jobs_read.known_at.is_some_and(|at| at >= since)
+                && run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()))
+        })
+}

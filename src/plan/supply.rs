@@ -1,0 +1,279 @@
+//! What is there: the state of every sandbox of ours, and how many runners each group can count on.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::demand::{GroupId, Groups};
+use super::{Context, Plan};
+use crate::class::ClassClocks;
+use crate::evidence::NameEvidence;
+use crate::ids::{ClassName, JobId, OurName, RepoName, RunId};
+use crate::state::{Origin, OurSandbox, RepoView, Scope};
+
+/// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
+/// at least this much newer.
+const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
+/// How long a registration without a sandbox counts as a sandbox about to appear (design rule F).
+const CREATING_HOLDS: TimeDelta = TimeDelta::minutes(3);
+
+/// The life of a sandbox, derived from evidence and never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxState {
+    /// Asked for; not seen yet.
+    Creating,
+    /// Modal has not placed it on a machine.
+    Unscheduled,
+    /// It lives; its runner was not seen online.
+    Starting,
+    /// Its runner is online, no job is known.
+    Idle,
+    /// A job names its runner, or it was seen busy.
+    Claimed,
+    /// Its runner did not come online in time, or it was never placed.
+    Failed,
+    /// Asked to terminate.
+    Ending,
+}
+
+impl SandboxState {
+    /// Every state, for metrics that show zero.
+    pub const ALL: [Self; 7] =
+        [Self::Creating, Self::Unscheduled, Self::Starting, Self::Idle, Self::Claimed, Self::Failed, Self::Ending];
+
+    /// The state as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Unscheduled => "unscheduled",
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Claimed => "claimed",
+            Self::Failed => "failed",
+            Self::Ending => "ending",
+        }
+    }
+
+    /// Whether it can still take a queued job.
+    fn is_supply(self) -> bool {
+        match self {
+            Self::Creating | Self::Unscheduled | Self::Starting | Self::Idle => true,
+            Self::Claimed | Self::Failed | Self::Ending => false,
+        }
+    }
+}
+
+/// The state of a living sandbox.
+pub fn state_of(
+    sandbox: &OurSandbox,
+    evidence: Option<&NameEvidence>,
+    clocks: Option<&ClassClocks>,
+    now: DateTime<Utc>,
+) -> SandboxState {
+    if evidence.is_some_and(|evidence| evidence.terminated_at.is_some()) {
+        return SandboxState::Ending;
+    }
+    if evidence.is_some_and(|evidence| evidence.claim.is_some() || evidence.busy_at.is_some()) {
+        return SandboxState::Claimed;
+    }
+    if evidence.is_some_and(|evidence| evidence.online_at.is_some()) {
+        return SandboxState::Idle;
+    }
+    let overdue = |since: DateTime<Utc>, limit: Option<std::time::Duration>| {
+        limit.and_then(|limit| TimeDelta::from_std(limit).ok()).is_some_and(|limit| now - since > limit)
+    };
+    if !sandbox.is_scheduled {
+        // Only a list after the limit proves that it was not placed in time.
+        let limit = clocks.map(|clocks| clocks.schedule_timeout);
+        let is_late = sandbox.missing_since.is_none() && overdue_at(sandbox.created_at, limit, sandbox.seen_at);
+        return if is_late { SandboxState::Failed } else { SandboxState::Unscheduled };
+    }
+    let started = sandbox.started_at.unwrap_or(sandbox.created_at);
+    let limit = clocks.map(|clocks| clocks.start_timeout);
+    // Only a known reading after the limit proves that the runner did not come online in time.
+    let is_read_since = evidence
+        .and_then(|evidence| evidence.never_online)
+        .is_some_and(|agreement| overdue_at(started, limit, agreement.last));
+    if overdue(started, limit) && is_read_since { SandboxState::Failed } else { SandboxState::Starting }
+}
+
+fn overdue_at(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: DateTime<Utc>) -> bool {
+    limit.and_then(|limit| TimeDelta::from_std(limit).ok()).is_some_and(|limit| at - since > limit)
+}
+
+/// What counts against demand and limits.
+#[derive(Debug, Default)]
+pub(super) struct Supply<'a> {
+    /// Unclaimed runners per group.
+    pub(super) unclaimed: FxHashMap<GroupId, u32>,
+    /// Unclaimed runners per group and run.
+    pub(super) unclaimed_by_run: FxHashMap<(GroupId, RunId), u32>,
+    /// Jobs that have a living name of ours which can still take a job.
+    pub(super) named: FxHashSet<JobId>,
+    /// Jobs that have a living name of ours in whatever state.
+    pub(super) occupied: FxHashSet<JobId>,
+    /// Living sandboxes and creates, in all.
+    pub(super) live: u32,
+    /// The same per repository.
+    pub(super) live_by_repo: FxHashMap<&'a RepoName, u32>,
+    /// The same per class and state.
+    live_by_state: FxHashMap<(&'a ClassName, SandboxState), u32>,
+    /// Sandboxes that failed to start, or were never placed.
+    pub(super) failed: Vec<(&'a OurName, &'a OurSandbox)>,
+}
+
+/// Counts every sandbox, create and registration of ours.
+pub(super) fn count<'a>(context: &Context<'a>, groups: &Groups<'_>, plan: &mut Plan) -> Supply<'a> {
+    let Context { observed, evidence, policy, now } = *context;
+    let mut supply = Supply::default();
+    let clocks: FxHashMap<&ClassName, &ClassClocks> =
+        policy.classes.iter().map(|class| (&class.name, &class.clocks)).collect();
+    // Both maps are in the order of names, so one walk joins them.
+    let mut names = evidence.names.iter().peekable();
+    let mut unread: BTreeMap<GroupId, Vec<(&OurName, &Origin)>> = BTreeMap::new();
+    // What carries our tag and cannot be read takes room all the same.
+    supply.live = u32::try_from(observed.fleet.unreadable.len()).unwrap_or(u32::MAX);
+    for (name, sandbox) in &observed.fleet.sandboxes {
+        while names.next_if(|(known, _)| *known < name).is_some() {}
+        let evidence = names.peek().filter(|(known, _)| *known == name).map(|(_, evidence)| *evidence);
+        let group = groups.id(&sandbox.origin);
+        if let Some(ended) = &sandbox.ended {
+            let is_unread =
+                group.is_some_and(|group| groups.read_since(group).is_none_or(|read| read < ended.at + LISTS_LAG));
+            // It may have run a job that the last job reading still shows as queued.
+            if let Some(group) = group.filter(|_| is_unread && may_have_served(sandbox, evidence)) {
+                unread.entry(group).or_default().push((name, &sandbox.origin));
+            }
+            continue;
+        }
+        let state = state_of(sandbox, evidence, clocks.get(&sandbox.origin.class).copied(), now);
+        supply.add_live(name, &sandbox.origin, state);
+        if state == SandboxState::Failed {
+            supply.failed.push((name, sandbox));
+        }
+        if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
+            supply.add_unclaimed(group, name, &sandbox.origin);
+        }
+    }
+    for (group, ended) in unread {
+        // Each job that was taken since its reading accounts for one of them.
+        for (name, origin) in ended.into_iter().skip(groups.get(group).taken) {
+            supply.add_unclaimed(Some(group), name, origin);
+        }
+    }
+    let unsure = observed.fleet.unsure.iter().filter(|(name, _)| !observed.in_flight.contains_key(*name));
+    for (name, creating) in observed.in_flight.iter().chain(unsure) {
+        if !observed.fleet.sandboxes.contains_key(name) {
+            supply.add_live(name, &creating.origin, SandboxState::Creating);
+            supply.add_unclaimed(groups.id(&creating.origin), name, &creating.origin);
+        }
+    }
+    for (scope, repo) in &observed.repos {
+        count_registrations(scope, repo, context, groups, &mut supply);
+    }
+    for ((class, state), count) in supply.by_state() {
+        entry(&mut plan.tally, class).sandboxes.insert(state, count);
+    }
+    supply
+}
+
+/// A registration that has no sandbox yet may be another controller's create in flight, or our own from
+/// before a restart.
+fn count_registrations(
+    scope: &Scope,
+    repo: &RepoView,
+    context: &Context<'_>,
+    groups: &Groups<'_>,
+    supply: &mut Supply<'_>,
+) {
+    let Context { observed, evidence, now, .. } = *context;
+    let offline = repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online);
+    for (name, _) in offline {
+        let Some((group, run)) = groups.of_job(scope, name.job) else { continue };
+        let is_seen = observed.fleet.sandboxes.contains_key(name)
+            || observed.in_flight.contains_key(name)
+            || observed.fleet.unsure.contains_key(name);
+        if is_seen {
+            continue;
+        }
+        let known = evidence.names.get(name);
+        let since = known.and_then(|known| known.registered_at);
+        // A name that we used ourselves has an outcome; only a name of unknown making is waited for.
+        let is_ours_here = known.is_some_and(|known| known.origin.is_some());
+        if is_ours_here || since.is_none_or(|since| now - since >= CREATING_HOLDS) {
+            continue;
+        }
+        *supply.unclaimed.entry(group).or_default() += 1;
+        *supply.unclaimed_by_run.entry((group, run)).or_default() += 1;
+        supply.named.insert(name.job);
+        supply.occupied.insert(name.job);
+    }
+}
+
+fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
+    if evidence.is_some_and(|evidence| evidence.claim.is_some()) {
+        return false;
+    }
+    let reason = sandbox.ended.as_ref().map(|ended| crate::evidence::end_reason(ended.result.as_ref()));
+    matches!(reason, Some("served" | "gone")) || evidence.is_some_and(|evidence| evidence.busy_at.is_some())
+}
+
+/// A runner that was seen busy, while no job reading is new enough to show which job it took.
+fn is_claimed_unread(
+    state: SandboxState,
+    evidence: Option<&NameEvidence>,
+    group: Option<GroupId>,
+    groups: &Groups<'_>,
+) -> bool {
+    let Some(evidence) = evidence.filter(|evidence| state == SandboxState::Claimed && evidence.claim.is_none()) else {
+        return false;
+    };
+    let Some((busy_at, group)) = evidence.busy_at.zip(group) else { return false };
+    groups.read_since(group).is_none_or(|read| read < busy_at + LISTS_LAG)
+}
+
+impl<'a> Supply<'a> {
+    fn add_live(&mut self, name: &OurName, origin: &'a Origin, state: SandboxState) {
+        self.live += 1;
+        *self.live_by_repo.entry(&origin.scope.repo).or_default() += 1;
+        *self.live_by_state.entry((&origin.class, state)).or_default() += 1;
+        self.occupied.insert(name.job);
+    }
+
+    /// Living sandboxes per class and state, in order.
+    fn by_state(&self) -> BTreeMap<(&'a ClassName, SandboxState), u32> {
+        self.live_by_state.iter().map(|(key, count)| (*key, *count)).collect()
+    }
+
+    /// Living sandboxes and creates per class.
+    pub(super) fn live_by_class(&self) -> BTreeMap<ClassName, u32> {
+        let mut live = BTreeMap::new();
+        for ((class, _), count) in self.by_state() {
+            *entry(&mut live, class) += count;
+        }
+        live
+    }
+
+    /// Whether a sandbox of the class lives and has a job.
+    pub(super) fn has_claimed(&self, class: &ClassName) -> bool {
+        self.live_by_state.contains_key(&(class, SandboxState::Claimed))
+    }
+
+    fn add_unclaimed(&mut self, group: Option<GroupId>, name: &OurName, origin: &Origin) {
+        let Some(group) = group else { return };
+        *self.unclaimed.entry(group).or_default() += 1;
+        *self.unclaimed_by_run.entry((group, origin.run)).or_default() += 1;
+        self.named.insert(name.job);
+        self.occupied.insert(name.job);
+    }
+}
+
+/// The entry of `key`, which is cloned only where it is new.
+pub(super) fn entry<'a, K: Ord + Clone, V: Default>(map: &'a mut BTreeMap<K, V>, key: &K) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.clone(), V::default());
+    }
+    map.get_mut(key).expect("it was inserted above")
+}

@@ -1,0 +1,373 @@
+//! What to read next (pure).
+//!
+//! [`due`] looks at the age of everything known and lists the readings that are due, most urgent first. How
+//! many of them start is up to the budgets. Nothing is remembered here: a reading that did not start is due
+//! again in the next pass.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::budget::Purpose;
+use crate::evidence::{Evidence, end_reason};
+use crate::ids::{AccountName, OurName, RunId, SandboxId};
+use crate::plan::Policy;
+use crate::retry;
+use crate::runner::Exit;
+use crate::state::{
+    JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, RepoView, RunStatus, RunView, Scope,
+};
+
+/// How often the jobs of a run are read while some of them have a runner and others wait for those to be
+/// claimed.
+const GROWING_AGAIN: TimeDelta = TimeDelta::seconds(15);
+/// How often the jobs of a run are read while all that are queued have a runner.
+const UNCLAIMED_AGAIN: TimeDelta = TimeDelta::seconds(45);
+/// How often the jobs of a run are read in which nothing waits for us.
+const RUNNING_AGAIN: TimeDelta = TimeDelta::seconds(120);
+/// New jobs come where jobs were: for this long a repository is read twice per interval, where there is room.
+const STAYS_ACTIVE: TimeDelta = TimeDelta::minutes(10);
+/// How often all pages with active runs are read, not only those with new ones.
+const DEEP_AGAIN: TimeDelta = TimeDelta::seconds(60);
+/// How often a run is read by its id when the list's pages do not show it.
+const UNLISTED_AGAIN: TimeDelta = TimeDelta::seconds(120);
+/// A run that shows no job, or says queued and shows no queued job, is read again after a fifth of the time
+/// since it changed, between these bounds: its jobs lag behind, or it is a ghost (GitHub: runs that stay
+/// queued for months).
+const JOBLESS_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::seconds(3), TimeDelta::hours(1));
+/// How often runners are read while one of ours is not known to be claimed.
+const RUNNERS_AGAIN: TimeDelta = TimeDelta::seconds(60);
+/// How often runners are read for leftovers.
+const LEFTOVERS_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// How long the turn of a repository lasts whose runners were never read; each has one in every such hour.
+const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(5);
+/// How long a new sandbox may be missing from lists before it is looked up by its id.
+const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
+/// How often a sandbox that lists lack is looked up, and a name that may have one.
+const CONFIRM_AGAIN: TimeDelta = TimeDelta::seconds(10);
+/// Statuses that the sweep asks for: an old run that is re-run or approved shows one of them.
+pub const SWEPT: [RunStatus; 2] = [RunStatus::Queued, RunStatus::Waiting];
+/// The bounds of the sweep's interval.
+const SWEEP_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::hours(6));
+/// The part of an account's points that sweeps may use.
+const SWEEP_SHARE: f64 = 0.05;
+/// A run list this many intervals old goes before everything else of its account.
+const NEGLECTED_INTERVALS: i32 = 3;
+
+/// One reading.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Read {
+    /// Modal's list of our sandboxes.
+    Fleet,
+    /// A sandbox by its id.
+    Sandbox(OurName, SandboxId),
+    /// A sandbox by its name.
+    Named(OurName),
+    /// The run list of a repository.
+    Runs(Scope, Depth),
+    /// A run by its id.
+    Run(Scope, RunId),
+    /// The jobs of a run.
+    Jobs(Scope, RunId),
+    /// The runners of a repository.
+    Runners(Scope),
+    /// The runs of a repository with one of the statuses [`SWEPT`].
+    Sweep(Scope),
+}
+
+/// How far a run list is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// While pages hold new active runs.
+    New,
+    /// While pages hold active runs.
+    Active,
+}
+
+impl Read {
+    /// Whose budget it is charged to; none where it goes to Modal.
+    pub fn account(&self) -> Option<&AccountName> {
+        match self {
+            Self::Fleet | Self::Sandbox(..) | Self::Named(_) => None,
+            Self::Runs(scope, _)
+            | Self::Run(scope, _)
+            | Self::Jobs(scope, _)
+            | Self::Runners(scope)
+            | Self::Sweep(scope) => Some(&scope.account),
+        }
+    }
+
+    /// What identifies it among the readings under way: two depths of one list are one.
+    #[must_use]
+    pub fn key(&self) -> Self {
+        match self {
+            Self::Runs(scope, _) => Self::Runs(scope.clone(), Depth::New),
+            Self::Fleet
+            | Self::Sandbox(..)
+            | Self::Named(_)
+            | Self::Run(..)
+            | Self::Jobs(..)
+            | Self::Runners(_)
+            | Self::Sweep(_) => self.clone(),
+        }
+    }
+}
+
+/// A reading that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// What to read.
+    pub read: Read,
+    /// What it is charged as.
+    pub purpose: Purpose,
+    rank: Rank,
+    since: DateTime<Utc>,
+}
+
+impl Due {
+    /// Whether it goes before everything that takes turns.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self.rank, Rank::Modal | Rank::FirstJobs | Rank::Neglected)
+    }
+}
+
+/// What goes first where not everything can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Modal,
+    FirstJobs,
+    Neglected,
+    Runs,
+    Jobs,
+    Runners,
+    Sweep,
+    Early,
+}
+
+/// Everything that is due, most urgent first.
+pub fn due(
+    observed: &Observed,
+    evidence: &Evidence,
+    policy: &Policy,
+    points_per_minute: f64,
+    now: DateTime<Utc>,
+) -> Vec<Due> {
+    let mut all = Schedule { due: Vec::new(), now, interval: delta(policy.interval) };
+    all.fleet(observed, evidence);
+    let sweep = sweep_interval(observed, points_per_minute);
+    let unsettled = unsettled(observed, evidence);
+    for (index, (scope, repo)) in observed.repos.iter().enumerate() {
+        all.runs(scope, repo);
+        for run in repo.runs.values() {
+            all.jobs(scope, run, evidence);
+        }
+        if unsettled.contains(scope) || matters(repo, observed) {
+            all.runners(scope, repo, RUNNERS_AGAIN);
+        } else {
+            // Spread over the hour, so that a start does not read every repository at once.
+            let since_turn =
+                (now.timestamp() - i64::try_from(index * 37).unwrap_or(0)).rem_euclid(LEFTOVERS_AGAIN.num_seconds());
+            let is_turn = repo.runs_read.known_at.is_some() && since_turn < LEFTOVERS_TURN.num_seconds();
+            if repo.runners_read.known_at.is_some() || is_turn {
+                all.runners(scope, repo, LEFTOVERS_AGAIN);
+            }
+        }
+        all.sweep(scope, repo, sweep);
+    }
+    all.due.sort_by(|a, b| (a.rank, a.since, &a.read).cmp(&(b.rank, b.since, &b.read)));
+    alternate(all.due)
+}
+
+/// First job readings and neglected run lists take turns: neither may keep the other from being read at all.
+fn alternate(due: Vec<Due>) -> Vec<Due> {
+    let (modal, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| due.rank == Rank::Modal);
+    let (first_jobs, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| due.rank == Rank::FirstJobs);
+    let (neglected, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| due.rank == Rank::Neglected);
+    let (mut first_jobs, mut neglected) = (first_jobs.into_iter(), neglected.into_iter());
+    let mut order = modal;
+    loop {
+        let pair = (first_jobs.next(), neglected.next());
+        if pair == (None, None) {
+            break;
+        }
+        order.extend(pair.0);
+        order.extend(pair.1);
+    }
+    order.extend(rest);
+    order
+}
+
+/// When something will be due next at the latest, where nothing changes.
+pub fn next(observed: &Observed, policy: &Policy, now: DateTime<Utc>) -> DateTime<Utc> {
+    let interval = delta(policy.interval);
+    let lists = observed.repos.values().map(|repo| &repo.runs_read).chain([&observed.fleet.read]);
+    let next = lists.map(|read| again_at(read, interval)).min().unwrap_or(now);
+    next.clamp(now + interval / 100, now + interval / 10)
+}
+
+/// When something read in this way is due again, with its failures taken into account.
+fn again_at(read: &ReadState, again: TimeDelta) -> DateTime<Utc> {
+    match (&read.failure, read.tried_at, read.known_at) {
+        (Some(failure), Some(tried), _) => tried + delta(retry::read_again(failure, read.failures)),
+        (_, _, Some(known)) => known + again,
+        (_, _, None) => DateTime::UNIX_EPOCH,
+    }
+}
+
+/// How long lists take to sweep within their share; also shown to people.
+pub fn sweep_interval(observed: &Observed, points_per_minute: f64) -> TimeDelta {
+    let lists =
+        observed.repos.values().filter(|repo| repo.reaches_back == ReachesBack::NotEnough).count() * SWEPT.len();
+    let per_minute = (points_per_minute * SWEEP_SHARE).max(0.1);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "a number of lists, and of seconds"
+    )]
+    let seconds = (lists as f64 / per_minute * 60.0) as i64;
+    TimeDelta::seconds(seconds).clamp(SWEEP_AGAIN.0, SWEEP_AGAIN.1)
+}
+
+/// Repositories with a sandbox that is not known to be claimed, or that ended without serving while its
+/// registration was not looked at since.
+fn unsettled<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeSet<&'a Scope> {
+    let is_unsettled = |name: &OurName, sandbox: &OurSandbox| match &sandbox.ended {
+        None => evidence.names.get(name).is_none_or(|known| known.claim.is_none()),
+        Some(ended) => {
+            let repo = observed.repos.get(&sandbox.origin.scope);
+            let is_read = repo.and_then(|repo| repo.runners_read.known_at).is_some_and(|at| at > ended.at);
+            let is_listed = repo.is_some_and(|repo| repo.runners.contains_key(name));
+            end_reason(ended.result.as_ref()) != Exit::Served.as_str() && (!is_read || is_listed)
+        }
+    };
+    let sandboxes = observed.fleet.sandboxes.iter();
+    sandboxes.filter(|(name, sandbox)| is_unsettled(name, sandbox)).map(|(_, sandbox)| &sandbox.origin.scope).collect()
+}
+
+/// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.
+fn matters(repo: &RepoView, observed: &Observed) -> bool {
+    let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
+    if repo.runners.iter().any(|(name, runner)| is_leftover(name) && !runner.is_online) {
+        return true;
+    }
+    repo.runners_read.known_at.is_none()
+        && repo.runs.values().any(|run| run.jobs.values().any(|job| job.status == JobStatus::Queued))
+}
+
+struct Schedule {
+    due: Vec<Due>,
+    now: DateTime<Utc>,
+    interval: TimeDelta,
+}
+
+impl Schedule {
+    fn add(&mut self, read: Read, purpose: Purpose, rank: Rank, since: Option<DateTime<Utc>>) {
+        self.due.push(Due { read, purpose, rank, since: since.unwrap_or(DateTime::UNIX_EPOCH) });
+    }
+
+    fn is_due(&self, read: &ReadState, again: TimeDelta) -> bool {
+        self.now >= again_at(read, again)
+    }
+
+    fn fleet(&mut self, observed: &Observed, evidence: &Evidence) {
+        if self.is_due(&observed.fleet.read, self.interval) {
+            self.add(Read::Fleet, Purpose::Other, Rank::Modal, observed.fleet.read.tried_at);
+        }
+        for (name, sandbox) in &observed.fleet.sandboxes {
+            let is_claimed = || evidence.names.get(name).is_some_and(|known| known.claim.is_some());
+            if self.needs_confirmation(sandbox, is_claimed) {
+                self.add(
+                    Read::Sandbox(name.clone(), sandbox.id.clone()),
+                    Purpose::Other,
+                    Rank::Modal,
+                    sandbox.missing_since,
+                );
+            }
+        }
+        for (name, creating) in &observed.fleet.unsure {
+            if self.now - creating.asked_at.unwrap_or(creating.since) >= CONFIRM_AGAIN {
+                self.add(Read::Named(name.clone()), Purpose::Other, Rank::Modal, Some(creating.since));
+            }
+        }
+    }
+
+    /// One that had a job is no longer too new for lists.
+    fn needs_confirmation(&self, sandbox: &OurSandbox, is_claimed: impl Fn() -> bool) -> bool {
+        sandbox.ended.is_none()
+            && sandbox.missing_since.is_some()
+            && (self.now - sandbox.created_at >= NEW_SANDBOX || is_claimed())
+            && sandbox.asked_at.is_none_or(|at| self.now - at >= CONFIRM_AGAIN)
+    }
+
+    fn runs(&mut self, scope: &Scope, repo: &RepoView) {
+        if self.is_due(&repo.runs_read, self.interval) {
+            let is_deep = repo.deep_read_at.is_none_or(|at| self.now - at >= DEEP_AGAIN);
+            let depth = if is_deep { Depth::Active } else { Depth::New };
+            let tried = repo.runs_read.tried_at;
+            let is_neglected = tried.is_some_and(|at| self.now - at >= self.interval * NEGLECTED_INTERVALS);
+            let rank = if is_neglected || tried.is_none() { Rank::Neglected } else { Rank::Runs };
+            self.add(Read::Runs(scope.clone(), depth), Purpose::RunList, rank, tried);
+        } else if repo.active_at.is_some_and(|at| self.now - at < STAYS_ACTIVE)
+            && self.is_due(&repo.runs_read, self.interval / 2)
+        {
+            self.add(
+                Read::Runs(scope.clone(), Depth::New),
+                Purpose::EarlyRunList,
+                Rank::Early,
+                repo.runs_read.tried_at,
+            );
+        }
+        for (id, run) in &repo.runs {
+            let looked_at = run.listed_at.max(run.asked_at.unwrap_or(run.listed_at));
+            if run.run.status != RunStatus::Completed && self.now - looked_at >= UNLISTED_AGAIN {
+                self.add(Read::Run(scope.clone(), *id), Purpose::Jobs, Rank::Jobs, Some(run.listed_at));
+            }
+        }
+    }
+
+    fn jobs(&mut self, scope: &Scope, run: &RunView, evidence: &Evidence) {
+        let read = Read::Jobs(scope.clone(), run.run.id);
+        let is_first = run.jobs_read.known_at.is_none() || run.needs_jobs == NeedsJobs::Now;
+        let again = if run.needs_jobs == NeedsJobs::Soon { TimeDelta::zero() } else { self.jobs_again(run, evidence) };
+        if is_first && self.is_due(&run.jobs_read, TimeDelta::zero()) {
+            self.add(read, Purpose::FirstJobs, Rank::FirstJobs, Some(run.first_listed_at));
+        } else if self.is_due(&run.jobs_read, again) {
+            // What lets a run grow is worth as much as a first reading.
+            let purpose = if again == GROWING_AGAIN { Purpose::FirstJobs } else { Purpose::Jobs };
+            self.add(read, purpose, Rank::Jobs, run.jobs_read.known_at);
+        }
+    }
+
+    fn jobs_again(&self, run: &RunView, evidence: &Evidence) -> TimeDelta {
+        let mut queued = run.jobs.values().filter(|job| job.status == JobStatus::Queued).peekable();
+        let says_queued = run.run.status == RunStatus::Queued;
+        if run.jobs.is_empty() || (says_queued && queued.peek().is_none()) {
+            // The jobs lag behind the run, or it is a ghost.
+            return ((self.now - run.changed_at) / 5).clamp(JOBLESS_AGAIN.0, JOBLESS_AGAIN.1);
+        }
+        let attempts = queued.map(|job| evidence.jobs.get(&job.id).map_or(0, |known| known.attempt));
+        let (served, unserved): (Vec<u32>, Vec<u32>) = attempts.partition(|attempt| *attempt > 0);
+        match (served.is_empty(), unserved.is_empty()) {
+            (false, false) => GROWING_AGAIN,
+            (false, true) => UNCLAIMED_AGAIN,
+            (true, _) => RUNNING_AGAIN,
+        }
+    }
+
+    fn runners(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
+        if self.is_due(&repo.runners_read, again) {
+            self.add(Read::Runners(scope.clone()), Purpose::Runners, Rank::Runners, repo.runners_read.tried_at);
+        }
+    }
+
+    fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
+        let is_needed = repo.reaches_back == ReachesBack::NotEnough;
+        if is_needed && repo.swept_at.is_none_or(|at| self.now - at >= again) {
+            self.add(Read::Sweep(scope.clone()), Purpose::Sweep, Rank::Sweep, repo.swept_at);
+        }
+    }
+}
+
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

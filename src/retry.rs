@@ -1,0 +1,91 @@
+//! When to try again: the one user of the crate `backoff`, taken as a pure source of delays.
+//!
+//! Retries live across passes. A delay that the service asked for wins over a computed one.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff;
+
+use crate::error::{CallFailure, ErrorClass};
+
+/// After this many failures in a row the delay no longer grows.
+const STEPS_MAX: u32 = 16;
+
+/// How the delays of one kind of work grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Growth {
+    /// The first delay.
+    pub first: Duration,
+    /// The longest delay.
+    pub longest: Duration,
+}
+
+/// Reads that failed for reasons that pass by themselves.
+pub const READ: Growth = Growth { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
+/// Reads that failed for reasons that a person must remove.
+pub const REFUSED: Growth = Growth { first: Duration::from_secs(60), longest: Duration::from_secs(15 * 60) };
+/// Further attempts for a job whose runners did not start, after the attempt limit.
+pub const PROBE: Growth = Growth { first: Duration::from_secs(60), longest: Duration::from_secs(60 * 60) };
+/// Builds of an image.
+pub const IMAGE: Growth = Growth { first: Duration::from_secs(30), longest: Duration::from_secs(30 * 60) };
+
+/// The longest wait that a service's word is taken for.
+pub const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// The delay after `failures` failures in a row; none after zero. It doubles from the first to the longest.
+pub fn delay(growth: Growth, failures: u32) -> Duration {
+    // Without jitter: the callers' times differ by themselves, and a pass must be repeatable.
+    let mut delays = ExponentialBackoff {
+        current_interval: growth.first,
+        initial_interval: growth.first,
+        randomization_factor: 0.0,
+        multiplier: 2.0,
+        max_interval: growth.longest,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    let mut delay = Duration::ZERO;
+    for _ in 0..failures.min(STEPS_MAX) {
+        delay = delays.next_backoff().unwrap_or(growth.longest);
+    }
+    delay
+}
+
+/// The delay before a read is repeated after `failure`, the `failures`-th in a row.
+pub fn read_again(failure: &CallFailure, failures: u32) -> Duration {
+    let growth = match failure.class {
+        ErrorClass::Unauthorized
+        | ErrorClass::Forbidden
+        | ErrorClass::Policy
+        | ErrorClass::NotFound
+        | ErrorClass::Invalid => REFUSED,
+        ErrorClass::Conflict | ErrorClass::RateLimited | ErrorClass::Unavailable | ErrorClass::Unreadable => READ,
+    };
+    let computed = delay(growth, failures);
+    failure.retry_after.map_or(computed, |asked| asked.clamp(growth.first, LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let seconds: Vec<u64> = (0..8).map(|failures| delay(PROBE, failures).as_secs()).collect();
+        assert_eq!(seconds, [0, 60, 120, 240, 480, 960, 1920, 3600]);
+        assert_eq!(delay(PROBE, u32::MAX), PROBE.longest);
+    }
+
+    #[test]
+    fn what_the_service_asks_for_wins() {
+        let failure = CallFailure {
+            class: ErrorClass::RateLimited,
+            message: "slow down".into(),
+            retry_after: Some(Duration::from_secs(700)),
+        };
+        assert_eq!(read_again(&failure, 1), Duration::from_secs(700));
+        let absurd = CallFailure { retry_after: Some(Duration::MAX), ..failure };
+        assert_eq!(read_again(&absurd, 1), LONGEST);
+    }
+}

@@ -1,0 +1,314 @@
+//! What the controller knows and does, as one document for programs and people.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::evidence::Evidence;
+use crate::ids::{ClassName, JobId, RepoName, RunId};
+use crate::observe::View;
+use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
+use crate::poll;
+use crate::state::ImageState;
+
+/// The most jobs that are listed one by one; the counts are always whole.
+const JOBS_MAX: usize = 500;
+
+/// The answer of `/api/v1/status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The version of this program.
+    pub version: &'static str,
+    /// The time of the answer.
+    pub now: DateTime<Utc>,
+    /// Whether Modal and every reachable repository have been read.
+    pub coverage: Coverage,
+    /// Per class.
+    pub classes: BTreeMap<ClassName, ClassStatus>,
+    /// Per repository and class, where there is or was anything.
+    pub groups: Vec<GroupStatus>,
+    /// How many queued jobs got nothing in the last pass, by reason.
+    pub skipped: BTreeMap<&'static str, u32>,
+    /// The first of them.
+    pub jobs: Vec<JobStatus>,
+    /// What the last pass planned.
+    pub planned: Vec<String>,
+    /// What the last actions came to, newest last.
+    pub recent: Vec<RecentAction>,
+    /// From queued to started, of the last jobs that our runners took.
+    pub pickup_seconds: PickupStatus,
+    /// What is left of GitHub's limits.
+    pub budgets: Vec<BudgetStatus>,
+    /// How often old runs are looked for, in seconds.
+    pub sweep_interval_seconds: i64,
+}
+
+/// What an action came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecentAction {
+    /// When that was known.
+    pub at: DateTime<Utc>,
+    /// The action with its result.
+    pub text: String,
+}
+
+/// Quantiles of the time from queued to started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PickupStatus {
+    /// How many jobs they rest on.
+    pub jobs: usize,
+    /// Half started within this time.
+    pub p50: Option<f64>,
+    /// 95 % started within this time.
+    pub p95: Option<f64>,
+}
+
+/// One repository and class.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupStatus {
+    /// The repository.
+    pub repo: RepoName,
+    /// The class.
+    pub class: ClassName,
+    /// Queued jobs.
+    pub queued: u32,
+    /// Sandboxes on their way: asked for, not placed, or without their runner online.
+    pub starting: u32,
+    /// Sandboxes whose runner waits.
+    pub idle: u32,
+    /// Sandboxes whose runner has a job.
+    pub claimed: u32,
+    /// Sandboxes that ended after a job, since the start.
+    pub served: u64,
+}
+
+/// How much of the world is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// When Modal's list was last read completely.
+    pub modal_known_at: Option<DateTime<Utc>>,
+    /// Why it was not, the last time.
+    pub modal_failure: Option<String>,
+    /// Allowed repositories.
+    pub repositories: u32,
+    /// Those whose run list was read at least once.
+    pub repositories_known: u32,
+    /// Active runs whose jobs are not known.
+    pub runs_unread: u32,
+    /// Those that cannot be read, and why.
+    pub unreachable: BTreeMap<RepoName, String>,
+}
+
+impl Coverage {
+    /// Ready: Modal is known, and each repository is known or known to be unreachable.
+    pub fn is_ready(&self) -> bool {
+        let unreachable = u32::try_from(self.unreachable.len()).unwrap_or(u32::MAX);
+        self.modal_known_at.is_some() && self.repositories_known + unreachable >= self.repositories
+    }
+}
+
+/// One class.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ClassStatus {
+    /// Queued jobs.
+    pub queued: u32,
+    /// Age of the oldest of them, in seconds.
+    pub oldest_queued_seconds: Option<i64>,
+    /// Living sandboxes per state.
+    pub sandboxes: BTreeMap<SandboxState, u32>,
+    /// The state of its image.
+    pub image: Option<String>,
+}
+
+/// A queued job that got nothing in the last pass.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobStatus {
+    /// Its repository.
+    pub repo: RepoName,
+    /// Its run.
+    pub run_id: RunId,
+    /// Its id.
+    pub job_id: JobId,
+    /// Its class.
+    pub class: Option<ClassName>,
+    /// Why, as a word.
+    pub reason: &'static str,
+    /// Why, for people.
+    pub text: String,
+    /// When it is looked at again.
+    pub again_at: DateTime<Utc>,
+    /// Since when it is known to be queued.
+    pub queued_since: Option<DateTime<Utc>>,
+}
+
+/// One quota of one account.
+#[derive(Debug, Clone, Serialize)]
+pub struct BudgetStatus {
+    /// The account.
+    pub account: String,
+    /// GitHub's name of the quota.
+    pub resource: String,
+    /// Requests per hour.
+    pub limit: u32,
+    /// What is left.
+    pub remaining: u32,
+    /// When it is full again.
+    pub reset: DateTime<Utc>,
+    /// Until when GitHub asked us to send nothing.
+    pub held_until: Option<DateTime<Utc>>,
+}
+
+/// What a status is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// What was observed.
+    pub view: &'a View,
+    /// What was learned.
+    pub evidence: &'a Evidence,
+    /// The last plan.
+    pub plan: &'a Plan,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// The last actions.
+    pub recent: &'a VecDeque<RecentAction>,
+    /// The last times from queued to started, in seconds.
+    pub pickups: &'a VecDeque<f64>,
+    /// The points of the scarcest account.
+    pub points_per_minute: f64,
+}
+
+impl Status {
+    /// Describes what is known now and what the last pass planned.
+    pub fn new(subject: &Subject<'_>, now: DateTime<Utc>) -> Self {
+        let Subject { view, evidence, plan, policy, recent, pickups, points_per_minute } = *subject;
+        let mut skipped = BTreeMap::new();
+        for skip in &plan.skips {
+            *skipped.entry(skip.reason.as_str()).or_default() += 1;
+        }
+        let jobs = plan.skips.iter().take(JOBS_MAX).map(|skip| JobStatus {
+            repo: skip.scope.repo.clone(),
+            run_id: skip.run,
+            job_id: skip.job,
+            class: skip.class.clone(),
+            reason: skip.reason.as_str(),
+            text: skip.reason.to_string(),
+            again_at: skip.again_at,
+            queued_since: evidence.jobs.get(&skip.job).map(|job| job.first_queued),
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            now,
+            coverage: coverage(view),
+            classes: policy
+                .classes
+                .iter()
+                .map(|class| (class.name.clone(), class_status(&class.name, view, plan, now)))
+                .collect(),
+            skipped,
+            jobs: jobs.collect(),
+            planned: plan.actions.iter().take(JOBS_MAX).map(Action::to_string).collect(),
+            groups: groups(subject, now),
+            recent: recent.iter().cloned().collect(),
+            pickup_seconds: quantiles(pickups),
+            budgets: budgets(view, now),
+            sweep_interval_seconds: poll::sweep_interval(&view.observed, points_per_minute).num_seconds(),
+        }
+    }
+}
+
+/// How much of the world is known.
+pub(crate) fn coverage(view: &View) -> Coverage {
+    let repos = &view.observed.repos;
+    let known = repos.values().filter(|repo| repo.runs_read.known_at.is_some()).count();
+    let runs = repos.values().flat_map(|repo| repo.runs.values());
+    let unread = runs.filter(|run| run.jobs_read.known_at.is_none()).count();
+    let unreachable = repos.iter().filter(|(_, repo)| repo.runs_read.known_at.is_none()).filter_map(|(scope, repo)| {
+        repo.runs_read.failure.as_ref().map(|failure| (scope.repo.clone(), failure.message.clone()))
+    });
+    Coverage {
+        modal_known_at: view.observed.fleet.read.known_at,
+        modal_failure: view.observed.fleet.read.failure.as_ref().map(|failure| failure.message.clone()),
+        repositories: u32::try_from(repos.len()).unwrap_or(u32::MAX),
+        repositories_known: u32::try_from(known).unwrap_or(u32::MAX),
+        runs_unread: u32::try_from(unread).unwrap_or(u32::MAX),
+        unreachable: unreachable.collect(),
+    }
+}
+
+fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>) -> ClassStatus {
+    let tally = plan.tally.get(class);
+    ClassStatus {
+        queued: tally.map_or(0, |tally| tally.queued.values().sum()),
+        oldest_queued_seconds: tally.and_then(|tally| tally.oldest_queued).map(|since| (now - since).num_seconds()),
+        sandboxes: tally.map(|tally| tally.sandboxes.clone()).unwrap_or_default(),
+        image: view.observed.images.get(class).map(|image| match image {
+            ImageState::Building { .. } => "building".to_owned(),
+            ImageState::Ready(id) => id.to_string(),
+            ImageState::Failed { message, .. } => format!("failed: {message}"),
+        }),
+    }
+}
+
+fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {
+    let mut all = Vec::new();
+    for (account, reader) in &view.readers().github {
+        let budget = reader.budget();
+        let budget = budget.lock().expect("no holder of the budget panics");
+        all.extend(budget.primary().map(|quota| BudgetStatus {
+            account: account.to_string(),
+            resource: quota.resource.clone(),
+            limit: quota.limit,
+            remaining: quota.remaining,
+            reset: quota.reset,
+            held_until: budget.held_until(now),
+        }));
+    }
+    all
+}
+
+fn groups(subject: &Subject<'_>, now: DateTime<Utc>) -> Vec<GroupStatus> {
+    let Subject { view, evidence, plan, policy, .. } = *subject;
+    let mut groups: BTreeMap<(RepoName, ClassName), GroupStatus> = BTreeMap::new();
+    let mut group = |repo: &RepoName, class: &ClassName, change: &dyn Fn(&mut GroupStatus)| {
+        let empty = GroupStatus {
+            repo: repo.clone(),
+            class: class.clone(),
+            queued: 0,
+            starting: 0,
+            idle: 0,
+            claimed: 0,
+            served: 0,
+        };
+        change(groups.entry((repo.clone(), class.clone())).or_insert(empty));
+    };
+    for (class, tally) in &plan.tally {
+        for (repo, queued) in &tally.queued {
+            group(repo, class, &|status| status.queued += queued);
+        }
+    }
+    for (name, sandbox) in view.observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
+        let clocks = policy.class(&sandbox.origin.class).map(|class| &class.clocks);
+        let state = state_of(sandbox, evidence.names.get(name), clocks, now);
+        group(&sandbox.origin.scope.repo, &sandbox.origin.class, &|status| match state {
+            SandboxState::Creating | SandboxState::Unscheduled | SandboxState::Starting => status.starting += 1,
+            SandboxState::Idle => status.idle += 1,
+            SandboxState::Claimed => status.claimed += 1,
+            SandboxState::Failed | SandboxState::Ending => {}
+        });
+    }
+    for creating in view.observed.in_flight.values() {
+        group(&creating.origin.scope.repo, &creating.origin.class, &|status| status.starting += 1);
+    }
+    for ((scope, class), served) in &evidence.served {
+        group(&scope.repo, class, &|status| status.served += served);
+    }
+    groups.into_values().collect()
+}
+
+fn quantiles(seconds: &VecDeque<f64>) -> PickupStatus {
+    let mut sorted: Vec<f64> = seconds.iter().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+    PickupStatus { jobs: sorted.len(), p50: at(50), p95: at(95) }
+}

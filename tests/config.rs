@@ -1,0 +1,240 @@
+//! The configuration: the example against the code, the environment, and what bad values are told.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use sandrunner::config::{Config, ConfigError, Environment, Settings, load};
+use serde_json::Value;
+
+const EXAMPLE: &str = include_str!("../config.toml.example");
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+const TOKENS: [(&str, &str); 3] =
+    [("GITHUB_TOKEN", "ghp_x"), ("MODAL_TOKEN_ID", "ak-x"), ("MODAL_TOKEN_SECRET", "as-x")];
+const MINIMAL: &str = "[[github]]\nallowed_repos = [\"acme/web\"]\n";
+
+fn load_text(text: &str, extra: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let all: Vec<(&str, &str)> = TOKENS.into_iter().chain(extra.iter().copied()).collect();
+    load(Some(&path), &environment(&all))
+}
+
+fn with_causes(error: &ConfigError) -> String {
+    sandrunner::error::ErrorChain(error).to_string()
+}
+
+/// The example with its commented-out keys switched on.
+fn whole_example() -> String {
+    let is_key = |line: &str| {
+        line.strip_prefix("# ")
+            .and_then(|rest| rest.split_once(" = "))
+            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+    };
+    EXAMPLE.lines().map(|line| if is_key(line) { &line[2..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_holds_every_key() {
+    let config: Config = toml::from_str(&whole_example()).unwrap();
+    let keys = serde_json::to_value(&config).unwrap();
+    let text: Value =
+        toml::from_str::<toml::Table>(&whole_example()).map(|table| serde_json::to_value(table).unwrap()).unwrap();
+    let mut missing = Vec::new();
+    compare(&keys, &text, "", &mut missing);
+    assert!(missing.is_empty(), "config.toml.example lacks {missing:?}");
+}
+
+/// Every key that the code knows stands in the example.
+fn compare(known: &Value, example: &Value, path: &str, missing: &mut Vec<String>) {
+    match (known, example) {
+        (Value::Object(known), Value::Object(example)) => {
+            for (key, value) in known {
+                let path = format!("{path}.{key}");
+                match example.get(key) {
+                    Some(given) => compare(value, given, &path, missing),
+                    None => missing.push(path),
+                }
+            }
+        }
+        (Value::Array(known), Value::Array(example)) => {
+            for (index, (known, example)) in known.iter().zip(example).enumerate() {
+                compare(known, example, &format!("{path}[{index}]"), missing);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let example: Config = toml::from_str(EXAMPLE).unwrap();
+    let mut defaults = Config::default();
+    defaults.github.clone_from(&example.github);
+    defaults.runner_classes.clone_from(&example.runner_classes);
+    assert_eq!(serde_json::to_value(&example).unwrap(), serde_json::to_value(&defaults).unwrap());
+    let account: Config = toml::from_str(MINIMAL).unwrap();
+    let mut shown = example.github[0].clone();
+    shown.allowed_repos.clone_from(&account.github[0].allowed_repos);
+    assert_eq!(serde_json::to_value(&shown).unwrap(), serde_json::to_value(&account.github[0]).unwrap());
+}
+
+#[test]
+fn the_example_is_accepted() {
+    let settings = load_text(EXAMPLE, &[]).unwrap();
+    assert_eq!(settings.policy.scopes().count(), 2);
+    let names: Vec<String> = settings.policy.classes.iter().map(|class| class.name.to_string()).collect();
+    assert_eq!(names, ["large", "gpu:t4", "gpu:l4", "gpu:a100", "gpu:a100-80gb", "gpu:h100", "default"]);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let settings =
+        load_text(MINIMAL, &[("SANDRUNNER__RECONCILE__INTERVAL", "20s"), ("SANDRUNNER__RUNNER__REGIONS", "eu,us")])
+            .unwrap();
+    assert_eq!(settings.policy.interval.as_secs(), 20);
+    assert_eq!(settings.policy.classes[0].regions, ["eu", "us"]);
+    let unknown = load_text(MINIMAL, &[("SANDRUNNER__RECONCILE__INTERVALL", "20s")]).unwrap_err();
+    assert!(unknown.to_string().contains("intervall"), "{unknown}");
+}
+
+#[test]
+fn empty_variables_change_nothing() {
+    load_text(MINIMAL, &[("SANDRUNNER__HTTP__LISTEN", ""), ("ALLOWED_REPOS", ""), ("WEBHOOK_SECRET", " ")]).unwrap();
+}
+
+#[test]
+fn the_names_of_the_earlier_project_work() {
+    let settings = load(
+        None,
+        &environment(&[
+            ("GITHUB_TOKEN", "ghp_x"),
+            ("MODAL_TOKEN_ID", "ak-x"),
+            ("MODAL_TOKEN_SECRET", "as-x"),
+            ("ALLOWED_REPOS", "Acme/Web, acme/api"),
+            ("RUNNER_VERSION", "2.336.0"),
+            ("RUNNER_GROUP_ID", "7"),
+            ("MAX_CONCURRENT_PER_REPO", "3"),
+            ("MODAL_REGION", "us-east"),
+            ("SANDBOX_EXTRA_ENV", r#"{"STAGE": "ci"}"#),
+        ]),
+    )
+    .unwrap();
+    let repos: Vec<String> = settings.policy.scopes().map(|scope| scope.repo.to_string()).collect();
+    assert_eq!(repos, ["acme/api", "acme/web"]);
+    assert!(format!("{:?}", settings.runner).contains("2.336.0"));
+    assert_eq!(settings.policy.accounts.values().next().unwrap().runner_group_id, 7);
+    assert_eq!(settings.policy.limits.sandboxes_per_repo, Some(3));
+    assert_eq!(settings.policy.classes[0].regions, ["us-east"]);
+    assert_eq!(settings.policy.classes[0].env["STAGE"], "ci");
+}
+
+#[test]
+fn names_of_the_earlier_project_without_a_feature_stop_the_start() {
+    for name in ["WEBHOOK_SECRET", "ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"] {
+        let error = load_text(MINIMAL, &[(name, "x")]).unwrap_err().to_string();
+        assert_eq!(error, format!("the environment variable {name} is not supported yet: unset it"));
+    }
+}
+
+#[test]
+fn bad_values_name_key_value_and_remedy() {
+    let github = MINIMAL;
+    let cases = [
+        ("deployment = \"Main\"", "`deployment` is `Main`: must be 1 to 12 characters of a-z and 0-9"),
+        ("[reconcile]\ninterval = \"0s\"", "`reconcile.interval` is 0s: must be between 1s and 10m"),
+        ("[limits]\nmax_sandboxes = 0", "`limits.max_sandboxes` is 0: must be between 1 and 100000"),
+        (
+            "[http]\nlisten = \"9464\"",
+            "`http.listen` is `9464`: must be an address with a port, such as 127.0.0.1:9464",
+        ),
+        ("[runner]\nversion = \"latest\"", "`runner.version` is `latest`: must be `auto` or a version such as 2.336.0"),
+        (
+            "[runner.env]\nMY_TOKEN = \"x\"",
+            "`runner.env` is `MY_TOKEN`: looks like a credential, which every job could read; pass it to the job as a GitHub secret",
+        ),
+        (
+            "[modal]\nserver_url = \"http://api.modal.com\"",
+            "`modal.server_url` is `http://api.modal.com`: must be an https:// address (http:// only for this machine)",
+        ),
+        (
+            "[[runner_classes]]\nname = \"default\"",
+            "`runner_classes.name` is `default` twice: give each class its own name; `default` and `gpu:…` are built in unless builtin_classes = false",
+        ),
+        (
+            "[[runner_classes]]\nname = \"x\"\ngpu = \"H100:9\"",
+            "`runner_classes[0].gpu` is `H100:9`: must be a GPU as Modal names it, such as A100 or H100:2",
+        ),
+        (
+            "[[runner_classes]]\nname = \"x\"\ntimeout = \"24h\"",
+            "`runner_classes[0].timeout` is 1day: with its other clocks a job may last at most 23h 45m, because Modal ends sandboxes after 24h",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = load_text(&format!("{text}\n{github}"), &[]).unwrap_err();
+        assert_eq!(with_causes(&error), expected);
+    }
+}
+
+#[test]
+fn an_account_serves_what_it_lists_and_nothing_else() {
+    for (text, expected) in [
+        ("", "`github` is missing: add a [[github]] table with `allowed_repos`"),
+        ("[[github]]\n", "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\""),
+        ("[[github]]\nallowed_repos = [\"*\"]", "`github[0].allowed_repos` is `*`: each entry must be \"owner/name\""),
+        (
+            "[[github]]\nallowed_repos = [\"a/b\", \"A/B\"]",
+            "`github[0].allowed_repos` is `a/b` twice: name each repository once",
+        ),
+    ] {
+        assert_eq!(with_causes(&load_text(text, &[]).unwrap_err()), expected);
+    }
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_shown_with_their_line() {
+    let unknown = load_text(&format!("[limits]\nmax_sandbox = 3\n{MINIMAL}"), &[]).unwrap_err().to_string();
+    assert!(
+        unknown.contains("line 2")
+            && unknown.contains("unknown field `max_sandbox`")
+            && unknown.contains("max_sandboxes"),
+        "{unknown}"
+    );
+    let wrong = load_text(&format!("[limits]\nmax_sandboxes = \"many\"\n{MINIMAL}"), &[]).unwrap_err().to_string();
+    assert!(wrong.contains("line 2") && wrong.contains("invalid type"), "{wrong}");
+}
+
+#[test]
+fn secrets_come_from_files_and_credentials_and_are_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("{MINIMAL}token_file = \"{}\"\n", dir.path().join("token").display());
+    std::fs::write(dir.path().join("token"), "ghp_canary\n").unwrap();
+    std::fs::write(dir.path().join("modal-token-id"), "ak-canary\n").unwrap();
+    std::fs::write(dir.path().join("modal-token-secret"), "as-canary\n").unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, config).unwrap();
+    let directory = dir.path().display().to_string();
+    let settings = load(Some(&path), &environment(&[("CREDENTIALS_DIRECTORY", &directory)])).unwrap();
+    assert!(!format!("{settings:?}").contains("canary"));
+    let missing = load(Some(&path), &environment(&[])).unwrap_err().to_string();
+    assert!(missing.starts_with("`modal.token_id` is missing: set it"), "{missing}");
+}
+
+#[test]
+fn a_token_of_several_lines_is_refused_without_being_shown() {
+    let error = load_text(MINIMAL, &[("GITHUB_TOKEN", "ghp_canary\nmore")]).unwrap_err().to_string();
+    assert_eq!(error, "`github[0].token` is not shown: must be one line of visible ASCII characters");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Some(Path::new("/nonexistent/config.toml")), &environment(&[])).unwrap_err();
+    assert!(
+        with_causes(&error).starts_with("cannot read the configuration file /nonexistent/config.toml: No such file")
+    );
+}

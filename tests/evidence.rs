@@ -1,0 +1,75 @@
+//! What the evidence learns from readings and outcomes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "the notation is for situations to plan in")]
+#[path = "planner/situation.rs"]
+mod situation;
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sandrunner::act::{Effect, Outcome};
+use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::ids::{Labels, RunId, RunnerId};
+use sandrunner::state::Origin;
+use situation::{Situation, name, now, scope};
+
+fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
+    let deployment = situation.policy.deployment.clone();
+    situation.evidence.learn(&situation.observed, &deployment, outcomes, now() + TimeDelta::seconds(after));
+}
+
+#[test]
+fn a_reading_that_was_under_way_during_earlier_passes_is_learned() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web idle 60s; job 7 acme/web queued");
+    learn(&mut situation, &[], 5);
+    // It began before the pass above and arrived after it.
+    situation.observed =
+        Situation::parse("sandbox 7-1 acme/web idle 60s; job 7 acme/web in_progress runner=7-1").observed;
+    let repo = situation.observed.repos.values_mut().next().unwrap();
+    repo.runs.values_mut().next().unwrap().jobs_read.succeeded(now() + TimeDelta::seconds(4));
+    learn(&mut situation, &[], 6);
+    assert!(situation.evidence.names[&name("7-1")].claim.is_some());
+}
+
+fn refused(job: u32, class: ErrorClass) -> Outcome {
+    let origin = Origin {
+        scope: scope("acme/web"),
+        run: RunId(1),
+        class: sandrunner::ids::ClassName::new("default"),
+        group: Labels::new(["modal"]).fingerprint(),
+    };
+    let failure = CallFailure { class, message: "no".into(), retry_after: None };
+    let effect = Effect::CreateFailed { name: name(&format!("{job}-1")), origin, runner: RunnerId(1), failure };
+    Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
+}
+
+#[test]
+fn creates_refused_together_are_one_failure_in_a_row() {
+    let mut situation = Situation::parse("job 7 acme/web queued");
+    let outcomes: Vec<Outcome> = (1..=20).map(|job| refused(job, ErrorClass::RateLimited)).collect();
+    learn(&mut situation, &outcomes, 1);
+    assert_eq!(situation.evidence.create_failures.values().next().unwrap().failures, 1);
+    learn(&mut situation, &[refused(21, ErrorClass::RateLimited)], 60);
+    assert_eq!(situation.evidence.create_failures.values().next().unwrap().failures, 2);
+}
+
+#[test]
+fn a_refused_create_counts_as_an_attempt_unless_it_only_came_too_early() {
+    let mut situation = Situation::parse("job 7 acme/web queued; job 8 acme/web queued");
+    learn(&mut situation, &[refused(7, ErrorClass::Invalid), refused(8, ErrorClass::RateLimited)], 1);
+    let fruitless: Vec<u32> = situation.evidence.jobs.values().map(|job| job.fruitless).collect();
+    assert_eq!(fruitless, [1, 0]);
+}
+
+#[test]
+fn what_stays_in_view_is_not_forgotten() {
+    let mut situation = Situation::parse("job 7 acme/web queued; fruitless 7 3 10s");
+    learn(&mut situation, &[], 1);
+    learn(&mut situation, &[], 7_200);
+    assert_eq!(situation.evidence.jobs.values().next().unwrap().fruitless, 3);
+    situation.observed.repos.clear();
+    learn(&mut situation, &[], 14_400);
+    assert!(situation.evidence.jobs.is_empty());
+}

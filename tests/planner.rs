@@ -1,0 +1,263 @@
+//! What the planner does in which situation.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "planner/situation.rs"]
+mod situation;
+
+use sandrunner::plan::Action;
+use situation::Situation;
+
+/// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
+fn check(situation: &str, expected: &str) {
+    let plan = Situation::parse(situation).plan().to_string();
+    let lines: Vec<&str> = plan.lines().collect();
+    assert_eq!(lines.join("; "), expected, "in the situation: {situation}");
+}
+
+const CREATE_7: &str = "create sr-main-gh-7-1 for job 7 of acme/web: class default, labels modal";
+
+#[test]
+fn a_queued_job_gets_a_sandbox() {
+    check("job 7 acme/web queued 40s", CREATE_7);
+}
+
+#[test]
+fn nothing_queued_needs_nothing() {
+    check("job 7 acme/web in_progress; job 8 acme/web completed; job 9 acme/web waiting; job 10 acme/web odd", "");
+}
+
+#[test]
+fn a_starting_runner_of_the_group_is_enough_whichever_job_it_was_made_for() {
+    let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
+    for supply in [
+        "sandbox 6-1 acme/web starting 5s",
+        "sandbox 7-1 acme/web idle 60s",
+        "creating 7-1 acme/web",
+        "unsure 7-1 acme/web",
+    ] {
+        check(&format!("job 7 acme/web queued; {supply}"), served);
+    }
+}
+
+#[test]
+fn runners_of_other_groups_are_no_supply() {
+    check("job 7 acme/web queued; sandbox 6-1 acme/api idle 5s", CREATE_7);
+    check("job 7 acme/web queued; sandbox 6-1 acme/web idle 5s labels=modal,job-1", CREATE_7);
+}
+
+#[test]
+fn claimed_failed_and_ended_runners_are_no_supply() {
+    check("job 7 acme/web queued; sandbox 6-1 acme/web claimed 60s", CREATE_7);
+    check("job 7 acme/web queued; sandbox 6-1 acme/web ended=64 5s", CREATE_7);
+    let plan = Situation::parse("job 7 acme/web queued; sandbox 6-1 acme/web failed 200s").plan().to_string();
+    assert_eq!(plan.trim(), CREATE_7);
+}
+
+#[test]
+fn a_busy_runner_stays_supply_until_a_newer_job_reading_shows_its_job_gone() {
+    let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
+    check("job 7 acme/web queued; sandbox 7-1 acme/web busy 60s; old-jobs 20s", served);
+}
+
+#[test]
+fn a_runner_that_served_and_ended_stays_supply_until_a_newer_job_reading() {
+    let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
+    check("job 7 acme/web queued; sandbox 7-1 acme/web ended=0 5s; old-jobs 20s", served);
+    check("job 7 acme/web queued; sandbox 6-1 acme/web ended=0 60s", CREATE_7);
+}
+
+#[test]
+fn a_job_seen_in_progress_a_moment_ago_is_not_believed_to_be_queued() {
+    check("job 7 acme/web queued advanced=5s", "skip job 7 of acme/web: it was seen in progress a moment ago");
+    check("job 7 acme/web queued advanced=90s", CREATE_7);
+}
+
+#[test]
+fn a_queued_job_of_a_completed_run_is_no_demand() {
+    check("job 7 acme/web queued; run 1 acme/web completed", "");
+}
+
+#[test]
+fn jobs_of_others_are_left_alone() {
+    check(
+        "job 7 acme/web queued labels=ubuntu-latest; job 8 acme/web queued labels=modal,macos",
+        "skip job 7 of acme/web: it does not carry the opt-in label; \
+         skip job 8 of acme/web: no class serves it: the nearest, `default`, fails on `macos`",
+    );
+}
+
+#[test]
+fn the_next_attempt_takes_the_next_name() {
+    check(
+        "job 7 acme/web queued 60s; fruitless 7 1 10s",
+        "create sr-main-gh-7-2 for job 7 of acme/web: class default, labels modal",
+    );
+}
+
+#[test]
+fn after_three_fruitless_attempts_further_ones_wait() {
+    check(
+        "job 7 acme/web queued 600s; fruitless 7 3 10s",
+        "skip job 7 of acme/web: 3 runners for it ended without serving a job",
+    );
+    check(
+        "job 7 acme/web queued 600s; fruitless 7 3 70s",
+        "create sr-main-gh-7-4 for job 7 of acme/web: class default, labels modal",
+    );
+}
+
+#[test]
+fn limits_hold_and_say_so() {
+    let at = |what: &str| format!("skip job 7 of acme/web: at limit: {what}");
+    check("limit 1; sandbox 6-1 acme/web claimed 60s; job 7 acme/web queued", &at("limits.max_sandboxes = 1"));
+    check(
+        "limit repo 1; sandbox 6-1 acme/web claimed 60s; job 7 acme/web queued",
+        &at("limits.max_sandboxes_per_repo = 1"),
+    );
+    check("gpus 0; job 7 acme/web queued labels=modal,gpu:t4", &at("limits.max_gpus = 0"));
+}
+
+#[test]
+fn a_sandbox_that_ends_still_counts_as_capacity() {
+    check(
+        "limit 1; sandbox 6-1 acme/web failed 400s fenced=100s; job 7 acme/web queued",
+        "terminate sr-main-gh-6-1 (sb-6-1): failed_start; skip job 7 of acme/web: at limit: limits.max_sandboxes = 1",
+    );
+}
+
+#[test]
+fn a_full_repo_does_not_starve_the_next_one() {
+    let jobs: Vec<String> = (1..=50).map(|id| format!("job {id} acme/big queued 500s")).collect();
+    let plan = Situation::parse(&format!("{}; job 99 acme/small queued 1s; mints 2", jobs.join("; "))).plan();
+    let created: Vec<u64> = plan
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Create(create) => Some(create.name.job.0),
+            Action::PrepareImage { .. }
+            | Action::Deregister { .. }
+            | Action::Terminate { .. }
+            | Action::DeleteSecret { .. } => None,
+        })
+        .collect();
+    assert_eq!(created, [1, 99], "the oldest first, then the repository that has least");
+}
+
+#[test]
+fn what_the_budgets_do_not_admit_waits_with_its_reason() {
+    check("mints 0; job 7 acme/web queued", "skip job 7 of acme/web: the GitHub budget admits no registration yet");
+    check("creates 0; job 7 acme/web queued", "skip job 7 of acme/web: Modal's rate of creates admits none yet");
+}
+
+#[test]
+fn the_first_wave_of_an_image_that_never_served_is_three() {
+    let jobs: Vec<String> = (1..=5).map(|id| format!("job {id} acme/web queued")).collect();
+    let plan = Situation::parse(&format!("unproven; {}", jobs.join("; "))).plan();
+    assert_eq!((plan.actions.len(), plan.skips.len()), (3, 2));
+    assert_eq!(plan.skips[0].reason.to_string(), "the first 3 runners of its run wait for GitHub to give them jobs");
+}
+
+#[test]
+fn a_living_claimed_sandbox_proves_its_image_after_a_restart() {
+    let jobs: Vec<String> = (1..=25).map(|id| format!("job {id} acme/web queued")).collect();
+    let plan = Situation::parse(&format!("unproven; sandbox 99-1 acme/api claimed 60s; {}", jobs.join("; "))).plan();
+    assert_eq!(plan.actions.len(), 20, "the first wave of a proven image");
+}
+
+#[test]
+fn without_a_list_of_sandboxes_nothing_is_created_or_ended() {
+    check(
+        "fleet unknown; job 7 acme/web queued",
+        "skip job 7 of acme/web: the list of sandboxes is not known: no answer",
+    );
+}
+
+#[test]
+fn the_image_is_prepared_before_the_first_sandbox() {
+    check(
+        "image absent; job 7 acme/web queued",
+        "prepare the image of class default; skip job 7 of acme/web: the image of its class is being made",
+    );
+    check("image building; job 7 acme/web queued", "skip job 7 of acme/web: the image of its class is being made");
+}
+
+#[test]
+fn an_image_that_failed_is_made_again_after_a_pause_that_grows() {
+    let failed = "skip job 7 of acme/web: the image of its class could not be made: no space";
+    check("image failed 1 10s; job 7 acme/web queued", failed);
+    let again = "prepare the image of class default; skip job 7 of acme/web: the image of its class is being made";
+    check("image failed 1 40s; job 7 acme/web queued", again);
+    check("image failed 3 40s; job 7 acme/web queued", failed);
+}
+
+#[test]
+fn sandboxes_of_ours_that_cannot_be_read_take_room() {
+    check(
+        "limit 1; unreadable sb-1; job 7 acme/web queued",
+        "skip job 7 of acme/web: at limit: limits.max_sandboxes = 1",
+    );
+}
+
+#[test]
+fn a_registration_of_unknown_making_counts_for_its_job_for_three_minutes() {
+    let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
+    check("job 7 acme/web queued; runner 7-1 acme/web offline 60s", served);
+    check("job 7 acme/web queued; runner 7-1 acme/web offline 200s", CREATE_7);
+}
+
+#[test]
+fn a_stale_registration_is_deleted_after_grace_and_agreement() {
+    check("runner 7-1 acme/web offline 400s stale", "deregister sr-main-gh-7-1 in acme/web: stale");
+    check("runner 7-1 acme/web offline 200s stale", "");
+    check("runner 7-1 acme/web offline 400s stale fenced=30s", "");
+    check("runner 7-1 acme/web offline 400s", "");
+    check("runner 7-1 acme/web online 400s stale", "");
+    check("runner 7-1 acme/web busy 400s stale", "");
+    check("runner 7-1 acme/web offline 400s stale; creating 7-1 acme/web", "");
+    check("runner 7-1 acme/web offline 400s stale; sandbox 7-1 acme/web starting 60s", "");
+    check(
+        "sandbox 7-1 acme/web ended=64 60s; runner 7-1 acme/web offline 400s stale",
+        "deregister sr-main-gh-7-1 in acme/web: stale",
+    );
+}
+
+#[test]
+fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
+    let failed = "sandbox 7-1 acme/web failed 400s";
+    check(
+        &format!("{failed}; runner 7-1 acme/web offline 400s"),
+        "deregister sr-main-gh-7-1 in acme/web: failed_start",
+    );
+    check(failed, "");
+    check(&format!("{failed} fenced=30s"), "");
+    check(&format!("{failed} fenced=100s"), "terminate sr-main-gh-7-1 (sb-7-1): failed_start");
+    check("sandbox 7-1 acme/web failed 250s fenced=100s", "");
+    check(&format!("{failed} fenced=100s; job 9 acme/web in_progress runner=7-1"), "");
+    check(&format!("{failed} fenced=100s; job 9 acme/web in_progress; old-jobs 200s"), "");
+    check(
+        &format!("{failed} fenced=100s; runners unknown acme/web"),
+        "terminate sr-main-gh-7-1 (sb-7-1): failed_start",
+    );
+}
+
+#[test]
+fn a_runner_once_seen_online_is_never_terminated() {
+    check("sandbox 7-1 acme/web idle 4000s; runner 7-1 acme/web offline 4000s", "");
+    check("sandbox 7-1 acme/web claimed 90000s", "");
+    check("sandbox 7-1 acme/web busy 90000s", "");
+}
+
+#[test]
+fn a_sandbox_that_modal_never_placed_is_given_up() {
+    check("sandbox 7-1 acme/web unscheduled 60s", "");
+    check("sandbox 7-1 acme/web unscheduled 130s seen=60s", "");
+    check("sandbox 7-1 acme/web unscheduled 130s", "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
+}
+
+#[test]
+fn a_secret_is_deleted_once_it_was_read() {
+    check("sandbox 7-1 acme/web starting 20s secret", "");
+    check("sandbox 7-1 acme/web idle 20s secret", "delete the secret of sr-main-gh-7-1");
+    check("sandbox 7-1 acme/web ended=66 20s secret", "delete the secret of sr-main-gh-7-1");
+}

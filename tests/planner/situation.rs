@@ -1,0 +1,354 @@
+//! Situations for the planner in a small text notation, statements separated by semicolons.
+//!
+//! ```text
+//! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
+//! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s]
+//! creating 7-1 acme/web · unsure 7-1 acme/web
+//! runner 7-1 acme/web offline|online|busy 600s [stale]
+//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · old-jobs 30s
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, RunnerClass};
+use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
+use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
+use sandrunner::plan::{AccountPolicy, Limits, Plan, Policy, Waves, plan};
+use sandrunner::state::{
+    Allowance, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState, RepoView,
+    RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
+};
+
+/// Everything that a plan is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Situation {
+    pub(crate) observed: Observed,
+    pub(crate) evidence: Evidence,
+    pub(crate) policy: Policy,
+}
+
+/// The time of every situation.
+pub(crate) fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
+}
+
+/// A name of the deployment and account that situations use: `7-1` is attempt 1 for job 7.
+pub(crate) fn name(text: &str) -> OurName {
+    format!("sr-main-gh-{text}").parse().unwrap()
+}
+
+pub(crate) fn scope(repo: &str) -> Scope {
+    Scope { account: "gh".parse().unwrap(), repo: repo.parse().unwrap() }
+}
+
+fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
+    RunnerClass {
+        name: ClassName::new(name),
+        labels: Labels::new(gpu.map(|_| name)),
+        extra_label_patterns: vec![LabelPattern::new("job-*")],
+        repos: Vec::new(),
+        cpu: 2.0,
+        memory_mib: 4096,
+        gpu: gpu.map(|name| Gpu { name: name.to_owned(), count: 1 }),
+        image: ImageSource::Default,
+        regions: Vec::new(),
+        env: BTreeMap::new(),
+        clocks: ClassClocks {
+            timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::from_secs(300),
+            start_timeout: Duration::from_secs(180),
+            schedule_timeout: Duration::from_secs(120),
+        },
+        max_sandboxes: None,
+    }
+}
+
+impl Situation {
+    /// Everything is known, nothing is there, and much is allowed.
+    pub(crate) fn empty() -> Self {
+        let policy = Policy {
+            deployment: "main".parse().unwrap(),
+            required_label: "modal".into(),
+            accounts: BTreeMap::from([(
+                "gh".parse().unwrap(),
+                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1 },
+            )]),
+            classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
+            limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
+            waves: Waves { first: 20, first_gpu: 4 },
+            interval: Duration::from_secs(10),
+        };
+        let mut observed = Observed::default();
+        observed.fleet.read.succeeded(now() - TimeDelta::seconds(1));
+        let image = ImageState::Ready(ImageId::new("im-1"));
+        observed.images = policy.classes.iter().map(|class| (class.name.clone(), image.clone())).collect();
+        observed.admission.creates = Allowance { now: 1_000_000, next: None };
+        observed.admission.mints.insert("gh".parse().unwrap(), Allowance { now: 1_000_000, next: None });
+        let mut evidence = Evidence::default();
+        evidence.proven = policy.classes.iter().map(|class| class.name.clone()).collect();
+        Self { observed, evidence, policy }
+    }
+
+    /// Reads the notation.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut situation = Self::empty();
+        for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            let words: Vec<&str> = statement.split_whitespace().collect();
+            situation.state(&words);
+        }
+        situation
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        plan(&self.observed, &self.evidence, &self.policy, now())
+    }
+
+    fn state(&mut self, words: &[&str]) {
+        match words {
+            ["limit", "repo", n] => self.policy.limits.sandboxes_per_repo = Some(n.parse().unwrap()),
+            ["limit", n] => self.policy.limits.sandboxes = n.parse().unwrap(),
+            ["gpus", n] => self.policy.limits.gpus = n.parse().unwrap(),
+            ["mints", n] => {
+                let next = Some(now() + TimeDelta::seconds(1));
+                self.observed
+                    .admission
+                    .mints
+                    .values_mut()
+                    .for_each(|mints| *mints = Allowance { now: n.parse().unwrap(), next });
+            }
+            ["creates", n] => self.observed.admission.creates.now = n.parse().unwrap(),
+            ["job", id, repo, status, rest @ ..] => self.job(id, repo, status, &Options::parse(rest)),
+            ["sandbox", which, repo, state, rest @ ..] => self.sandbox(which, repo, state, &Options::parse(rest)),
+            ["creating", which, repo, rest @ ..] => {
+                let creating = Creating { origin: origin(repo, &Options::parse(rest)), since: now(), asked_at: None };
+                self.repo(repo);
+                self.observed.in_flight.insert(name(which), creating);
+            }
+            ["unsure", which, repo, rest @ ..] => {
+                let creating = Creating { origin: origin(repo, &Options::parse(rest)), since: now(), asked_at: None };
+                self.repo(repo);
+                self.observed.fleet.unsure.insert(name(which), creating);
+            }
+            ["runner", which, repo, state, rest @ ..] => self.runner(which, repo, state, &Options::parse(rest)),
+            ["fleet", "unknown"] => {
+                let failure =
+                    CallFailure { class: ErrorClass::Unavailable, message: "no answer".into(), retry_after: None };
+                self.observed.fleet.read = ReadState::default();
+                self.observed.fleet.read.failed(now(), failure);
+            }
+            ["runners", "unknown", repo] => self.repo(repo).runners_read = ReadState::default(),
+            ["unproven"] => self.evidence.proven.clear(),
+            ["image", "building"] => {
+                self.observed.images.values_mut().for_each(|image| *image = ImageState::Building { failures: 0 });
+            }
+            ["image", "absent"] => self.observed.images.clear(),
+            ["image", "failed", failures, age] => {
+                let (failures, at) = (failures.parse().unwrap(), now() - seconds(age));
+                let failed = ImageState::Failed { message: "no space".into(), failures, at };
+                self.observed.images.values_mut().for_each(|image| *image = failed.clone());
+            }
+            ["unreadable", id] => {
+                self.observed.fleet.unreadable.insert(SandboxId::new(*id), "no tags".into());
+            }
+            ["fruitless", id, count, age] => {
+                let at = now() - seconds(age);
+                let job = self.job_evidence(id.parse().unwrap());
+                job.fruitless = count.parse().unwrap();
+                job.attempt = job.attempt.max(job.fruitless);
+                job.fruitless_at = Some(at);
+            }
+            ["run", id, repo, "completed"] => {
+                let id = RunId(id.parse().unwrap());
+                self.repo(repo).runs.get_mut(&id).unwrap().run.status = RunStatus::Completed;
+            }
+            ["old-jobs", age] => {
+                let at = now() - seconds(age);
+                for repo in self.observed.repos.values_mut() {
+                    repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(at));
+                }
+            }
+            other => panic!("not a statement: {other:?}"),
+        }
+    }
+
+    fn repo(&mut self, repo: &str) -> &mut RepoView {
+        let scope = scope(repo);
+        self.policy.accounts.values_mut().for_each(|account| {
+            account.repos.insert(scope.repo.clone());
+        });
+        self.observed.repos.entry(scope).or_insert_with(|| {
+            let mut view = RepoView::default();
+            view.runs_read.succeeded(now());
+            view.runners_read.succeeded(now());
+            view
+        })
+    }
+
+    fn job_evidence(&mut self, id: u64) -> &mut JobEvidence {
+        self.evidence.started(&name(&format!("{id}-1")), &origin("acme/web", &Options::default()), now());
+        self.evidence.names.remove(&name(&format!("{id}-1")));
+        let job = self.evidence.jobs.get_mut(&JobId(id)).unwrap();
+        job.attempt = 0;
+        job
+    }
+
+    fn job(&mut self, id: &str, repo: &str, status: &str, options: &Options<'_>) {
+        let id: u64 = id.parse().unwrap();
+        let job = WorkflowJob {
+            id: JobId(id),
+            run_id: options.run,
+            run_attempt: 1,
+            status: match status {
+                "queued" => JobStatus::Queued,
+                "in_progress" => JobStatus::InProgress,
+                "completed" => JobStatus::Completed,
+                "waiting" => JobStatus::Waiting,
+                other => JobStatus::Other(other.to_owned()),
+            },
+            labels: options.labels(),
+            runner_name: options.runner.map(|runner| name(runner).to_string()),
+            created_at: None,
+            started_at: None,
+            name: "build".into(),
+        };
+        let evidence = self.job_evidence(id);
+        evidence.first_queued = now() - options.age;
+        evidence.advanced_at = options.advanced.map(|age| now() - age);
+        let view = self.repo(repo).runs.entry(options.run).or_insert_with(|| run_view(options.run));
+        view.jobs.insert(job.id, job);
+    }
+
+    fn sandbox(&mut self, which: &str, repo: &str, state: &str, options: &Options<'_>) {
+        let id = format!("sb-{which}");
+        let since = now() - options.age;
+        let exit = state.strip_prefix("ended=").map(|code| code.parse::<i32>().unwrap());
+        let sandbox = OurSandbox {
+            id: SandboxId::new(id),
+            origin: origin(repo, options),
+            created_at: since,
+            is_scheduled: state != "unscheduled",
+            started_at: (state != "unscheduled").then_some(since),
+            secret: options.secret.then(|| SecretId::new("st-1")),
+            seen_at: options.seen.map_or(now(), |age| now() - age),
+            missing_since: None,
+            asked_at: None,
+            ended: exit.map(|exit_code| Ended {
+                at: since,
+                result: Some(SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() }),
+            }),
+        };
+        let readings = Agreement { first: now() - TimeDelta::seconds(70), last: now() };
+        let mut evidence = NameEvidence::default();
+        evidence.origin = Some(sandbox.origin.clone());
+        evidence.online_at = matches!(state, "idle" | "claimed" | "busy").then_some(since);
+        evidence.busy_at = (state == "busy").then_some(now());
+        evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), at: now() });
+        evidence.never_online = (state == "failed").then_some(readings);
+        evidence.fenced_at = options.fenced.map(|age| now() - age);
+        self.repo(repo);
+        self.evidence.names.insert(name(which), evidence);
+        self.observed.fleet.sandboxes.insert(name(which), sandbox);
+    }
+
+    fn runner(&mut self, which: &str, repo: &str, state: &str, options: &Options<'_>) {
+        let runner = Runner {
+            id: RunnerId(1),
+            name: name(which).to_string(),
+            is_online: state == "online",
+            is_busy: state == "busy",
+        };
+        self.repo(repo).runners.insert(name(which), runner);
+        let evidence = self.evidence.names.entry(name(which)).or_default();
+        evidence.registered_at = Some(now() - options.age);
+        evidence.fenced_at = options.fenced.map(|age| now() - age);
+        if options.stale {
+            evidence.stale = Some(Agreement { first: now() - TimeDelta::seconds(60), last: now() });
+        }
+    }
+}
+
+/// A run whose jobs were just read.
+pub(crate) fn run_view(id: RunId) -> RunView {
+    let mut jobs_read = ReadState::default();
+    jobs_read.succeeded(now());
+    RunView {
+        run: WorkflowRun { id, attempt: 1, status: RunStatus::Queued, created_at: None, updated_at: None },
+        first_listed_at: now(),
+        changed_at: now(),
+        listed_at: now(),
+        asked_at: None,
+        gone_at: None,
+        jobs: BTreeMap::new(),
+        jobs_read,
+        needs_jobs: NeedsJobs::InTurn,
+        emptied_at: None,
+    }
+}
+
+fn origin(repo: &str, options: &Options<'_>) -> Origin {
+    let labels = options.labels();
+    let class = if labels.contains("gpu:t4") { "gpu:t4" } else { "default" };
+    Origin { scope: scope(repo), run: options.run, class: ClassName::new(class), group: labels.fingerprint() }
+}
+
+fn seconds(text: &str) -> TimeDelta {
+    TimeDelta::seconds(text.trim_end_matches('s').parse().unwrap())
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "flags of a notation")]
+struct Options<'a> {
+    run: RunId,
+    labels: Option<&'a str>,
+    runner: Option<&'a str>,
+    age: TimeDelta,
+    advanced: Option<TimeDelta>,
+    fenced: Option<TimeDelta>,
+    seen: Option<TimeDelta>,
+    secret: bool,
+    stale: bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            run: RunId(1),
+            labels: None,
+            runner: None,
+            age: TimeDelta::zero(),
+            advanced: None,
+            fenced: None,
+            seen: None,
+            secret: false,
+            stale: false,
+        }
+    }
+}
+
+impl<'a> Options<'a> {
+    fn parse(words: &[&'a str]) -> Self {
+        let mut options = Self::default();
+        for word in words {
+            match word.split_once('=') {
+                Some(("run", run)) => options.run = RunId(run.parse().unwrap()),
+                Some(("labels", labels)) => options.labels = Some(labels),
+                Some(("runner", runner)) => options.runner = Some(runner),
+                Some(("advanced", age)) => options.advanced = Some(seconds(age)),
+                Some(("seen", age)) => options.seen = Some(seconds(age)),
+                Some(("fenced", age)) => options.fenced = Some(seconds(age)),
+                None if *word == "secret" => options.secret = true,
+                None if *word == "stale" => options.stale = true,
+                None => options.age = seconds(word),
+                Some(_) => panic!("not an option: {word}"),
+            }
+        }
+        options
+    }
+
+    fn labels(&self) -> Labels {
+        Labels::new(self.labels.unwrap_or("modal").split(','))
+    }
+}
