@@ -1,0 +1,230 @@
+//! What the commands print, and how they end.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::{BOUND, Ended, REPO, Sandrunner, Simulation, config, number, small};
+
+/// A server that nobody may contact.
+struct Untouched(TcpListener);
+
+impl Untouched {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    fn was_contacted(&self) -> bool {
+        self.0.accept().is_ok()
+    }
+}
+
+/// Runs a command whose services must not be contacted.
+async fn refused(arguments: &[&str], extra: &[(&str, &str)]) -> String {
+    let server = Untouched::new();
+    let url = server.url();
+    let defaults = [
+        ("GITHUB_API_URL", url.as_str()),
+        ("MODAL_SERVER_URL", &url),
+        ("GITHUB_TOKEN", "simulated"),
+        ("MODAL_TOKEN_ID", "ak-simulated"),
+        ("MODAL_TOKEN_SECRET", "as-simulated"),
+        ("SANDRUNNER__HTTP__LISTEN", "127.0.0.1:0"),
+    ];
+    let variables: Vec<(String, String)> =
+        defaults.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let ended = Sandrunner::start(arguments, &variables).ended(BOUND).await;
+    assert_eq!(ended.status.code(), Some(2), "{arguments:?} {extra:?}: {ended:#?}");
+    assert!(!server.was_contacted(), "{arguments:?} {extra:?} contacted a service");
+    assert_eq!(ended.stdout, "", "{arguments:?}");
+    ended.stderr
+}
+
+/// Variables, and what is said about them.
+type Wrong = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+
+fn assert_says(text: &str, all: &[&str]) {
+    for part in all {
+        assert!(text.contains(part), "`{part}` is missing in: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_ends_every_command_before_anything_is_contacted() {
+    const REPOS: (&str, &str) = ("ALLOWED_REPOS", REPO);
+    let wrong: [Wrong; 8] = [
+        (&[], &["`github[0].allowed_repos`", "empty", "owner/name"]),
+        (&[("ALLOWED_REPOS", "web")], &["allowed_repos", "`web`", "owner/name"]),
+        (&[REPOS, ("SANDRUNNER__RECONCILE__INTERVAL", "1h")], &["`reconcile.interval`", "1h", "between 1s and 10m"]),
+        (&[REPOS, ("SANDRUNNER__RECONCILE__INTERVALL", "9s")], &["intervall", "expected", "`interval`"]),
+        (&[REPOS, ("SANDRUNNER__HTTP__LISTEN", "9464")], &["`http.listen`", "`9464`", "127.0.0.1:9464"]),
+        (&[REPOS, ("GITHUB_TOKEN", " ")], &["`github[0].token`", "missing", "github-token"]),
+        (
+            &[REPOS, ("MODAL_SERVER_URL", "http://example.com")],
+            &["`modal.server_url`", "http://example.com", "https://"],
+        ),
+        (&[REPOS, ("WEBHOOK_SECRET", "hidden-value")], &["WEBHOOK_SECRET", "not supported yet", "unset it"]),
+    ];
+    for (variables, says) in wrong {
+        for command in ["run", "plan"] {
+            let text = refused(&[command], variables).await;
+            assert_says(&text, says);
+            assert!(!text.contains("hidden-value"), "{text}");
+        }
+    }
+    let text = refused(&["run"], &[REPOS, ("SANDRUNNER__LOG__LEVEL", "loud=very")]).await;
+    assert_says(&text, &["`log.level`", "loud=very", "such as info"]);
+}
+
+#[tokio::test]
+async fn a_wrong_file_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let missing = missing.to_str().unwrap();
+    assert_says(&refused(&["run", "--config", missing], &[]).await, &["cannot read", missing]);
+    for (text, says) in [
+        ("[reconcile]\ninterval = \"10s\"\nspeed = 3\n", ["line 3", "speed", "expected one of `interval`"]),
+        ("[limits]\nmax_gpus = \"many\"\n", ["line 2", "many", "expected u32"]),
+        ("[limits\n", ["line 1", "config.toml", "]"]),
+    ] {
+        let path = config(&folder, text);
+        assert_says(&refused(&["plan", "--config", &path], &[]).await, &says);
+    }
+}
+
+#[tokio::test]
+async fn wrong_arguments_are_refused() {
+    let replay = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/webhooks");
+    let wrong: [(&[&str], &[&str]); 9] = [
+        (&["demo", "--jobs", "0"], &["--jobs", "0", "1..=100000"]),
+        (&["demo", "--speed", "0"], &["--speed", "between 0.1 and 1000"]),
+        (&["demo", "--profile", "wild"], &["`wild`", "`calm` or `realistic`"]),
+        (&["demo", "--scenario", "/nowhere.json"], &["cannot read", "/nowhere.json"]),
+        (&["demo", "--replay", "/nowhere.json"], &["cannot read", "/nowhere.json"]),
+        (&["demo", "--map-label", "a=b"], &["--replay"]),
+        (&["demo", "--replay", replay, "--map-label", "ubuntu-latest"], &["`ubuntu-latest`", "`from=to`"]),
+        (&["demo", "--scenario", "a.json", "--replay", replay], &["cannot be used with"]),
+        (&["simulate", "--profile", "wild"], &["`wild`", "`calm` or `realistic`"]),
+    ];
+    for (arguments, says) in wrong {
+        assert_says(&refused(arguments, &[]).await, says);
+    }
+}
+
+/// The one JSON object on standard output.
+fn object(ended: &Ended) -> Value {
+    let mut documents = serde_json::Deserializer::from_str(&ended.stdout).into_iter::<Value>();
+    let first = documents.next().unwrap_or_else(|| panic!("no JSON: {ended:#?}")).unwrap();
+    assert!(first.is_object() && documents.next().is_none(), "more than one object: {}", ended.stdout);
+    first
+}
+
+#[tokio::test]
+async fn plan_says_what_would_be_done_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulation = Simulation::start(&folder, &small(2), &["--profile", "calm"]).await;
+    let ended = Sandrunner::start(&["plan", "--json"], &simulation.variables(&[])).ended(BOUND).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    let plan = object(&ended);
+    // With the default limits one pass registers one runner; the other job is accounted for.
+    let actions = plan["actions"].as_array().unwrap();
+    assert_says(actions[0].as_str().unwrap(), &["create sr-main-gh-5000000000-1", REPO, "class default"]);
+    let skips = plan["skips"].as_array().unwrap();
+    assert_eq!((actions.len(), skips.len(), &skips[0]["reason"]), (1, 1, &"github_budget".into()), "{plan:#}");
+    assert_eq!(number(&plan["coverage"], "repositories_known"), 1);
+    assert_eq!(changes(&simulation).await, Vec::<Value>::new());
+}
+
+/// Every call that is no reading, and everything that came of one.
+async fn changes(simulation: &Simulation) -> Vec<Value> {
+    let reading = ["list_runs", "list_jobs", "list_runners", "get_run", "hello", "auth_token", "list_sandboxes"];
+    let history = simulation.history().await;
+    // An App that is only looked up is not found; one that is made would be.
+    let is_lookup = |what: &Value| what["operation"] == "app" && what["status"] == 5;
+    let is_change = |what: &Value| match what["event"].as_str().unwrap() {
+        "call" if is_lookup(what) => false,
+        "call" => !reading.contains(&what["operation"].as_str().unwrap()),
+        "job_queued" => false,
+        _ => true,
+    };
+    assert!(history.iter().any(|what| what["operation"] == "list_jobs"), "nothing was read: {history:#?}");
+    history.into_iter().filter(is_change).collect()
+}
+
+#[tokio::test]
+async fn plan_says_what_it_could_not_read_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulation = Simulation::start(&folder, &small(1), &["--profile", "calm"]).await;
+    simulation.revoke("revoked").await;
+    let variables = simulation.variables(&[("GITHUB_TOKEN", "revoked")]);
+    let ended = Sandrunner::start(&["plan", "--json"], &variables).ended(BOUND).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    let coverage = &object(&ended)["coverage"];
+    assert_says(coverage["unreachable"][REPO].as_str().unwrap(), &["token"]);
+
+    let gone = Untouched::new().url();
+    let variables = simulation.variables(&[("GITHUB_API_URL", &gone), ("MODAL_SERVER_URL", &gone)]);
+    let ended = Sandrunner::start(&["plan", "--timeout", "3s"], &variables).ended(BOUND).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:#?}");
+    assert_says(&ended.stdout, &["Modal could not be read", &format!("{REPO} could not be read")]);
+    assert!(!ended.stdout.contains("nothing to do"), "{}", ended.stdout);
+}
+
+#[tokio::test]
+async fn recorded_webhooks_are_replayed_and_every_expected_job_is_done() {
+    let replay = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/webhooks");
+    let labels = ["--map-label", "ubuntu-latest=modal", "--map-label", "k8s=modal"];
+    let arguments: Vec<&str> =
+        ["demo", "--replay", replay].into_iter().chain(labels).chain(["--exit", "--json", "--speed", "100"]).collect();
+    let ended = Sandrunner::start(&arguments, &[]).ended(Duration::from_secs(90)).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    let answer = object(&ended);
+    for key in [
+        "jobs_expected",
+        "jobs_completed",
+        "sandboxes_created",
+        "sandboxes_live_at_end",
+        "runners_left_at_end",
+        "surplus_runners",
+        "claimed_sandboxes_terminated",
+        "foreign_touched",
+        "github_requests",
+        "github_not_modified",
+        "github_points_per_minute_peak",
+        "modal_requests",
+    ] {
+        number(&answer, key);
+    }
+    for key in ["p50", "p95", "max"] {
+        assert!(answer["pickup_seconds"][key].as_f64().is_some_and(|secs| secs > 0.0), "{key}: {answer:#}");
+    }
+    assert!(answer["wall_seconds"].as_f64().is_some_and(|secs| secs > 0.0), "{answer:#}");
+    assert!(answer["jobs_skipped"].is_object(), "{answer:#}");
+    assert_eq!((&answer["profile"], &answer["violations"]), (&"realistic".into(), &Value::Array(Vec::new())));
+    assert!(number(&answer, "jobs_completed") > 0, "{answer:#}");
+    assert_eq!(answer["jobs_completed"], answer["jobs_expected"]);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_demo() {
+    let mut demo = Sandrunner::start(&["demo", "--jobs", "200", "--speed", "5"], &[]);
+    demo.printed("Ctrl-C ends it").await;
+    let ended = demo.interrupted().await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    assert_says(&ended.stdout, &["/api/v1/status", "/metrics", "jobs: "]);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_simulators() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &[]).await;
+    let ended = simulation.interrupted().await;
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+}
