@@ -108,7 +108,8 @@ impl View {
         }
     }
 
-    /// Moves readings that only refresh what is known before run lists, as far as their share goes.
+    /// Moves readings that only refresh what is known before all others, as far as their share goes: where run
+    /// lists and first readings alone exceed the budget, they would otherwise never be done.
     fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
         let mut shares: BTreeMap<&AccountName, u32> = BTreeMap::new();
         for (account, reader) in &self.readers.github {

@@ -125,9 +125,9 @@ pub struct Due {
 }
 
 impl Due {
-    /// Whether it goes before everything that takes turns.
+    /// Whether it goes before everything else: it costs GitHub nothing.
     pub fn is_urgent(&self) -> bool {
-        matches!(self.rank, Rank::Modal | Rank::FirstJobs | Rank::Neglected)
+        self.rank == Rank::Modal
     }
 }
 
