@@ -576,7 +576,8 @@ fn secret(
             text.trim().to_owned()
         }
         (None, None) => {
-            let remedy = format!("set it, {key}_file, or the systemd credential `{credential}`");
+            let variable = credential.replace('-', "_").to_uppercase();
+            let remedy = format!("set it, {key}_file, {variable}, or the systemd credential `{credential}`");
             return Err(bad(key, "missing", remedy));
         }
     };

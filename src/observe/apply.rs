@@ -43,6 +43,9 @@ impl View {
             (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                    if let Some(failure) = reading.failure() {
+                        warn_once(&repo.runs_read, failure, &scope, "cannot read the run list");
+                    }
                     apply_runs(repo, reading, depth, began_at, now);
                 }
             }
@@ -68,7 +71,7 @@ impl View {
     }
 
     fn apply_fleet(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>, now: DateTime<Utc>) {
-        if let Some(failure) = reading.failure() {
+        if let Some(failure) = reading.failure().filter(|_| self.observed.fleet.read.failures == 0) {
             tracing::warn!(error = %failure, "the list of sandboxes is incomplete");
         }
         let seen = reading.seen().map(Vec::as_slice).unwrap_or_default();
