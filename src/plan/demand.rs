@@ -93,6 +93,10 @@ impl<'a> Groups<'a> {
 /// Sorts every queued job into its group; jobs without a class are skipped with their reason.
 pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
     let mut groups = Groups::default();
+    let runs = context.observed.repos.values().flat_map(|repo| repo.runs.values());
+    let jobs = runs.map(|run| run.jobs.len()).sum();
+    groups.by_job.reserve(jobs);
+    plan.skips.reserve(jobs);
     let mut resolved = FxHashMap::default();
     for (index, (scope, repo)) in context.observed.repos.iter().enumerate() {
         if context.policy.classes.iter().any(|class| !class.repos.is_empty()) {

@@ -128,6 +128,10 @@ pub(super) struct Supply<'a> {
 pub(super) fn count<'a>(context: &Context<'a>, groups: &Groups<'_>, plan: &mut Plan) -> Supply<'a> {
     let Context { observed, evidence, policy, now } = *context;
     let mut supply = Supply::default();
+    let sandboxes = observed.fleet.sandboxes.len();
+    supply.occupied.reserve(sandboxes);
+    supply.named.reserve(sandboxes);
+    supply.unclaimed_by_run.reserve(sandboxes);
     let clocks: FxHashMap<&ClassName, &ClassClocks> =
         policy.classes.iter().map(|class| (&class.name, &class.clocks)).collect();
     // Both maps are in the order of names, so one walk joins them.
