@@ -86,8 +86,6 @@ pub struct NameEvidence {
     pub claim: Option<Claim>,
     /// Readings that agree that the registration is there, offline, and has no living sandbox.
     pub stale: Option<Agreement>,
-    /// Readings that agree that the registration is gone.
-    pub unregistered: Option<Agreement>,
     /// Readings that agree that the sandbox lives and its runner never came online.
     pub never_online: Option<Agreement>,
     /// When GitHub confirmed that it sends no more work.
@@ -404,7 +402,6 @@ impl Evidence {
             .collect();
         for name in absent {
             let evidence = self.name(&name, now);
-            evidence.unregistered = Some(Agreement::extended(evidence.unregistered, read_at));
             if evidence.online_at.is_none() {
                 evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
             }
@@ -423,7 +420,6 @@ impl Evidence {
         let evidence = self.name(name, now);
         evidence.runner_id = Some(runner.id);
         evidence.registered_at.get_or_insert(now);
-        evidence.unregistered = None;
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read_at);
         }

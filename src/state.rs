@@ -343,8 +343,6 @@ pub struct Fleet {
     pub sandboxes: BTreeMap<OurName, OurSandbox>,
     /// Names that may have a sandbox that was not seen.
     pub unsure: BTreeMap<OurName, Creating>,
-    /// Sandboxes of the App that are not ours.
-    pub foreign: usize,
     /// Sandboxes with our deployment's tag that cannot be read: counted, never touched.
     pub unreadable: BTreeMap<SandboxId, String>,
 }
