@@ -20,7 +20,7 @@ use crate::state::{
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be
 /// claimed.
-const GROWING_AGAIN: TimeDelta = TimeDelta::seconds(15);
+const GROWING_AGAIN: TimeDelta = TimeDelta::seconds(20);
 /// How often the jobs of a run are read while all that are queued have a runner.
 const UNCLAIMED_AGAIN: TimeDelta = TimeDelta::seconds(45);
 /// How often the jobs of a run are read in which nothing waits for us.
