@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{ClassName, Labels, RepoName};
@@ -125,7 +126,7 @@ pub enum NoClass {
         /// The class that came nearest, where there is one.
         nearest: Option<ClassName>,
         /// The label, or the repository, in which it fails.
-        fails_on: String,
+        fails_on: Arc<str>,
     },
 }
 
@@ -171,8 +172,8 @@ pub fn resolve<'a>(
         }
     }
     best.ok_or_else(|| match nearest {
-        Some((_, class, fails_on)) => NoClass::NoMatch { nearest: Some(class.name.clone()), fails_on },
-        None => NoClass::NoMatch { nearest: None, fails_on: labels.to_string() },
+        Some((_, class, fails_on)) => NoClass::NoMatch { nearest: Some(class.name.clone()), fails_on: fails_on.into() },
+        None => NoClass::NoMatch { nearest: None, fails_on: labels.to_string().into() },
     })
 }
 

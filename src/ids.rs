@@ -105,21 +105,28 @@ impl SandboxId {
     }
 }
 
+/// The longest short name, in bytes.
+const SHORT_MAX: usize = 12;
+
 fn is_short_name(text: &str) -> bool {
-    (1..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    (1..=SHORT_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 macro_rules! short_name {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        // Held in place, filled up with zeros, because names with two of them are compared by the thousands.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; SHORT_MAX]);
 
         impl $name {
             /// The name as text.
+            ///
+            /// # Panics
+            /// Never: the constructor admits only ASCII.
             pub fn as_str(&self) -> &str {
-                &self.0
+                let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(SHORT_MAX);
+                std::str::from_utf8(&self.0[..end]).expect("the constructor admits only ASCII")
             }
         }
 
@@ -127,17 +134,30 @@ macro_rules! short_name {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                if is_short_name(text) {
-                    Ok(Self(text.into()))
-                } else {
-                    Err(InvalidId { value: text.to_owned(), expected: $expected })
+                if !is_short_name(text) {
+                    return Err(InvalidId { value: text.to_owned(), expected: $expected });
                 }
+                let mut bytes = [0; SHORT_MAX];
+                bytes[..text.len()].copy_from_slice(text.as_bytes());
+                Ok(Self(bytes))
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
     };

@@ -58,6 +58,8 @@ pub struct View {
     deployment: Deployment,
     /// Repositories by the value of their tag.
     scopes_by_tag: BTreeMap<(String, String), Scope>,
+    /// So that the sandboxes of a class share its name.
+    classes_by_tag: BTreeMap<String, ClassName>,
     tasks: JoinSet<Arrival>,
     under_way: BTreeSet<Read>,
     arrived: Vec<Arrival>,
@@ -77,6 +79,7 @@ impl View {
             readers: Arc::new(readers),
             deployment: policy.deployment.clone(),
             scopes_by_tag,
+            classes_by_tag: policy.classes.iter().map(|class| (class_tag(&class.name), class.name.clone())).collect(),
             tasks: JoinSet::new(),
             under_way: BTreeSet::new(),
             arrived: Vec::new(),

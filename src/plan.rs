@@ -11,7 +11,8 @@ mod limits;
 mod reap;
 mod supply;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::iter::Peekable;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -250,9 +251,9 @@ pub struct Plan {
 pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: DateTime<Utc>) -> Plan {
     let context = Context { observed, evidence, policy, now };
     let mut plan = Plan::default();
-    let groups = demand::groups(&context, &mut plan);
-    let supply = supply::count(&context, &groups, &mut plan);
-    let needs = demand::needs(&groups, &supply, &context, &mut plan);
+    let mut groups = demand::groups(&context, &mut plan);
+    let supply = supply::count(&context, &mut groups, &mut plan);
+    let needs = demand::needs(&groups, &context, &mut plan);
     let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
     limits::admit(needs, &groups, &supply, &context, &mut plan);
     reap::reap(&supply, &context, &mut plan);
@@ -273,4 +274,10 @@ impl Context<'_> {
     fn soon(&self) -> DateTime<Utc> {
         self.now + TimeDelta::from_std(self.policy.interval).unwrap_or(TimeDelta::MAX)
     }
+}
+
+/// What stands beside a key in a map, where keys are asked for in their order: one walk joins two maps.
+fn beside<'a, K: Ord, V>(map: &mut Peekable<btree_map::Iter<'a, K, V>>, key: &K) -> Option<&'a V> {
+    while map.next_if(|(known, _)| *known < key).is_some() {}
+    map.peek().filter(|(known, _)| *known == key).map(|(_, value)| *value)
 }

@@ -150,7 +150,8 @@ impl View {
             .ok_or_else(|| format!("its repository `{}` is not allowed", sandbox.tags[tag::REPO]))?;
         let run = value(tag::RUN)?.parse().map_err(|_| "its tag `run` is no number".to_owned())?;
         let group = value(tag::GROUP)?.parse().map_err(|error| format!("its tag `group`: {error}"))?;
-        let class = class_of_tag(value(tag::CLASS)?);
+        let class = value(tag::CLASS)?;
+        let class = self.classes_by_tag.get(class).cloned().unwrap_or_else(|| class_of_tag(class));
         Ok((name, Origin { scope: scope.clone(), run: RunId(run), class, group }))
     }
 

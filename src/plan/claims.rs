@@ -11,24 +11,31 @@ use crate::ids::RunId;
 const UNPROVEN_WAVE: u32 = 3;
 
 /// Keeps the needs that their wave admits.
-pub(super) fn within_waves(
-    needs: Vec<Need>,
-    groups: &Groups<'_>,
+pub(super) fn within_waves<'a>(
+    needs: Vec<Need<'a>>,
+    groups: &Groups<'a>,
     supply: &Supply<'_>,
     context: &Context<'_>,
     plan: &mut Plan,
-) -> Vec<Need> {
-    let mut waiting: FxHashMap<(GroupId, RunId), u32> = FxHashMap::default();
+) -> Vec<Need<'a>> {
+    /// How many runners of a run wait, and how many may.
+    struct Wave {
+        unclaimed: u32,
+        size: u32,
+    }
+    let mut waves: FxHashMap<(GroupId, RunId), Wave> = FxHashMap::default();
     let mut admitted = Vec::with_capacity(needs.len());
     for need in needs {
         let key = (need.group, need.queued.run);
-        let unclaimed = waiting.entry(key).or_insert_with(|| supply.unclaimed_by_run.get(&key).copied().unwrap_or(0));
-        let wave = wave(need.group, need.queued.run, groups, supply, context);
-        if *unclaimed < wave {
-            *unclaimed += 1;
+        let wave = waves.entry(key).or_insert_with(|| Wave {
+            unclaimed: supply.unclaimed_by_run.get(&key).copied().unwrap_or(0),
+            size: wave(need.group, need.queued.run, groups, supply, context),
+        });
+        if wave.unclaimed < wave.size {
+            wave.unclaimed += 1;
             admitted.push(need);
         } else {
-            let reason = SkipReason::FirstWave { wave };
+            let reason = SkipReason::FirstWave { wave: wave.size };
             plan.skips.push(skip_of(groups.get(need.group), &need.queued, reason, context.soon()));
         }
     }

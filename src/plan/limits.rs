@@ -3,14 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use chrono::{DateTime, Utc};
-use rustc_hash::FxHashMap;
-
 use super::demand::{Group, GroupId, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
-use crate::ids::{AccountName, ClassName, OurName, RepoName};
-use crate::state::{ImageState, Origin, Scope};
+use crate::ids::{AccountName, ClassName, OurName};
+use crate::state::{ImageState, Origin};
+use chrono::{DateTime, Utc};
 
 /// How old Modal's list may be before creates wait for a newer one, in intervals.
 const FLEET_AGE_INTERVALS: i32 = 6;
@@ -19,25 +17,23 @@ const FLEET_AGE_INTERVALS: i32 = 6;
 ///
 /// What is short is shared: the repository with the fewest living sandboxes is next, with the oldest need
 /// first among equals, so that a matrix of a thousand jobs does not starve a repository with one.
-pub(super) fn admit(
-    needs: Vec<Need>,
-    groups: &Groups<'_>,
-    supply: &Supply<'_>,
-    context: &Context<'_>,
+pub(super) fn admit<'a>(
+    needs: Vec<Need<'_>>,
+    groups: &Groups<'a>,
+    supply: &Supply<'a>,
+    context: &Context<'a>,
     plan: &mut Plan,
 ) {
-    let mut room = Room::new(supply, context);
-    let mut by_repo: BTreeMap<usize, Vec<Need>> = BTreeMap::new();
+    let mut room = Room::new(supply, groups, context);
+    let mut by_repo: Vec<Vec<Need<'_>>> = supply.live_by_repo.iter().map(|_| Vec::new()).collect();
     for need in needs {
-        by_repo.entry(groups.get(need.group).repo).or_default().push(need);
+        by_repo[groups.get(need.group).repo.0].push(need);
     }
     let mut turns = BinaryHeap::new();
-    let mut waiting: Vec<std::vec::IntoIter<Need>> = Vec::new();
-    for mut needs in by_repo.into_values() {
-        needs.sort_by_key(|need| (need.queued.since, need.queued.job));
-        let since = needs[0].queued.since;
-        let live = supply.live_by_repo.get(&groups.get(needs[0].group).scope.repo).copied().unwrap_or(0);
-        turns.push(Reverse((live, since, waiting.len())));
+    let mut waiting: Vec<std::vec::IntoIter<Need<'_>>> = Vec::new();
+    for (mut needs, live) in by_repo.into_iter().zip(&supply.live_by_repo) {
+        needs.sort_unstable_by_key(|need| (need.queued.since, need.queued.job));
+        turns.extend(needs.first().map(|need| Reverse((*live, need.queued.since, waiting.len()))));
         waiting.push(needs.into_iter());
     }
     while let Some(Reverse((live, _, index))) = turns.pop() {
@@ -52,7 +48,7 @@ pub(super) fn admit(
                     break;
                 }
                 Err((reason, again_at)) => {
-                    note_waiting(group.scope, group.class.name.clone(), &reason, context, plan);
+                    note_waiting(group, &reason, context, plan);
                     plan.skips.push(skip_of(group, &need.queued, reason, again_at));
                 }
             }
@@ -64,18 +60,22 @@ pub(super) fn admit(
 }
 
 /// Remembers what a refused need waits for, where something can be done about it.
-fn note_waiting(scope: &Scope, class: ClassName, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
+fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
     if *reason == SkipReason::GithubBudget {
-        *entry(&mut plan.waits_for_mints, &scope.account) += 1;
+        *entry(&mut plan.waits_for_mints, &group.scope.account) += 1;
     }
-    let is_building = matches!(context.observed.images.get(&class), Some(ImageState::Building { .. }));
-    let action = Action::PrepareImage { class };
-    if *reason == SkipReason::ImageBuilding && !is_building && !plan.actions.contains(&action) {
+    if *reason != SkipReason::ImageBuilding {
+        return;
+    }
+    let class = &group.class.name;
+    let is_building = matches!(context.observed.images.get(class), Some(ImageState::Building { .. }));
+    let action = Action::PrepareImage { class: class.clone() };
+    if !is_building && !plan.actions.contains(&action) {
         plan.actions.push(action);
     }
 }
 
-fn create(need: &Need, groups: &Groups<'_>, policy: &Policy) -> Create {
+fn create(need: &Need<'_>, groups: &Groups<'_>, policy: &Policy) -> Create {
     let group = groups.get(need.group);
     Create {
         name: OurName {
@@ -96,43 +96,37 @@ fn create(need: &Need, groups: &Groups<'_>, policy: &Policy) -> Create {
 
 /// What is left of every limit.
 #[derive(Debug)]
-struct Room {
+struct Room<'a> {
     live: u32,
-    by_repo: FxHashMap<RepoName, u32>,
+    by_repo: Vec<u32>,
     /// What keeps whole groups from any create.
-    refused: FxHashMap<GroupId, Result<(), Refusal>>,
-    by_class: BTreeMap<ClassName, u32>,
+    refused: Vec<Option<Result<(), Refusal>>>,
+    by_class: BTreeMap<&'a ClassName, u32>,
     gpus: u32,
-    mints: BTreeMap<AccountName, u32>,
+    mints: BTreeMap<&'a AccountName, u32>,
     creates: u32,
 }
 
 type Refusal = (SkipReason, DateTime<Utc>);
 
-impl Room {
-    fn new(supply: &Supply<'_>, context: &Context<'_>) -> Self {
+impl<'a> Room<'a> {
+    fn new(supply: &Supply<'a>, groups: &Groups<'_>, context: &Context<'a>) -> Self {
+        let admission = &context.observed.admission;
         let gpus_of = |class: &ClassName| context.policy.class(class).map_or(0, crate::class::RunnerClass::gpus);
-        let by_class = supply.live_by_class();
         Self {
             live: supply.live,
-            by_repo: supply.live_by_repo.iter().map(|(repo, live)| ((*repo).clone(), *live)).collect(),
-            gpus: by_class.iter().map(|(class, live)| gpus_of(class) * live).sum(),
-            by_class,
-            refused: FxHashMap::default(),
-            mints: context
-                .observed
-                .admission
-                .mints
-                .iter()
-                .map(|(account, mints)| (account.clone(), mints.now))
-                .collect(),
-            creates: context.observed.admission.creates.now,
+            by_repo: supply.live_by_repo.clone(),
+            gpus: supply.classes().map(|(class, live)| gpus_of(class) * live).sum(),
+            by_class: supply.classes().collect(),
+            refused: vec![None; groups.all.len()],
+            mints: admission.mints.iter().map(|(account, mints)| (account, mints.now)).collect(),
+            creates: admission.creates.now,
         }
     }
 
     /// Takes room for one create of the group, or says what stops it.
-    fn admit(&mut self, id: GroupId, group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
-        self.refused.entry(id).or_insert_with(|| refused(group, context)).clone()?;
+    fn admit(&mut self, id: GroupId, group: &Group<'a>, context: &Context<'_>) -> Result<(), Refusal> {
+        self.refused[id.0].get_or_insert_with(|| refused(group, context)).clone()?;
         let soon = context.soon();
         let limits = context.policy.limits;
         let class = group.class;
@@ -140,11 +134,11 @@ impl Room {
         if self.live >= limits.sandboxes {
             return at_limit(Limit::Sandboxes(limits.sandboxes));
         }
-        let in_repo = self.by_repo.entry(group.scope.repo.clone()).or_default();
+        let in_repo = &mut self.by_repo[group.repo.0];
         if let Some(limit) = limits.sandboxes_per_repo.filter(|limit| *in_repo >= *limit) {
             return at_limit(Limit::SandboxesPerRepo(limit));
         }
-        let in_class = entry(&mut self.by_class, &class.name);
+        let in_class = self.by_class.entry(&class.name).or_default();
         if let Some(limit) = class.max_sandboxes.filter(|limit| *in_class >= *limit) {
             return at_limit(Limit::Class(limit));
         }

@@ -1,6 +1,7 @@
 //! What may be destroyed, and nothing else (design rules D, G, I).
 
 use chrono::{DateTime, TimeDelta, Utc};
+use rustc_hash::FxHashMap;
 
 use super::supply::Supply;
 use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
@@ -16,17 +17,19 @@ const SETTLE: TimeDelta = TimeDelta::seconds(90);
 
 /// Adds everything that may be cleaned up.
 pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) {
-    for (name, sandbox) in &supply.failed {
-        plan.actions.extend(failed_start(name, sandbox, context.evidence.names.get(*name), context));
+    for (name, sandbox, evidence) in &supply.failed {
+        plan.actions.extend(failed_start(name, sandbox, *evidence, context));
     }
-    for (name, sandbox) in &context.observed.fleet.sandboxes {
-        if let Some(id) = &sandbox.secret {
-            plan.actions.extend(secret(name, id, sandbox, context.evidence.names.get(name)));
-        }
+    for (name, sandbox, evidence) in &supply.with_secret {
+        plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence)));
     }
-    for (scope, repo) in &context.observed.repos {
+    // Few registrations are ever stale, and many are offline while their sandboxes start.
+    let is_firm = |evidence: &NameEvidence| evidence.stale.is_some_and(|agreement| agreement.is_firm());
+    let stale: FxHashMap<&OurName, &NameEvidence> =
+        context.evidence.names.iter().filter(|(_, evidence)| is_firm(evidence)).collect();
+    for (scope, repo) in context.observed.repos.iter().filter(|_| !stale.is_empty()) {
         for (name, runner) in repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online) {
-            let Some(evidence) = context.evidence.names.get(name) else { continue };
+            let Some(evidence) = stale.get(name) else { continue };
             // After an answered DELETE only a newer reading shows whether it is still there.
             let is_unread =
                 evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
@@ -50,10 +53,10 @@ fn secret(name: &OurName, id: &SecretId, sandbox: &OurSandbox, evidence: Option<
     (is_read && !is_deleted).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
 
-/// A registration of ours that no sandbox can use.
+/// A registration of ours that no sandbox can use, as firmly agreed readings say.
 fn is_stale(name: &OurName, repo: &RepoView, evidence: &NameEvidence, context: &Context<'_>) -> bool {
     let is_old = evidence.registered_at.is_some_and(|at| context.now - at >= GRACE);
-    if !is_old || !evidence.stale.is_some_and(|agreement| agreement.is_firm()) {
+    if !is_old {
         return false;
     }
     let is_alive = context.observed.fleet.sandboxes.get(name).is_some_and(|sandbox| sandbox.ended.is_none());

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use super::demand::{GroupId, Groups};
-use super::{Context, Plan};
+use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RepoId};
+use super::{Context, Plan, beside};
 use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
-use crate::ids::{ClassName, JobId, OurName, RepoName, RunId};
-use crate::state::{Origin, OurSandbox, RepoView, Scope};
+use crate::ids::{ClassName, OurName, RunId};
+use crate::state::{OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
@@ -106,81 +106,115 @@ fn overdue_at(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: Date
 /// What counts against demand and limits.
 #[derive(Debug, Default)]
 pub(super) struct Supply<'a> {
-    /// Unclaimed runners per group.
-    pub(super) unclaimed: FxHashMap<GroupId, u32>,
     /// Unclaimed runners per group and run.
     pub(super) unclaimed_by_run: FxHashMap<(GroupId, RunId), u32>,
-    /// Jobs that have a living name of ours which can still take a job.
-    pub(super) named: FxHashSet<JobId>,
-    /// Jobs that have a living name of ours in whatever state.
-    pub(super) occupied: FxHashSet<JobId>,
     /// Living sandboxes and creates, in all.
     pub(super) live: u32,
     /// The same per repository.
-    pub(super) live_by_repo: FxHashMap<&'a RepoName, u32>,
-    /// The same per class and state.
-    live_by_state: FxHashMap<(&'a ClassName, SandboxState), u32>,
+    pub(super) live_by_repo: Vec<u32>,
+    /// The same per class: those of the policy in their order, then those that it has no more.
+    pub(super) live_by_class: Vec<ClassCount<'a>>,
     /// Sandboxes that failed to start, or were never placed.
-    pub(super) failed: Vec<(&'a OurName, &'a OurSandbox)>,
+    pub(super) failed: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
+    /// Names with a Secret that may have to be deleted.
+    pub(super) with_secret: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
+}
+
+/// Living sandboxes of a class.
+#[derive(Debug)]
+pub(super) struct ClassCount<'a> {
+    name: &'a ClassName,
+    clocks: Option<&'a ClassClocks>,
+    by_state: [u32; SandboxState::ALL.len()],
+}
+
+impl<'a> ClassCount<'a> {
+    fn new(name: &'a ClassName, clocks: Option<&'a ClassClocks>) -> Self {
+        Self { name, clocks, by_state: [0; SandboxState::ALL.len()] }
+    }
+
+    /// In whatever state.
+    pub(super) fn live(&self) -> u32 {
+        self.by_state.iter().sum()
+    }
+
+    /// With a job.
+    pub(super) fn claimed(&self) -> u32 {
+        self.by_state[SandboxState::Claimed as usize]
+    }
 }
 
 /// Counts every sandbox, create and registration of ours.
-pub(super) fn count<'a>(context: &Context<'a>, groups: &Groups<'_>, plan: &mut Plan) -> Supply<'a> {
-    let Context { observed, evidence, policy, now } = *context;
-    let mut supply = Supply::default();
-    let sandboxes = observed.fleet.sandboxes.len();
-    supply.occupied.reserve(sandboxes);
-    supply.named.reserve(sandboxes);
-    supply.unclaimed_by_run.reserve(sandboxes);
-    let clocks: FxHashMap<&ClassName, &ClassClocks> =
-        policy.classes.iter().map(|class| (&class.name, &class.clocks)).collect();
-    // Both maps are in the order of names, so one walk joins them.
-    let mut names = evidence.names.iter().peekable();
-    let mut unread: BTreeMap<GroupId, Vec<(&OurName, &Origin)>> = BTreeMap::new();
-    // What carries our tag and cannot be read takes room all the same.
-    supply.live = u32::try_from(observed.fleet.unreadable.len()).unwrap_or(u32::MAX);
-    for (name, sandbox) in &observed.fleet.sandboxes {
-        while names.next_if(|(known, _)| *known < name).is_some() {}
-        let evidence = names.peek().filter(|(known, _)| *known == name).map(|(_, evidence)| *evidence);
-        let group = groups.id(&sandbox.origin);
-        if let Some(ended) = &sandbox.ended {
-            let is_unread =
-                group.is_some_and(|group| groups.read_since(group).is_none_or(|read| read < ended.at + LISTS_LAG));
-            // It may have run a job that the last job reading still shows as queued.
-            if let Some(group) = group.filter(|_| is_unread && may_have_served(sandbox, evidence)) {
-                unread.entry(group).or_default().push((name, &sandbox.origin));
-            }
-            continue;
-        }
-        let state = state_of(sandbox, evidence, clocks.get(&sandbox.origin.class).copied(), now);
-        supply.add_live(name, &sandbox.origin, state);
-        if state == SandboxState::Failed {
-            supply.failed.push((name, sandbox));
-        }
-        if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
-            supply.add_unclaimed(group, name, &sandbox.origin);
-        }
-    }
-    for (group, ended) in unread {
-        // Each job that was taken since its reading accounts for one of them.
-        for (name, origin) in ended.into_iter().skip(groups.get(group).taken) {
-            supply.add_unclaimed(Some(group), name, origin);
-        }
-    }
+pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &mut Plan) -> Supply<'a> {
+    let Context { observed, policy, .. } = *context;
+    let classes = policy.classes.iter().map(|class| ClassCount::new(&class.name, Some(&class.clocks)));
+    let mut supply = Supply {
+        // What carries our tag and cannot be read takes room all the same.
+        live: u32::try_from(observed.fleet.unreadable.len()).unwrap_or(u32::MAX),
+        live_by_repo: vec![0; observed.repos.len()],
+        live_by_class: classes.collect(),
+        ..Supply::default()
+    };
+    count_sandboxes(context, groups, &mut supply);
     let unsure = observed.fleet.unsure.iter().filter(|(name, _)| !observed.in_flight.contains_key(*name));
     for (name, creating) in observed.in_flight.iter().chain(unsure) {
         if !observed.fleet.sandboxes.contains_key(name) {
-            supply.add_live(name, &creating.origin, SandboxState::Creating);
-            supply.add_unclaimed(groups.id(&creating.origin), name, &creating.origin);
+            let place = groups.of_name(name);
+            let class = supply.class(&creating.origin.class);
+            supply.add_live(class, groups.repo(&creating.origin.scope), SandboxState::Creating);
+            groups.note(place, Namesake::Occupied);
+            supply.add_unclaimed(groups.of_origin(&creating.origin), creating.origin.run, place, groups);
         }
     }
     for (scope, repo) in &observed.repos {
         count_registrations(scope, repo, context, groups, &mut supply);
     }
-    for ((class, state), count) in supply.by_state() {
-        entry(&mut plan.tally, class).sandboxes.insert(state, count);
+    for class in supply.live_by_class.iter().filter(|class| class.live() > 0) {
+        let counts = SandboxState::ALL.into_iter().zip(class.by_state).filter(|(_, count)| *count > 0);
+        entry(&mut plan.tally, class.name).sandboxes.extend(counts);
     }
     supply
+}
+
+fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &mut Supply<'a>) {
+    let Context { observed, evidence, now, .. } = *context;
+    let mut names = evidence.names.iter().peekable();
+    let mut jobs = InOrder::default();
+    let mut unread: BTreeMap<GroupId, Vec<(RunId, Option<Place>)>> = BTreeMap::new();
+    for (name, sandbox) in &observed.fleet.sandboxes {
+        let evidence = beside(&mut names, name);
+        let place = jobs.of_name(name, groups);
+        let repo = groups.repo(&sandbox.origin.scope);
+        let group = groups.id(repo, sandbox.origin.group);
+        if sandbox.secret.is_some() {
+            supply.with_secret.push((name, sandbox, evidence));
+        }
+        if let Some(ended) = &sandbox.ended {
+            let is_unread =
+                group.is_some_and(|group| groups.read_since(group).is_none_or(|read| read < ended.at + LISTS_LAG));
+            // It may have run a job that the last job reading still shows as queued.
+            if let Some(group) = group.filter(|_| is_unread && may_have_served(sandbox, evidence)) {
+                unread.entry(group).or_default().push((sandbox.origin.run, place));
+            }
+            continue;
+        }
+        let class = supply.class(&sandbox.origin.class);
+        let state = state_of(sandbox, evidence, supply.live_by_class[class].clocks, now);
+        supply.add_live(class, repo, state);
+        groups.note(place, Namesake::Occupied);
+        if state == SandboxState::Failed {
+            supply.failed.push((name, sandbox, evidence));
+        }
+        if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
+            supply.add_unclaimed(group, sandbox.origin.run, place, groups);
+        }
+    }
+    for (group, ended) in unread {
+        // Each job that was taken since its reading accounts for one of them.
+        for (run, place) in ended.into_iter().skip(groups.get(group).taken) {
+            supply.add_unclaimed(Some(group), run, place, groups);
+        }
+    }
 }
 
 /// A registration that has no sandbox yet may be another controller's create in flight, or our own from
@@ -189,17 +223,18 @@ fn count_registrations(
     scope: &Scope,
     repo: &RepoView,
     context: &Context<'_>,
-    groups: &Groups<'_>,
+    groups: &mut Groups<'_>,
     supply: &mut Supply<'_>,
 ) {
     let Context { observed, evidence, now, .. } = *context;
     let offline = repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online);
     for (name, _) in offline {
-        let Some((group, run)) = groups.of_job(scope, name.job) else { continue };
+        let Some(place) = groups.of_name(name) else { continue };
+        let (group, run) = groups.at(place);
         let is_seen = observed.fleet.sandboxes.contains_key(name)
             || observed.in_flight.contains_key(name)
             || observed.fleet.unsure.contains_key(name);
-        if is_seen {
+        if is_seen || groups.get(group).scope != scope {
             continue;
         }
         let known = evidence.names.get(name);
@@ -209,10 +244,7 @@ fn count_registrations(
         if is_ours_here || since.is_none_or(|since| now - since >= CREATING_HOLDS) {
             continue;
         }
-        *supply.unclaimed.entry(group).or_default() += 1;
-        *supply.unclaimed_by_run.entry((group, run)).or_default() += 1;
-        supply.named.insert(name.job);
-        supply.occupied.insert(name.job);
+        supply.add_unclaimed(Some(group), run, Some(place), groups);
     }
 }
 
@@ -239,38 +271,39 @@ fn is_claimed_unread(
 }
 
 impl<'a> Supply<'a> {
-    fn add_live(&mut self, name: &OurName, origin: &'a Origin, state: SandboxState) {
-        self.live += 1;
-        *self.live_by_repo.entry(&origin.scope.repo).or_default() += 1;
-        *self.live_by_state.entry((&origin.class, state)).or_default() += 1;
-        self.occupied.insert(name.job);
-    }
-
-    /// Living sandboxes per class and state, in order.
-    fn by_state(&self) -> BTreeMap<(&'a ClassName, SandboxState), u32> {
-        self.live_by_state.iter().map(|(key, count)| (*key, *count)).collect()
-    }
-
-    /// Living sandboxes and creates per class.
-    pub(super) fn live_by_class(&self) -> BTreeMap<ClassName, u32> {
-        let mut live = BTreeMap::new();
-        for ((class, _), count) in self.by_state() {
-            *entry(&mut live, class) += count;
+    /// The place of a class in `live_by_class`.
+    fn class(&mut self, name: &'a ClassName) -> usize {
+        // There are few.
+        if let Some(at) = self.live_by_class.iter().position(|class| class.name == name) {
+            return at;
         }
-        live
+        self.live_by_class.push(ClassCount::new(name, None));
+        self.live_by_class.len() - 1
+    }
+
+    fn add_live(&mut self, class: usize, repo: Option<RepoId>, state: SandboxState) {
+        self.live += 1;
+        self.live_by_class[class].by_state[state as usize] += 1;
+        if let Some(repo) = repo {
+            self.live_by_repo[repo.0] += 1;
+        }
     }
 
     /// Whether a sandbox of the class lives and has a job.
-    pub(super) fn has_claimed(&self, class: &ClassName) -> bool {
-        self.live_by_state.contains_key(&(class, SandboxState::Claimed))
+    pub(super) fn has_claimed(&self, name: &ClassName) -> bool {
+        self.live_by_class.iter().any(|class| class.name == name && class.claimed() > 0)
     }
 
-    fn add_unclaimed(&mut self, group: Option<GroupId>, name: &OurName, origin: &Origin) {
+    /// Living sandboxes and creates per class, those without any left out.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (&'a ClassName, u32)> {
+        self.live_by_class.iter().map(|class| (class.name, class.live()))
+    }
+
+    fn add_unclaimed(&mut self, group: Option<GroupId>, run: RunId, place: Option<Place>, groups: &mut Groups<'_>) {
         let Some(group) = group else { return };
-        *self.unclaimed.entry(group).or_default() += 1;
-        *self.unclaimed_by_run.entry((group, origin.run)).or_default() += 1;
-        self.named.insert(name.job);
-        self.occupied.insert(name.job);
+        groups.get_mut(group).unclaimed += 1;
+        *self.unclaimed_by_run.entry((group, run)).or_default() += 1;
+        groups.note(place, Namesake::Waiting);
     }
 }
 

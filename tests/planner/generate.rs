@@ -5,7 +5,7 @@ use sandrunner::evidence::{Agreement, Claim, NameEvidence};
 use sandrunner::ids::{JobId, Labels, RunId, RunnerId, SandboxId};
 use sandrunner::plan::Policy;
 use sandrunner::state::{
-    Ended, JobStatus, Origin, OurSandbox, RepoView, Runner, SandboxEnd, SandboxResult, WorkflowJob,
+    Ended, JobStatus, Origin, OurSandbox, RepoView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob,
 };
 
 use crate::situation::{Situation, name, now, run_view, scope};
@@ -34,8 +34,9 @@ pub(crate) fn situation(size: Size, seed: u64) -> Situation {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut situation = Situation::empty();
     let labels: Vec<Labels> = LABEL_SETS.iter().map(|labels| Labels::new(*labels)).collect();
-    for repo in 0..size.repos {
-        let scope = scope(&format!("acme/repo-{repo}"));
+    // Shared, as the observed ones are.
+    let scopes: Vec<Scope> = (0..size.repos).map(|repo| scope(&format!("acme/repo-{repo}"))).collect();
+    for scope in scopes.iter().cloned() {
         allow(&mut situation.policy, &scope.repo);
         let mut view = RepoView::default();
         view.runs_read.succeeded(now());
@@ -43,12 +44,12 @@ pub(crate) fn situation(size: Size, seed: u64) -> Situation {
         situation.observed.repos.insert(scope, view);
     }
     for id in 0..size.jobs {
-        add_job(&mut situation, &mut random, size, id + 1, &labels);
+        add_job(&mut situation, &mut random, id + 1, (&scopes, &labels));
     }
     for id in 0..size.sandboxes {
         // Half of them were made for jobs that are still there.
         let job = if random.bool() { id % size.jobs.max(1) + 1 } else { size.jobs + id + 1 };
-        add_sandbox(&mut situation, &mut random, size, job, &labels);
+        add_sandbox(&mut situation, &mut random, job, (&scopes, &labels));
     }
     situation.policy.limits.sandboxes = if random.bool() { 1_000_000 } else { random.u32(1..=200) };
     situation.policy.limits.sandboxes_per_repo = random.bool().then(|| random.u32(1..=20));
@@ -62,8 +63,8 @@ fn allow(policy: &mut Policy, repo: &sandrunner::ids::RepoName) {
     }
 }
 
-fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, size: Size, id: u64, labels: &[Labels]) {
-    let repo = scope(&format!("acme/repo-{}", random.u64(0..size.repos)));
+fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, id: u64, (scopes, labels): (&[Scope], &[Labels])) {
+    let repo = &scopes[random.usize(0..scopes.len())];
     let run = RunId(id / 5 + 1);
     let status = match random.u8(0..10) {
         0..=6 => JobStatus::Queued,
@@ -82,18 +83,24 @@ fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, size: Size, id
         started_at: None,
         name: "build".into(),
     };
-    let view = situation.observed.repos.get_mut(&repo).expect("all repositories are there");
+    let view = situation.observed.repos.get_mut(repo).expect("all repositories are there");
     view.runs.entry(run).or_insert_with(|| run_view(run)).jobs.insert(job.id, job);
 }
 
-fn add_sandbox(situation: &mut Situation, random: &mut fastrand::Rng, size: Size, job: u64, labels: &[Labels]) {
+fn add_sandbox(
+    situation: &mut Situation,
+    random: &mut fastrand::Rng,
+    job: u64,
+    (scopes, labels): (&[Scope], &[Labels]),
+) {
     let which = name(&format!("{job}-{}", random.u32(1..=3)));
     let group = &labels[random.usize(0..6)];
     let class = if group.contains("gpu:t4") { "gpu:t4" } else { "default" };
+    let class = situation.policy.classes.iter().find(|known| known.name.as_str() == class).unwrap().name.clone();
     let origin = Origin {
-        scope: scope(&format!("acme/repo-{}", random.u64(0..size.repos))),
+        scope: scopes[random.usize(0..scopes.len())].clone(),
         run: RunId(job / 5 + 1),
-        class: sandrunner::ids::ClassName::new(class),
+        class,
         group: group.fingerprint(),
     };
     let age = TimeDelta::seconds(random.i64(0..1_000));
