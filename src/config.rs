@@ -103,17 +103,26 @@ pub struct ReconcileConfig {
     /// How often each repository and Modal are looked at (default 10 s).
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
-    /// The most runners that wait for a first job of one run and label set (default 20).
+    /// The most runners of one run and label set before GitHub gave jobs to some (default 20).
     pub first_wave: u32,
     /// The same for classes with a GPU (default 4).
     pub first_wave_gpu: u32,
+    /// How long a runner may wait for a job before the jobs that stay queued are no longer trusted (default 90 s).
+    #[serde(with = "humantime_serde")]
+    pub claim_window: Duration,
     /// The most pages of one run list that are read at a time, 100 runs each (default 15).
     pub runs_pages_max: u32,
 }
 
 impl Default for ReconcileConfig {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), first_wave: 20, first_wave_gpu: 4, runs_pages_max: 15 }
+        Self {
+            interval: Duration::from_secs(10),
+            first_wave: 20,
+            first_wave_gpu: 4,
+            claim_window: Duration::from_secs(90),
+            runs_pages_max: 15,
+        }
     }
 }
 

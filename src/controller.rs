@@ -170,7 +170,7 @@ impl Controller {
         self.view.take_arrived(now);
         self.view.observed.in_flight = self.actor.as_ref().map(|actor| actor.creating().clone()).unwrap_or_default();
         self.view.observed.admission = self.admission(now);
-        let learned = self.evidence.learn(&self.view.observed, &self.policy.deployment, &outcomes, now);
+        let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);

@@ -3,16 +3,21 @@
 //! Invariant: losing it never leads to a wrong deletion (design rule K). Everything here only delays
 //! destruction, or saves a create.
 
+mod feedback;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
-use crate::ids::{ClassName, Deployment, Fingerprint, JobId, OurName, RunId, RunnerId};
+use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId, RunnerId};
+use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob};
+
+pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
 
 /// How long a job that was seen in progress is not believed to be queued again.
 ///
@@ -38,8 +43,14 @@ pub struct Evidence {
     pub names: BTreeMap<OurName, NameEvidence>,
     /// Classes whose image has served a job.
     pub proven: BTreeSet<ClassName>,
-    /// How many runners made for a run and label set were claimed.
-    pub claims: BTreeMap<(Scope, Fingerprint, RunId), u32>,
+    /// How many jobs of a run and label set our runners ran at the same time, at the most.
+    pub parallel: BTreeMap<(Scope, Fingerprint, RunId), u32>,
+    /// By group.
+    pub groups: BTreeMap<(Scope, Fingerprint), GroupEvidence>,
+    /// Classes whose runners did not come online.
+    pub failed_starts: BTreeMap<ClassName, Breaker>,
+    /// Images whose runner version GitHub refused.
+    pub refused_images: BTreeMap<ImageId, Breaker>,
     /// How many sandboxes served a job, since the start.
     pub served: BTreeMap<(Scope, ClassName), u64>,
     /// Repositories in which no runner could be registered; with a label set where GitHub refused just that.
@@ -64,6 +75,9 @@ pub struct JobEvidence {
     pub fruitless: u32,
     /// When the last of them ended.
     pub fruitless_at: Option<DateTime<Utc>>,
+    /// What came of waiting for it to be given to a runner.
+    pub waiting: Waiting,
+    has_ended: bool,
     seen_at: DateTime<Utc>,
 }
 
@@ -196,31 +210,26 @@ pub struct Learned {
 /// What one round of learning looks at, and what comes of it.
 struct Lesson<'a> {
     observed: &'a Observed,
-    deployment: &'a Deployment,
+    policy: &'a Policy,
     now: DateTime<Utc>,
     learned: Learned,
 }
 
 impl Evidence {
     /// Takes what was observed and what the actions came to.
-    pub fn learn(
-        &mut self,
-        observed: &Observed,
-        deployment: &Deployment,
-        outcomes: &[Outcome],
-        now: DateTime<Utc>,
-    ) -> Learned {
-        let mut lesson = Lesson { observed, deployment, now, learned: Learned::default() };
+    pub fn learn(&mut self, observed: &Observed, policy: &Policy, outcomes: &[Outcome], now: DateTime<Utc>) -> Learned {
+        let mut lesson = Lesson { observed, policy, now, learned: Learned::default() };
         for outcome in outcomes {
             self.learn_outcome(outcome, now);
         }
         for (name, sandbox) in &observed.fleet.sandboxes {
-            self.learn_sandbox(name, sandbox, now, &mut lesson.learned);
+            self.learn_sandbox(name, sandbox, &mut lesson);
         }
         for (scope, repo) in &observed.repos {
             self.learn_jobs(scope, repo, &mut lesson);
             self.learn_runners(scope, repo, &lesson);
         }
+        self.learn_in_vain(observed, policy, now);
         self.forget(observed, now);
         lesson.learned
     }
@@ -240,6 +249,8 @@ impl Evidence {
             attempt: 0,
             fruitless: 0,
             fruitless_at: None,
+            waiting: Waiting::default(),
+            has_ended: false,
             seen_at: now,
         })
     }
@@ -292,7 +303,8 @@ impl Evidence {
         }
     }
 
-    fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, now: DateTime<Utc>, learned: &mut Learned) {
+    fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, lesson: &mut Lesson<'_>) {
+        let now = lesson.now;
         let is_known = self.names.get(name).is_some_and(|evidence| evidence.origin.is_some());
         if sandbox.ended.is_none() && is_known {
             self.names.get_mut(name).expect("looked up above").seen_at = Some(now);
@@ -308,13 +320,18 @@ impl Evidence {
         }
         evidence.end_counted = EndCounted::Yes;
         let has_served = evidence.claim.is_some() || evidence.busy_at.is_some();
+        let evidence = evidence.clone();
         let reason = end_reason(ended.result.as_ref());
-        learned.ends.push((name.clone(), sandbox.origin.class.clone(), reason));
+        lesson.learned.ends.push((name.clone(), sandbox.origin.class.clone(), reason));
         if has_served || reason == Exit::Served.as_str() {
             let key = (sandbox.origin.scope.clone(), sandbox.origin.class.clone());
             *self.served.entry(key).or_default() += 1;
+        } else if reason == Exit::Unclaimed.as_str() {
+            self.job(name.job, now).waiting.unclaimed += 1;
+            self.learn_start(&sandbox.origin.class, lesson.observed);
         } else {
             self.fruitless(name.job, now);
+            self.learn_fruitless_end(sandbox, &evidence, lesson.observed, now);
         }
     }
 
@@ -328,6 +345,8 @@ impl Evidence {
                 continue;
             }
             self.jobs_learned_at.extend(reading.map(|at| (key, at)));
+            self.learn_parallel(scope, run, |job| ours(job, scope, lesson.policy).is_some());
+            self.learn_ghosts(run, now);
             for job in run.jobs.values() {
                 let evidence = self.job(job.id, now);
                 evidence.seen_at = now;
@@ -335,6 +354,9 @@ impl Evidence {
                     JobStatus::InProgress | JobStatus::Completed => {
                         evidence.advanced_at = Some(now);
                         let first_queued = evidence.first_queued;
+                        if job.status == JobStatus::Completed && !std::mem::replace(&mut evidence.has_ended, true) {
+                            self.learn_freed(scope, job, now);
+                        }
                         let pickup = self.learn_claim(scope, job, first_queued, lesson);
                         lesson.learned.pickups.extend(pickup);
                     }
@@ -356,14 +378,12 @@ impl Evidence {
         lesson: &Lesson<'_>,
     ) -> Option<Pickup> {
         let now = lesson.now;
-        let name: OurName = job.runner_name.as_deref()?.parse().ok()?;
-        if name.deployment != *lesson.deployment || name.account != scope.account {
+        let name = ours(job, scope, lesson.policy)?;
+        if self.name(&name, now).claim.is_some() {
             return None;
         }
+        self.learn_group_claim(scope, job, now);
         let evidence = self.name(&name, now);
-        if evidence.claim.is_some() {
-            return None;
-        }
         evidence.claim = Some(Claim { job: job.id, at: now });
         let origin = evidence.origin.clone();
         let pickup = Pickup {
@@ -379,7 +399,7 @@ impl Evidence {
             },
         };
         if let Some(origin) = origin {
-            *self.claims.entry((origin.scope, origin.group, origin.run)).or_default() += 1;
+            self.learn_start(&origin.class, lesson.observed);
             self.proven.insert(origin.class);
         }
         Some(pickup)
@@ -417,6 +437,9 @@ impl Evidence {
         let is_alive = sandbox.is_some_and(|sandbox| sandbox.ended.is_none());
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         let fleet_is_newer = observed.fleet.read.known_at.is_some_and(|at| at >= read_at - AGREEMENT_APART);
+        if let Some(sandbox) = sandbox.filter(|_| runner.is_online) {
+            self.learn_start(&sandbox.origin.class, observed);
+        }
         let evidence = self.name(name, now);
         evidence.runner_id = Some(runner.id);
         evidence.registered_at.get_or_insert(now);
@@ -454,9 +477,16 @@ impl Evidence {
         let is_fresh = |seen: DateTime<Utc>| now - seen < FORGET_AFTER;
         self.jobs.retain(|id, job| is_fresh(job.seen_at) || jobs.contains(id));
         self.names.retain(|_, name| name.seen_at.is_some_and(is_fresh));
-        self.claims.retain(|(scope, _, run), _| active.contains(&(scope, run)));
+        self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)));
+        self.forget_feedback(observed, is_fresh);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }
+}
+
+/// The runner of ours that a job was given to.
+fn ours(job: &WorkflowJob, scope: &Scope, policy: &Policy) -> Option<OurName> {
+    let name: OurName = job.runner_name.as_deref()?.parse().ok()?;
+    (name.deployment == policy.deployment && name.account == scope.account).then_some(name)
 }
 
 fn note_failure<K: Ord + Clone>(

@@ -116,8 +116,8 @@ macro_rules! short_name {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
         $(#[$doc])*
         // Held in place, filled up with zeros, because names with two of them are compared by the thousands.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; SHORT_MAX]);
+        #[derive(Clone)]
+        pub struct $name([u8; 16]);
 
         impl $name {
             /// The name as text.
@@ -128,6 +128,37 @@ macro_rules! short_name {
                 let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(SHORT_MAX);
                 std::str::from_utf8(&self.0[..end]).expect("the constructor admits only ASCII")
             }
+
+            /// A number in the order of the texts.
+            fn rank(&self) -> u128 {
+                u128::from_be_bytes(self.0)
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.rank() == other.rank()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.rank().cmp(&other.rank())
+            }
+        }
+
+        impl std::hash::Hash for $name {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                self.rank().hash(state);
+            }
         }
 
         impl FromStr for $name {
@@ -137,7 +168,7 @@ macro_rules! short_name {
                 if !is_short_name(text) {
                     return Err(InvalidId { value: text.to_owned(), expected: $expected });
                 }
-                let mut bytes = [0; SHORT_MAX];
+                let mut bytes = [0; 16];
                 bytes[..text.len()].copy_from_slice(text.as_bytes());
                 Ok(Self(bytes))
             }
@@ -402,6 +433,14 @@ mod tests {
         ] {
             assert!(foreign.parse::<OurName>().is_err(), "{foreign} must not be ours");
         }
+    }
+
+    #[test]
+    fn short_names_are_ordered_like_their_texts() {
+        let texts = ["0", "1a", "a", "a0", "aa", "aaaaaaaaaaaa", "b", "z9"];
+        let names: Vec<AccountName> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        assert!(names.is_sorted() && names.iter().zip(texts).all(|(name, text)| name.as_str() == text));
+        assert!("aaaaaaaaaaaaa".parse::<AccountName>().is_err() && "".parse::<Deployment>().is_err());
     }
 
     #[test]

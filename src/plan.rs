@@ -11,8 +11,10 @@ mod limits;
 mod reap;
 mod supply;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::iter::Peekable;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -41,6 +43,9 @@ pub struct Policy {
     pub limits: Limits,
     /// How fast a run's runners grow before one of them took a job.
     pub waves: Waves,
+    /// How long a runner may wait before its group's queued jobs are no longer trusted to be claimable
+    /// (default 90 s).
+    pub claim_window: Duration,
     /// How often everything is looked at.
     pub interval: Duration,
 }
@@ -190,10 +195,21 @@ pub enum SkipReason {
     ImageFailed(String),
     /// A limit is reached.
     AtLimit(Limit),
-    /// The first runners of its run wait for GitHub to give them jobs.
+    /// As many runners of its run are there as its wave admits.
     FirstWave {
-        /// How many may wait.
+        /// How many may be.
         wave: u32,
+    },
+    /// A runner waited in vain while it was queued: it waits for the next probe of its group.
+    Unproven,
+    /// Several runners that were made for it waited in vain: GitHub lists it as queued and gives it to nobody.
+    GhostJob,
+    /// Runners of its class did not start, or GitHub refuses the runner version of its image.
+    Breaker {
+        /// What happened last, as the end of a sandbox is named.
+        reason: Arc<str>,
+        /// How often in a row.
+        failures: u32,
     },
     /// Runners for it ended without serving; the next attempt is a probe.
     Fruitless {
@@ -249,11 +265,12 @@ pub struct Plan {
 
 /// Plans one pass.
 pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: DateTime<Utc>) -> Plan {
-    let context = Context { observed, evidence, policy, now };
+    let soon = now + TimeDelta::from_std(policy.interval).unwrap_or(TimeDelta::MAX);
+    let context = Context { observed, evidence, policy, now, soon };
     let mut plan = Plan::default();
     let mut groups = demand::groups(&context, &mut plan);
     let supply = supply::count(&context, &mut groups, &mut plan);
-    let needs = demand::needs(&groups, &context, &mut plan);
+    let needs = demand::needs(&mut groups, &context, &mut plan);
     let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
     limits::admit(needs, &groups, &supply, &context, &mut plan);
     reap::reap(&supply, &context, &mut plan);
@@ -267,17 +284,46 @@ struct Context<'a> {
     evidence: &'a Evidence,
     policy: &'a Policy,
     now: DateTime<Utc>,
-}
-
-impl Context<'_> {
     /// When a job is looked at again where nothing tells a better time.
-    fn soon(&self) -> DateTime<Utc> {
-        self.now + TimeDelta::from_std(self.policy.interval).unwrap_or(TimeDelta::MAX)
-    }
+    soon: DateTime<Utc>,
 }
 
 /// What stands beside a key in a map, where keys are asked for in their order: one walk joins two maps.
 fn beside<'a, K: Ord, V>(map: &mut Peekable<btree_map::Iter<'a, K, V>>, key: &K) -> Option<&'a V> {
-    while map.next_if(|(known, _)| *known < key).is_some() {}
-    map.peek().filter(|(known, _)| *known == key).map(|(_, value)| *value)
+    loop {
+        let (known, value) = map.peek()?;
+        match (*known).cmp(key) {
+            Ordering::Less => map.next(),
+            Ordering::Equal => return Some(value),
+            Ordering::Greater => return None,
+        };
+    }
+}
+
+/// Two maps walked as one, in the order of their keys.
+struct Joined<'a, K, A, B> {
+    one: Peekable<btree_map::Iter<'a, K, A>>,
+    other: Peekable<btree_map::Iter<'a, K, B>>,
+}
+
+impl<'a, K: Ord, A, B> Joined<'a, K, A, B> {
+    fn new(one: &'a BTreeMap<K, A>, other: &'a BTreeMap<K, B>) -> Self {
+        Self { one: one.iter().peekable(), other: other.iter().peekable() }
+    }
+}
+
+impl<'a, K: Ord, A, B> Iterator for Joined<'a, K, A, B> {
+    type Item = (&'a K, Option<&'a A>, Option<&'a B>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let order = match (self.one.peek(), self.other.peek()) {
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let one = if order.is_le() { self.one.next() } else { None };
+        let other = if order.is_ge() { self.other.next() } else { None };
+        let key = one.map(|(key, _)| key).or(other.map(|(key, _)| key))?;
+        Some((key, one.map(|(_, value)| value), other.map(|(_, value)| value)))
+    }
 }

@@ -137,6 +137,8 @@ pub struct WorkflowJob {
     pub created_at: Option<DateTime<Utc>>,
     /// When it started; meaningless while it is queued.
     pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub completed_at: Option<DateTime<Utc>>,
     /// Its name.
     pub name: String,
 }
@@ -411,6 +413,16 @@ pub enum ImageState {
         /// When the last one happened.
         at: DateTime<Utc>,
     },
+}
+
+impl ImageState {
+    /// The image, where it can be used.
+    pub fn id(&self) -> Option<&ImageId> {
+        match self {
+            Self::Ready(id) => Some(id),
+            Self::Building { .. } | Self::Failed { .. } => None,
+        }
+    }
 }
 
 /// What the limiters would let start in this pass.

@@ -16,8 +16,7 @@ use sandrunner::state::Origin;
 use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
-    let deployment = situation.policy.deployment.clone();
-    situation.evidence.learn(&situation.observed, &deployment, outcomes, now() + TimeDelta::seconds(after));
+    situation.evidence.learn(&situation.observed, &situation.policy, outcomes, now() + TimeDelta::seconds(after));
 }
 
 #[test]

@@ -155,7 +155,10 @@ fn the_first_wave_of_an_image_that_never_served_is_three() {
     let jobs: Vec<String> = (1..=5).map(|id| format!("job {id} acme/web queued")).collect();
     let plan = Situation::parse(&format!("unproven; {}", jobs.join("; "))).plan();
     assert_eq!((plan.actions.len(), plan.skips.len()), (3, 2));
-    assert_eq!(plan.skips[0].reason.to_string(), "the first 3 runners of its run wait for GitHub to give them jobs");
+    assert_eq!(
+        plan.skips[0].reason.to_string(),
+        "3 runners of its run are there, and GitHub has not yet given jobs to so many at once"
+    );
 }
 
 #[test]

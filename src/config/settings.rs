@@ -127,6 +127,7 @@ impl Settings {
             required_label,
             limits: check_limits(limits)?,
             waves: waves(reconcile)?,
+            claim_window: duration("reconcile.claim_window", reconcile.claim_window, 30, 3600)?,
             interval: interval(reconcile)?,
         };
         Ok(Self {

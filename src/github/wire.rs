@@ -93,6 +93,7 @@ struct WireJob {
     runner_name: Option<String>,
     created_at: Option<String>,
     started_at: Option<String>,
+    completed_at: Option<String>,
     name: Option<String>,
 }
 
@@ -111,6 +112,7 @@ impl Row for WorkflowJob {
             runner_name,
             created_at: time(wire.created_at),
             started_at: time(wire.started_at),
+            completed_at: time(wire.completed_at),
             name: wire.name.unwrap_or_default(),
         })
     }

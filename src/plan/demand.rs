@@ -6,10 +6,10 @@ use rustc_hash::FxHashMap;
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, RunnerClass};
-use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, JobEvidence};
+use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::retry;
-use crate::state::{JobStatus, Origin, RepoView, RunStatus, RunView, Scope, WorkflowJob};
+use crate::state::{JobStatus, Origin, RunStatus, Scope};
 
 /// The place of a group in [`Groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +44,41 @@ pub(super) struct Queued<'a> {
     pub(super) run: RunId,
     pub(super) since: DateTime<Utc>,
     known: Option<&'a JobEvidence>,
+    standing: Standing,
     namesake: Namesake,
+}
+
+impl Group<'_> {
+    /// What waiting for jobs of this group came to.
+    pub(super) fn feedback<'b>(&self, context: &Context<'b>) -> Option<&'b GroupEvidence> {
+        let known = &context.evidence.groups;
+        if known.is_empty() { None } else { known.get(&(self.scope.clone(), self.labels.fingerprint())) }
+    }
+
+    fn count(&self, standing: Standing) -> usize {
+        self.queued.iter().filter(|queued| queued.standing == standing).count()
+    }
+}
+
+/// How much a queued job is trusted to be one that GitHub gives to a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// Nothing speaks against it.
+    Proven,
+    /// A runner of its group waited in vain while it was queued.
+    Unproven,
+    /// Several runners that were made for it did.
+    Ghost,
+}
+
+impl Standing {
+    fn of(known: Option<&JobEvidence>) -> Self {
+        match known.map(|known| &known.waiting) {
+            Some(waiting) if waiting.ghost_since().is_some() => Self::Ghost,
+            Some(waiting) if waiting.unproven_since.is_some() => Self::Unproven,
+            Some(_) | None => Self::Proven,
+        }
+    }
 }
 
 /// Whether a sandbox that was made for a job is still there.
@@ -158,19 +192,22 @@ impl InOrder {
     }
 }
 
-/// A job that is listed as queued.
+/// A job that is listed as queued, with what its group has to know: all of it is at hand when it is read.
 #[derive(Debug, Clone, Copy)]
 struct Listed<'a> {
     repo: RepoId,
     scope: &'a Scope,
-    run: &'a RunView,
-    job: &'a WorkflowJob,
+    job: JobId,
+    run: RunId,
+    labels: &'a Labels,
+    fingerprint: Fingerprint,
+    read_at: Option<DateTime<Utc>>,
 }
 
 /// Sorts every queued job into its group; jobs without a class are skipped with their reason.
 pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
     let observed = context.observed;
-    let listed = listed(context);
+    let (listed, taken) = listed(context);
     plan.skips.reserve(listed.len());
     let mut groups = Groups {
         by_repo: observed.repos.keys().map(|_| Vec::new()).collect(),
@@ -180,46 +217,57 @@ pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
     };
     let mut resolver = Resolver::new(context);
     let mut evidence = context.evidence.jobs.iter().peekable();
-    for listed in &listed {
-        let known = beside(&mut evidence, &listed.job.id);
-        if let Err(reason) = add_job(&mut groups, listed, known, &mut resolver) {
-            plan.skips.push(skip(listed, reason, context.soon()));
+    // In the order of the ids, so that what is known of the jobs is found beside.
+    let mut order: Vec<(JobId, usize)> = listed.iter().enumerate().map(|(at, listed)| (listed.job, at)).collect();
+    order.sort_unstable();
+    for (job, at) in order {
+        let known = beside(&mut evidence, &job);
+        if let Err(reason) = add_job(&mut groups, &listed[at], known, &mut resolver) {
+            plan.skips.push(skip(&listed[at], reason, context.soon));
         }
     }
-    for (scope, repo) in &observed.repos {
-        count_taken(&mut groups, scope, repo);
+    for (repo, labels) in taken {
+        if let Some(id) = groups.id(Some(repo), labels) {
+            groups.get_mut(id).taken += 1;
+        }
     }
     for group in &groups.all {
         let tally = entry(&mut plan.tally, &group.class.name);
         let count = u32::try_from(group.queued.len()).unwrap_or(u32::MAX);
         *entry(&mut tally.queued, &group.scope.repo) += count;
         let oldest = group.queued.iter().map(|queued| queued.since).min();
-        tally.oldest_queued = tally.oldest_queued.into_iter().chain(oldest).min();
+        tally.oldest_queued = earlier(tally.oldest_queued, oldest);
     }
     groups
 }
 
-/// Every job that is listed as queued, in the order of the ids, so that what is known of them is found beside.
-fn listed<'a>(context: &Context<'a>) -> Vec<Listed<'a>> {
-    let mut listed = Vec::new();
-    for (index, (scope, repo)) in context.observed.repos.iter().enumerate() {
-        // Nothing in a completed run is demand: its jobs may say queued for ever.
-        for run in repo.runs.values().filter(|run| run.run.status != RunStatus::Completed) {
-            let queued = run.jobs.values().filter(|job| job.status == JobStatus::Queued);
-            listed.extend(queued.map(|job| Listed { repo: RepoId(index), scope, run, job }));
+/// Every job that is listed as queued; and the label sets of those whose run has completed since.
+fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerprint)>) {
+    let (mut listed, mut taken) = (Vec::new(), Vec::new());
+    for (index, (scope, view)) in context.observed.repos.iter().enumerate() {
+        let repo = RepoId(index);
+        for run in view.runs.values() {
+            let read_at = run.jobs_read.known_at.or(run.jobs_read.tried_at);
+            for job in run.jobs.values().filter(|job| job.status == JobStatus::Queued) {
+                let fingerprint = job.labels.fingerprint();
+                if run.run.status == RunStatus::Completed {
+                    // Nothing in a completed run is demand: its jobs may say queued for ever.
+                    taken.push((repo, fingerprint));
+                } else {
+                    listed.push(Listed {
+                        repo,
+                        scope,
+                        job: job.id,
+                        run: job.run_id,
+                        labels: &job.labels,
+                        fingerprint,
+                        read_at,
+                    });
+                }
+            }
         }
     }
-    listed.sort_unstable_by_key(|listed| (listed.job.id, listed.repo));
-    listed
-}
-
-fn count_taken(groups: &mut Groups<'_>, scope: &Scope, repo: &RepoView) {
-    let completed = repo.runs.values().filter(|run| run.run.status == RunStatus::Completed);
-    for job in completed.flat_map(|run| run.jobs.values()).filter(|job| job.status == JobStatus::Queued) {
-        if let Some(id) = groups.id(groups.repo(scope), job.labels.fingerprint()) {
-            groups.get_mut(id).taken += 1;
-        }
-    }
+    (listed, taken)
 }
 
 fn add_job<'a>(
@@ -229,28 +277,35 @@ fn add_job<'a>(
     resolver: &mut Resolver<'a>,
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
-    let Listed { repo, scope, run, job } = *listed;
+    let Listed { repo, scope, job, run, labels, fingerprint, read_at } = *listed;
     if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < ADVANCED_HOLDS) {
         return Err(SkipReason::SeenInProgress);
     }
-    let labels = job.labels.fingerprint();
-    let resolved = groups.by_repo[repo.0].iter().find(|(fingerprint, _)| *fingerprint == labels);
-    let id = if let Some((_, resolved)) = resolved {
-        resolved.clone()
+    let of_repo = &groups.by_repo[repo.0];
+    let id = if let Some((_, id)) = of_repo.iter().find(|(known, _)| *known == fingerprint) {
+        id.clone()
     } else {
-        let id = resolver.class(listed).map(|class| groups.add(repo, scope, &job.labels, class));
-        groups.by_repo[repo.0].push((labels, id.clone()));
+        let id = resolver.class(listed).map(|class| groups.add(repo, scope, labels, class));
+        groups.by_repo[repo.0].push((fingerprint, id.clone()));
         id
     };
     let id = id.map_err(SkipReason::NoClass)?;
     let group = groups.get_mut(id);
     let since = known.map_or(now, |known| known.first_queued);
     let place = Place(id, group.queued.len());
-    group.queued.push(Queued { job: job.id, run: job.run_id, since, known, namesake: Namesake::None });
-    let read = run.jobs_read.known_at.or(run.jobs_read.tried_at);
-    group.read_since = group.read_since.into_iter().chain(read).min();
-    groups.by_job.push((job.id, place));
+    let standing = Standing::of(known);
+    group.queued.push(Queued { job, run, since, known, standing, namesake: Namesake::None });
+    group.read_since = earlier(group.read_since, read_at);
+    groups.by_job.push((job, place));
     Ok(())
+}
+
+/// The earlier of two times, where they are known.
+fn earlier(one: Option<DateTime<Utc>>, other: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The classes of label sets, each looked for once.
@@ -268,35 +323,60 @@ impl<'a> Resolver<'a> {
     }
 
     fn class(&mut self, listed: &Listed<'a>) -> Result<&'a RunnerClass, NoClass> {
-        let Listed { repo, scope, job, .. } = *listed;
+        let Listed { repo, scope, labels, fingerprint, .. } = *listed;
         let policy = self.context.policy;
-        let key = (self.depends_on_repo.then_some(repo), job.labels.fingerprint());
-        let resolve = || class::resolve(&policy.classes, &policy.required_label, &job.labels, &scope.repo);
+        let key = (self.depends_on_repo.then_some(repo), fingerprint);
+        let resolve = || class::resolve(&policy.classes, &policy.required_label, labels, &scope.repo);
         self.known.entry(key).or_insert_with(resolve).clone()
     }
 }
 
 /// The queued jobs of each group beyond its supply: `create = queued − (starting + idle)`, design rule A.
-pub(super) fn needs<'a>(groups: &Groups<'a>, context: &Context<'_>, plan: &mut Plan) -> Vec<Need<'a>> {
+///
+/// Jobs that are not known to be claimable count as one, the next probe; ghosts count as none.
+pub(super) fn needs<'a>(groups: &mut Groups<'a>, context: &Context<'_>, plan: &mut Plan) -> Vec<Need<'a>> {
     let mut needs = Vec::new();
-    for (index, group) in groups.all.iter().enumerate() {
-        let mut missing = group.queued.len().saturating_sub(group.unclaimed as usize);
-        // The lowest ids without a living name come first; then those whose namesake took another job.
-        for namesake in [Namesake::None, Namesake::Occupied, Namesake::Waiting] {
-            for queued in group.queued.iter().filter(|queued| queued.namesake == namesake) {
-                if missing == 0 {
-                    plan.skips.push(skip_of(group, queued, SkipReason::AlreadyServed, context.soon()));
-                    continue;
-                }
-                missing -= 1;
-                match attempt(queued, context.now) {
-                    Ok(attempt) => needs.push(Need { group: GroupId(index), queued: *queued, attempt }),
-                    Err((reason, again)) => plan.skips.push(skip_of(group, queued, reason, again)),
-                }
+    for (index, group) in groups.all.iter_mut().enumerate() {
+        let probe_at = group.feedback(context).and_then(|known| known.probe_at(context.now));
+        let probes = group.count(Standing::Unproven).min(usize::from(probe_at.is_none()));
+        let mut missing = (group.count(Standing::Proven) + probes).saturating_sub(group.unclaimed as usize);
+        let mut probes = probes.min(missing);
+        // Runners are made for the lowest ids without a living name first, then for those whose namesake took
+        // another job; for jobs that may not be claimable last.
+        group.queued.sort_by_key(|queued| (queued.standing, queued.namesake));
+        for queued in &group.queued {
+            if let Some((reason, again)) = refused(queued, missing, probes, probe_at, context) {
+                plan.skips.push(skip_of(group, queued, reason, again));
+                continue;
+            }
+            missing -= 1;
+            probes -= usize::from(queued.standing == Standing::Unproven);
+            match attempt(queued, context.now) {
+                Ok(attempt) => needs.push(Need { group: GroupId(index), queued: *queued, attempt }),
+                Err((reason, again)) => plan.skips.push(skip_of(group, queued, reason, again)),
             }
         }
     }
     needs
+}
+
+/// Why no runner is made for a queued job, with so many runners missing and so many probes admitted.
+fn refused(
+    queued: &Queued<'_>,
+    missing: usize,
+    probes: usize,
+    probe_at: Option<DateTime<Utc>>,
+    context: &Context<'_>,
+) -> Option<(SkipReason, DateTime<Utc>)> {
+    match queued.standing {
+        Standing::Ghost => {
+            let again = queued.known.and_then(|known| known.waiting.ghost_again_at());
+            Some((SkipReason::GhostJob, again.unwrap_or(context.soon)))
+        }
+        Standing::Unproven if probes == 0 => Some((SkipReason::Unproven, probe_at.unwrap_or(context.soon))),
+        Standing::Proven | Standing::Unproven if missing == 0 => Some((SkipReason::AlreadyServed, context.soon)),
+        Standing::Proven | Standing::Unproven => None,
+    }
 }
 
 /// The next attempt for a job, or since too many were fruitless the time of the next probe.
@@ -314,7 +394,7 @@ fn attempt(queued: &Queued<'_>, now: DateTime<Utc>) -> Result<u32, (SkipReason, 
 
 /// A listed job without a group.
 fn skip(listed: &Listed<'_>, reason: SkipReason, again_at: DateTime<Utc>) -> Skip {
-    Skip { scope: listed.scope.clone(), run: listed.job.run_id, job: listed.job.id, class: None, reason, again_at }
+    Skip { scope: listed.scope.clone(), run: listed.run, job: listed.job, class: None, reason, again_at }
 }
 
 /// A queued job of a group that gets nothing.

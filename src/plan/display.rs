@@ -7,7 +7,7 @@ use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 14] = [
+    pub const LABELS: [&'static str; 17] = [
         "not_opted_in",
         "no_matching_class",
         "already_served",
@@ -17,6 +17,9 @@ impl SkipReason {
         "image_failed",
         "at_limit",
         "first_wave",
+        "unproven",
+        "ghost_job",
+        "breaker",
         "fruitless",
         "mint_refused",
         "create_refused",
@@ -36,6 +39,9 @@ impl SkipReason {
             Self::ImageFailed(_) => "image_failed",
             Self::AtLimit(_) => "at_limit",
             Self::FirstWave { .. } => "first_wave",
+            Self::Unproven => "unproven",
+            Self::GhostJob => "ghost_job",
+            Self::Breaker { .. } => "breaker",
             Self::Fruitless { .. } => "fruitless",
             Self::MintRefused(_) => "mint_refused",
             Self::CreateRefused(_) => "create_refused",
@@ -56,7 +62,15 @@ impl fmt::Display for SkipReason {
             Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),
             Self::AtLimit(limit) => limit.fmt(f),
             Self::FirstWave { wave } => {
-                write!(f, "the first {wave} runners of its run wait for GitHub to give them jobs")
+                write!(f, "{wave} runners of its run are there, and GitHub has not yet given jobs to so many at once")
+            }
+            Self::Unproven => f.write_str(
+                "a runner waited for it in vain (max-parallel? a runner group without its repository?); \
+                 it waits for the next probe",
+            ),
+            Self::GhostJob => f.write_str("GitHub lists it as queued, and gave it to none of several runners"),
+            Self::Breaker { reason, failures } => {
+                write!(f, "the last {failures} runners of its class or image did not start ({reason})")
             }
             Self::Fruitless { attempts } => write!(f, "{attempts} runners for it ended without serving a job"),
             Self::MintRefused(why) => write!(f, "GitHub registers no runner: {why}"),

@@ -1,12 +1,12 @@
 //! Limits, and the fair share of what is short.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::demand::{Group, GroupId, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
-use crate::ids::{AccountName, ClassName, OurName};
+use crate::ids::{AccountName, ClassName, ImageId, OurName};
 use crate::state::{ImageState, Origin};
 use chrono::{DateTime, Utc};
 
@@ -105,6 +105,17 @@ struct Room<'a> {
     gpus: u32,
     mints: BTreeMap<&'a AccountName, u32>,
     creates: u32,
+    /// Probes that earlier passes started, by what they try.
+    starting: BTreeSet<Probe<'a>>,
+    /// Probes of this plan.
+    probed: BTreeSet<Probe<'a>>,
+}
+
+/// What a create tries while a breaker is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Probe<'a> {
+    class: &'a ClassName,
+    image: Option<&'a ImageId>,
 }
 
 type Refusal = (SkipReason, DateTime<Utc>);
@@ -112,6 +123,7 @@ type Refusal = (SkipReason, DateTime<Utc>);
 impl<'a> Room<'a> {
     fn new(supply: &Supply<'a>, groups: &Groups<'_>, context: &Context<'a>) -> Self {
         let admission = &context.observed.admission;
+        let image_of = |class: &ClassName| context.observed.images.get(class).and_then(ImageState::id);
         let gpus_of = |class: &ClassName| context.policy.class(class).map_or(0, crate::class::RunnerClass::gpus);
         Self {
             live: supply.live,
@@ -121,13 +133,16 @@ impl<'a> Room<'a> {
             refused: vec![None; groups.all.len()],
             mints: admission.mints.iter().map(|(account, mints)| (account, mints.now)).collect(),
             creates: admission.creates.now,
+            starting: supply.starting().map(|class| Probe { class, image: image_of(class) }).collect(),
+            probed: BTreeSet::new(),
         }
     }
 
     /// Takes room for one create of the group, or says what stops it.
-    fn admit(&mut self, id: GroupId, group: &Group<'a>, context: &Context<'_>) -> Result<(), Refusal> {
+    fn admit(&mut self, id: GroupId, group: &Group<'a>, context: &Context<'a>) -> Result<(), Refusal> {
         self.refused[id.0].get_or_insert_with(|| refused(group, context)).clone()?;
-        let soon = context.soon();
+        let probe = self.probe(group, context)?;
+        let soon = context.soon;
         let limits = context.policy.limits;
         let class = group.class;
         let at_limit = |limit| Err((SkipReason::AtLimit(limit), soon));
@@ -159,14 +174,34 @@ impl<'a> Room<'a> {
         self.creates -= 1;
         self.live += 1;
         self.gpus += class.gpus();
+        self.probed.extend(probe);
         Ok(())
+    }
+
+    /// The probe that this create would be: an open breaker admits one at a time.
+    fn probe(&self, group: &Group<'a>, context: &Context<'a>) -> Result<Option<Probe<'a>>, Refusal> {
+        let Context { observed, evidence, now, .. } = *context;
+        let class = &group.class.name;
+        let image = observed.images.get(class).and_then(ImageState::id);
+        let Some(breaker) = evidence.breaker_of_class(class, image) else { return Ok(None) };
+        if group.feedback(context).is_some_and(|known| known.is_claimed_lately(now)) {
+            return Ok(None);
+        }
+        let again = breaker.again_at().unwrap_or(now);
+        let probe = Probe { class, image };
+        let is_probed = self.probed.contains(&probe) || self.starting.contains(&probe);
+        if again > now || is_probed {
+            let reason = SkipReason::Breaker { reason: breaker.reason.as_str().into(), failures: breaker.failures };
+            return Err((reason, again.max(context.soon)));
+        }
+        Ok(Some(probe))
     }
 }
 
 /// What keeps a group from any create, whatever room there is.
 fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let Context { observed, evidence, now, .. } = *context;
-    let soon = context.soon();
+    let soon = context.soon;
     let fleet = &observed.fleet.read;
     let oldest = (soon - now) * FLEET_AGE_INTERVALS;
     if fleet.known_at.is_none_or(|at| now - at > oldest) {

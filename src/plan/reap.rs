@@ -1,13 +1,12 @@
 //! What may be destroyed, and nothing else (design rules D, G, I).
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rustc_hash::FxHashMap;
 
-use super::supply::Supply;
+use super::supply::{Offline, Supply};
 use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
 use crate::evidence::{NameEvidence, SecretState};
 use crate::ids::{JobId, OurName, SecretId};
-use crate::state::{JobStatus, OurSandbox, RepoView};
+use crate::state::{JobStatus, OurSandbox, ReadState, RepoView};
 
 /// Nothing is destroyed before it was known for this long.
 const GRACE: TimeDelta = TimeDelta::minutes(5);
@@ -24,23 +23,18 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence)));
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
-    let is_firm = |evidence: &NameEvidence| evidence.stale.is_some_and(|agreement| agreement.is_firm());
-    let stale: FxHashMap<&OurName, &NameEvidence> =
-        context.evidence.names.iter().filter(|(_, evidence)| is_firm(evidence)).collect();
-    for (scope, repo) in context.observed.repos.iter().filter(|_| !stale.is_empty()) {
-        for (name, runner) in repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online) {
-            let Some(evidence) = stale.get(name) else { continue };
-            // After an answered DELETE only a newer reading shows whether it is still there.
-            let is_unread =
-                evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
-            if is_stale(name, repo, evidence, context) && !is_unread {
-                plan.actions.push(Action::Deregister {
-                    name: name.clone(),
-                    scope: scope.clone(),
-                    runner: runner.id,
-                    reason: DeregisterReason::Stale,
-                });
-            }
+    for Offline { scope, repo, name, runner } in supply.offline.iter().filter(|_| !supply.stale.is_empty()) {
+        let Some(evidence) = supply.stale.get(name) else { continue };
+        // After an answered DELETE only a newer reading shows whether it is still there.
+        let is_unread =
+            evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
+        if is_stale(name, repo, evidence, context) && !is_unread {
+            plan.actions.push(Action::Deregister {
+                name: (*name).clone(),
+                scope: (*scope).clone(),
+                runner: *runner,
+                reason: DeregisterReason::Stale,
+            });
         }
     }
 }
@@ -107,11 +101,12 @@ fn failed_start(
 
 /// Whether every active run of the repository was read completely since, and no job names this runner.
 fn is_unclaimed_since(name: &OurName, repo: &RepoView, since: DateTime<Utc>) -> bool {
+    let is_read = |state: &ReadState| state.known_at.is_some_and(|at| at >= since);
+    if repo.runs_read.failure.is_some() || !is_read(&repo.runs_read) {
+        return false;
+    }
     let name = name.to_string();
-    repo.runs_read.failure.is_none()
-        && repo.runs_read.known_at.is_some_and(|at| at >= since)
-        && repo.runs.values().all(|run| {
-            run.jobs_read.known_at.is_some_and(|at| at >= since)
-                && run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()))
-        })
+    repo.runs.values().all(|run| {
+        is_read(&run.jobs_read) && run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()))
+    })
 }

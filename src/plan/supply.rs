@@ -6,10 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
 use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RepoId};
-use super::{Context, Plan, beside};
+use super::{Context, Joined, Plan};
 use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
-use crate::ids::{ClassName, OurName, RunId};
+use crate::ids::{ClassName, OurName, RunId, RunnerId};
 use crate::state::{OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
@@ -106,8 +106,8 @@ fn overdue_at(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: Date
 /// What counts against demand and limits.
 #[derive(Debug, Default)]
 pub(super) struct Supply<'a> {
-    /// Unclaimed runners per group and run.
-    pub(super) unclaimed_by_run: FxHashMap<(GroupId, RunId), u32>,
+    /// Runners that can take a job or have one, per group and run.
+    pub(super) by_run: FxHashMap<(GroupId, RunId), u32>,
     /// Living sandboxes and creates, in all.
     pub(super) live: u32,
     /// The same per repository.
@@ -116,8 +116,21 @@ pub(super) struct Supply<'a> {
     pub(super) live_by_class: Vec<ClassCount<'a>>,
     /// Sandboxes that failed to start, or were never placed.
     pub(super) failed: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
+    /// Registrations that readings agree on to be offline and without a living sandbox.
+    pub(super) stale: FxHashMap<&'a OurName, &'a NameEvidence>,
+    /// Registered runners that are offline.
+    pub(super) offline: Vec<Offline<'a>>,
     /// Names with a Secret that may have to be deleted.
     pub(super) with_secret: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
+}
+
+/// A registered runner that is offline.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offline<'a> {
+    pub(super) scope: &'a Scope,
+    pub(super) repo: &'a RepoView,
+    pub(super) name: &'a OurName,
+    pub(super) runner: RunnerId,
 }
 
 /// Living sandboxes of a class.
@@ -167,8 +180,10 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
         }
     }
     for (scope, repo) in &observed.repos {
-        count_registrations(scope, repo, context, groups, &mut supply);
+        let offline = repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online);
+        supply.offline.extend(offline.map(|(name, runner)| Offline { scope, repo, name, runner: runner.id }));
     }
+    count_registrations(context, groups, &mut supply);
     for class in supply.live_by_class.iter().filter(|class| class.live() > 0) {
         let counts = SandboxState::ALL.into_iter().zip(class.by_state).filter(|(_, count)| *count > 0);
         entry(&mut plan.tally, class.name).sandboxes.extend(counts);
@@ -178,11 +193,13 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
 
 fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &mut Supply<'a>) {
     let Context { observed, evidence, now, .. } = *context;
-    let mut names = evidence.names.iter().peekable();
     let mut jobs = InOrder::default();
     let mut unread: BTreeMap<GroupId, Vec<(RunId, Option<Place>)>> = BTreeMap::new();
-    for (name, sandbox) in &observed.fleet.sandboxes {
-        let evidence = beside(&mut names, name);
+    for (name, evidence, sandbox) in Joined::new(&evidence.names, &observed.fleet.sandboxes) {
+        if let Some(evidence) = evidence.filter(|known| known.stale.is_some_and(|agreement| agreement.is_firm())) {
+            supply.stale.insert(name, evidence);
+        }
+        let Some(sandbox) = sandbox else { continue };
         let place = jobs.of_name(name, groups);
         let repo = groups.repo(&sandbox.origin.scope);
         let group = groups.id(repo, sandbox.origin.group);
@@ -207,6 +224,8 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         }
         if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
             supply.add_unclaimed(group, sandbox.origin.run, place, groups);
+        } else if let Some(group) = group.filter(|_| state == SandboxState::Claimed) {
+            *supply.by_run.entry((group, sandbox.origin.run)).or_default() += 1;
         }
     }
     for (group, ended) in unread {
@@ -219,16 +238,10 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 
 /// A registration that has no sandbox yet may be another controller's create in flight, or our own from
 /// before a restart.
-fn count_registrations(
-    scope: &Scope,
-    repo: &RepoView,
-    context: &Context<'_>,
-    groups: &mut Groups<'_>,
-    supply: &mut Supply<'_>,
-) {
+fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
-    let offline = repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online);
-    for (name, _) in offline {
+    for at in 0..supply.offline.len() {
+        let Offline { scope, name, .. } = supply.offline[at];
         let Some(place) = groups.of_name(name) else { continue };
         let (group, run) = groups.at(place);
         let is_seen = observed.fleet.sandboxes.contains_key(name)
@@ -294,6 +307,13 @@ impl<'a> Supply<'a> {
         self.live_by_class.iter().any(|class| class.name == name && class.claimed() > 0)
     }
 
+    /// Classes of which a runner starts.
+    pub(super) fn starting(&self) -> impl Iterator<Item = &'a ClassName> {
+        let states = [SandboxState::Creating, SandboxState::Unscheduled, SandboxState::Starting];
+        let is_starting = move |class: &&ClassCount<'a>| states.iter().any(|state| class.by_state[*state as usize] > 0);
+        self.live_by_class.iter().filter(is_starting).map(|class| class.name)
+    }
+
     /// Living sandboxes and creates per class, those without any left out.
     pub(super) fn classes(&self) -> impl Iterator<Item = (&'a ClassName, u32)> {
         self.live_by_class.iter().map(|class| (class.name, class.live()))
@@ -302,7 +322,7 @@ impl<'a> Supply<'a> {
     fn add_unclaimed(&mut self, group: Option<GroupId>, run: RunId, place: Option<Place>, groups: &mut Groups<'_>) {
         let Some(group) = group else { return };
         groups.get_mut(group).unclaimed += 1;
-        *self.unclaimed_by_run.entry((group, run)).or_default() += 1;
+        *self.by_run.entry((group, run)).or_default() += 1;
         groups.note(place, Namesake::Waiting);
     }
 }

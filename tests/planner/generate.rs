@@ -81,6 +81,7 @@ fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, id: u64, (scop
         labels: labels[random.usize(0..labels.len())].clone(),
         created_at: None,
         started_at: None,
+        completed_at: None,
         name: "build".into(),
     };
     let view = situation.observed.repos.get_mut(repo).expect("all repositories are there");

@@ -80,6 +80,7 @@ impl Situation {
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
             waves: Waves { first: 20, first_gpu: 4 },
+            claim_window: Duration::from_secs(90),
             interval: Duration::from_secs(10),
         };
         let mut observed = Observed::default();
@@ -213,6 +214,7 @@ impl Situation {
             runner_name: options.runner.map(|runner| name(runner).to_string()),
             created_at: None,
             started_at: None,
+            completed_at: None,
             name: "build".into(),
         };
         let evidence = self.job_evidence(id);

@@ -1,0 +1,332 @@
+//! Claim feedback (design rule C, pure): what runners that got no job, or never came online, tell.
+//!
+//! GitHub does not say why a queued job is given to nobody: `max-parallel`, a closed runner group, a ghost.
+//! So the jobs that were queued while a runner waited in vain are no longer trusted to need a runner each.
+//! Nothing here ever leads to a deletion; it only holds back creates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Evidence, NameEvidence};
+use crate::ids::{ClassName, Fingerprint, ImageId};
+use crate::plan::Policy;
+use crate::retry;
+use crate::runner::Exit;
+use crate::state::{
+    ImageState, JobStatus, Observed, OurSandbox, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
+};
+
+/// A job for which this many runners waited in vain is a ghost.
+pub const GHOST_AFTER: u32 = 3;
+/// How often a ghost is looked at again although nothing about its run changed.
+const GHOST_AGAIN: TimeDelta = TimeDelta::days(1);
+/// A breaker never blocks a group that had a claim within this time.
+pub const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(10);
+/// This many starts of a class in a row may fail before its breaker opens: one may be bad luck.
+const FAILED_STARTS_MAX: u32 = 3;
+
+/// Failures in a row of one thing, which keep further creates back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// How many.
+    pub failures: u32,
+    /// When the last one was seen.
+    pub failed_at: DateTime<Utc>,
+    /// What it was, as a metric label.
+    pub reason: String,
+    /// How many open it.
+    opens_at: u32,
+}
+
+impl Breaker {
+    /// When the next probe may start; none while it is closed.
+    pub fn again_at(&self) -> Option<DateTime<Utc>> {
+        let open = (self.failures + 1).checked_sub(self.opens_at).filter(|open| *open > 0)?;
+        let pause = TimeDelta::from_std(retry::delay(retry::PROBE, open)).unwrap_or(TimeDelta::MAX);
+        Some(self.failed_at + pause)
+    }
+
+    /// Counts a failure of something that began at `began`: what was under way together fails together.
+    fn count(breaker: &mut Option<Self>, opens_at: u32, reason: &str, began: DateTime<Utc>, now: DateTime<Utc>) {
+        let known = breaker.as_ref();
+        if known.is_some_and(|known| known.again_at().is_some() && began <= known.failed_at) {
+            return;
+        }
+        let failures = known.map_or(0, |known| known.failures).saturating_add(1);
+        *breaker = Some(Self { failures, failed_at: now, reason: reason.to_owned(), opens_at });
+    }
+}
+
+/// What is known of the jobs and runners of one label set in one scope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupEvidence {
+    /// When one of its jobs was last taken by a runner of ours.
+    pub claimed_at: Option<DateTime<Utc>>,
+    /// When one of its jobs was last seen to have ended: what kept others back may be gone.
+    pub freed_at: Option<DateTime<Utc>>,
+    /// Runners in a row that waited in vain.
+    pub breaker: Option<Breaker>,
+    seen_at: Option<DateTime<Utc>>,
+}
+
+impl GroupEvidence {
+    /// Whether it had a claim a short time ago.
+    pub fn is_claimed_lately(&self, now: DateTime<Utc>) -> bool {
+        self.claimed_at.is_some_and(|at| now - at < CLAIM_HOLDS)
+    }
+
+    /// When jobs that are not known to be claimable may have a further runner: none for at once.
+    pub fn probe_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let breaker = self.breaker.as_ref()?;
+        let has_news = self.is_claimed_lately(now) || self.freed_at.is_some_and(|at| at > breaker.failed_at);
+        breaker.again_at().filter(|at| !has_news && *at > now)
+    }
+}
+
+/// What a run looked like when a job of it became a ghost; any change makes it worth another look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunStamp {
+    status: RunStatus,
+    attempt: u32,
+    updated_at: Option<DateTime<Utc>>,
+}
+
+impl RunStamp {
+    fn of(run: &RunView) -> Self {
+        Self { status: run.run.status.clone(), attempt: run.run.attempt, updated_at: run.run.updated_at }
+    }
+}
+
+/// What is known of a job that stays queued although runners waited for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Since when it is not known to be claimable: a runner of its group waited in vain while it was queued.
+    pub unproven_since: Option<DateTime<Utc>>,
+    /// Runners made for it that ended without a job.
+    pub unclaimed: u32,
+    ghost: Option<(DateTime<Utc>, RunStamp)>,
+}
+
+impl Waiting {
+    /// Since when it is a ghost: listed as queued, and given to nobody.
+    pub fn ghost_since(&self) -> Option<DateTime<Utc>> {
+        self.ghost.as_ref().map(|(at, _)| *at)
+    }
+
+    /// When a ghost is looked at again if nothing changes.
+    pub fn ghost_again_at(&self) -> Option<DateTime<Utc>> {
+        self.ghost_since().map(|at| at + GHOST_AGAIN)
+    }
+
+    /// Makes it a ghost after enough runners, and one more runner worth it when its run changed.
+    fn look(&mut self, run: &RunView, now: DateTime<Utc>) {
+        let stamp = RunStamp::of(run);
+        if let Some((at, known)) = &self.ghost {
+            if *known != stamp || now - *at >= GHOST_AGAIN {
+                self.ghost = None;
+                self.unclaimed = GHOST_AFTER - 1;
+            }
+        } else if self.unclaimed >= GHOST_AFTER {
+            self.ghost = Some((now, stamp));
+        }
+    }
+}
+
+/// Runners of one label set that waited in vain.
+struct Waits {
+    /// When each began to wait.
+    began: Vec<DateTime<Utc>>,
+    /// How long a wait is in vain.
+    window: TimeDelta,
+    labels: Fingerprint,
+}
+
+/// When runners of a group began to wait in vain, per group.
+type InVain<'a> = BTreeMap<(&'a Scope, Fingerprint), Vec<DateTime<Utc>>>;
+
+impl Evidence {
+    /// A runner of ours took a job.
+    pub(super) fn learn_group_claim(&mut self, scope: &Scope, job: &WorkflowJob, now: DateTime<Utc>) {
+        let group = self.groups.entry((scope.clone(), job.labels.fingerprint())).or_default();
+        group.claimed_at = Some(now);
+        group.breaker = None;
+        group.seen_at = Some(now);
+    }
+
+    /// A job of a group ended.
+    pub(super) fn learn_freed(&mut self, scope: &Scope, job: &WorkflowJob, now: DateTime<Utc>) {
+        if let Some(group) = self.groups.get_mut(&(scope.clone(), job.labels.fingerprint())) {
+            group.freed_at = Some(now);
+        }
+    }
+
+    /// How many jobs of a run and label set our runners ran at the same time, at the most.
+    pub(super) fn learn_parallel(&mut self, scope: &Scope, run: &RunView, is_ours: impl Fn(&WorkflowJob) -> bool) {
+        let mut edges: BTreeMap<Fingerprint, Vec<(DateTime<Utc>, i32)>> = BTreeMap::new();
+        for job in run.jobs.values() {
+            let is_begun = matches!(job.status, JobStatus::InProgress | JobStatus::Completed);
+            if let Some(started) = job.started_at.filter(|_| is_begun && is_ours(job)) {
+                let edges = edges.entry(job.labels.fingerprint()).or_default();
+                edges.push((started, 1));
+                // At the same second one ends before the next begins.
+                edges.extend(job.completed_at.map(|ended| (ended.max(started), -1)));
+            }
+        }
+        for (labels, mut edges) in edges {
+            edges.sort_unstable();
+            let at_once = edges.iter().scan(0, |running, (_, step)| {
+                *running += step;
+                Some(*running)
+            });
+            let most = u32::try_from(at_once.max().unwrap_or(0)).unwrap_or(0);
+            let known = self.parallel.entry((scope.clone(), labels, run.run.id)).or_default();
+            *known = most.max(*known);
+        }
+    }
+
+    /// Looks at what is known of the queued jobs of a run after a new reading.
+    pub(super) fn learn_ghosts(&mut self, run: &RunView, now: DateTime<Utc>) {
+        for job in run.jobs.values().filter(|job| job.status == JobStatus::Queued) {
+            if let Some(known) = self.jobs.get_mut(&job.id) {
+                known.waiting.look(run, now);
+            }
+        }
+    }
+
+    /// Runners that waited for longer than the claim window while jobs of their group stayed queued: exactly
+    /// those jobs are unproven from then on.
+    pub(super) fn learn_in_vain(&mut self, observed: &Observed, policy: &Policy, now: DateTime<Utc>) {
+        let window = TimeDelta::from_std(policy.claim_window).unwrap_or(TimeDelta::MAX);
+        for ((scope, labels), began) in self.in_vain(observed, window, now) {
+            let Some(repo) = observed.repos.get(scope) else { continue };
+            let waits = Waits { began, window, labels };
+            let Some(began) = self.mark_unproven(repo, &waits, now) else { continue };
+            let group = self.groups.entry((scope.clone(), labels)).or_default();
+            group.seen_at = Some(now);
+            Breaker::count(&mut group.breaker, 1, Exit::Unclaimed.as_str(), began, now);
+        }
+    }
+
+    fn in_vain<'a>(&self, observed: &'a Observed, window: TimeDelta, now: DateTime<Utc>) -> InVain<'a> {
+        let mut in_vain = InVain::new();
+        for (name, sandbox) in &observed.fleet.sandboxes {
+            let Some(evidence) = self.names.get(name) else { continue };
+            let Some(began) = waits_since(sandbox, evidence) else { continue };
+            let until = sandbox.ended.as_ref().map_or(now, |ended| ended.at);
+            if until - began >= window {
+                in_vain.entry((&sandbox.origin.scope, sandbox.origin.group)).or_default().push(began);
+            }
+        }
+        in_vain
+    }
+
+    /// Marks the jobs that were queued during the whole window of one of the waits, and returns the beginning
+    /// of the last of these.
+    fn mark_unproven(&mut self, repo: &RepoView, waits: &Waits, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let mut last = None;
+        for run in repo.runs.values().filter(|run| run.run.status != RunStatus::Completed) {
+            let Some(read_at) = run.jobs_read.known_at else { continue };
+            // The last wait whose window this reading covers.
+            let covered = waits.began.iter().copied().filter(|began| read_at >= *began + waits.window);
+            let Some(began) = covered.max() else { continue };
+            let queued = run.jobs.values().filter(|job| job.status == JobStatus::Queued);
+            for job in queued.filter(|job| job.labels.fingerprint() == waits.labels) {
+                let Some(known) = self.jobs.get_mut(&job.id).filter(|known| known.first_queued <= began) else {
+                    continue;
+                };
+                known.waiting.unproven_since.get_or_insert(now);
+                last = last.max(Some(began));
+            }
+        }
+        last
+    }
+
+    /// A sandbox ended without serving.
+    pub(super) fn learn_fruitless_end(
+        &mut self,
+        sandbox: &OurSandbox,
+        evidence: &NameEvidence,
+        observed: &Observed,
+        now: DateTime<Utc>,
+    ) {
+        let Some(result) = sandbox.ended.as_ref().and_then(|ended| ended.result.as_ref()) else { return };
+        let class = &sandbox.origin.class;
+        let exit = match result.status {
+            SandboxEnd::Success | SandboxEnd::Failure => Exit::from_code(result.exit_code),
+            SandboxEnd::InitFailure
+            | SandboxEnd::InternalFailure
+            | SandboxEnd::OutOfMemory
+            | SandboxEnd::Terminated
+            | SandboxEnd::Timeout
+            | SandboxEnd::IdleTimeout
+            | SandboxEnd::Other(_) => Exit::Other(0),
+        };
+        let began = sandbox.created_at;
+        if exit == Exit::VersionRefused {
+            if let Some(ImageState::Ready(image)) = observed.images.get(class) {
+                let mut breaker = self.refused_images.remove(image);
+                Breaker::count(&mut breaker, 1, exit.as_str(), began, now);
+                self.refused_images.extend(breaker.map(|breaker| (image.clone(), breaker)));
+            }
+            return;
+        }
+        let is_failed_start = matches!(exit, Exit::RegistrationFailed | Exit::Crashed)
+            || matches!(result.status, SandboxEnd::InitFailure | SandboxEnd::InternalFailure)
+            || evidence.terminated_at.is_some();
+        if is_failed_start && evidence.online_at.is_none() {
+            let mut breaker = self.failed_starts.remove(class);
+            let reason = super::end_reason(Some(result));
+            Breaker::count(&mut breaker, FAILED_STARTS_MAX, reason, began, now);
+            self.failed_starts.extend(breaker.map(|breaker| (class.clone(), breaker)));
+        }
+    }
+
+    /// A runner came online: its class starts, and GitHub takes the version of its image.
+    pub(super) fn learn_start(&mut self, class: &ClassName, observed: &Observed) {
+        self.failed_starts.remove(class);
+        if let Some(ImageState::Ready(image)) = observed.images.get(class) {
+            self.refused_images.remove(image);
+        }
+    }
+
+    /// The open breaker that keeps a class from creates: its own, or that of its image.
+    pub fn breaker_of_class(&self, class: &ClassName, image: Option<&ImageId>) -> Option<&Breaker> {
+        let of_image = image.and_then(|image| self.refused_images.get(image));
+        of_image.into_iter().chain(self.failed_starts.get(class)).find(|breaker| breaker.again_at().is_some())
+    }
+
+    /// Drops what belongs to nothing in view any more.
+    pub(super) fn forget_feedback(&mut self, observed: &Observed, is_fresh: impl Fn(DateTime<Utc>) -> bool) {
+        let queued: BTreeSet<(&Scope, Fingerprint)> = observed
+            .repos
+            .iter()
+            .flat_map(|(scope, repo)| {
+                repo.runs.values().flat_map(move |run| run.jobs.values().map(move |job| (scope, job)))
+            })
+            .filter(|(_, job)| job.status == JobStatus::Queued)
+            .map(|(scope, job)| (scope, job.labels.fingerprint()))
+            .collect();
+        self.groups.retain(|(scope, labels), group| {
+            group.seen_at.is_some_and(&is_fresh) || queued.contains(&(scope, *labels))
+        });
+    }
+}
+
+/// Since when a runner waits, or waited until it ended, without a job.
+fn waits_since(sandbox: &OurSandbox, evidence: &NameEvidence) -> Option<DateTime<Utc>> {
+    if evidence.claim.is_some() || evidence.busy_at.is_some() || evidence.terminated_at.is_some() {
+        return None;
+    }
+    let has_ended_unclaimed = sandbox.ended.as_ref().is_some_and(|ended| {
+        ended.result.as_ref().is_some_and(|result| {
+            result.status == SandboxEnd::Failure && Exit::from_code(result.exit_code) == Exit::Unclaimed
+        })
+    });
+    match &sandbox.ended {
+        None => evidence.online_at,
+        // Jobs that were queued when the sandbox started were queued during the whole wait.
+        Some(_) if has_ended_unclaimed => evidence.online_at.or(sandbox.started_at),
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! Claim feedback and breakers: what waiting in vain and failed starts hold back, and for how long.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "the notation is for situations to plan in")]
+#[path = "planner/situation.rs"]
+mod situation;
+
+use chrono::TimeDelta;
+use sandrunner::ids::RunId;
+use sandrunner::plan::{Action, Plan, plan};
+use sandrunner::state::JobStatus;
+use situation::{Situation, name, now, scope};
+
+fn learn(situation: &mut Situation, after: i64) {
+    situation.evidence.learn(&situation.observed, &situation.policy, &[], now() + TimeDelta::seconds(after));
+}
+
+/// What is there is replaced, what was learned stays.
+fn becomes(situation: &mut Situation, text: &str) {
+    situation.observed = Situation::parse(text).observed;
+}
+
+fn planned(situation: &Situation, after: i64) -> Plan {
+    plan(&situation.observed, &situation.evidence, &situation.policy, now() + TimeDelta::seconds(after))
+}
+
+fn creates(plan: &Plan) -> Vec<u64> {
+    let creates = plan.actions.iter().filter_map(|action| match action {
+        Action::Create(create) => Some(create.name.job.0),
+        Action::PrepareImage { .. }
+        | Action::Deregister { .. }
+        | Action::Terminate { .. }
+        | Action::DeleteSecret { .. } => None,
+    });
+    creates.collect()
+}
+
+fn reasons(plan: &Plan) -> Vec<(u64, &'static str)> {
+    let mut reasons: Vec<_> = plan.skips.iter().map(|skip| (skip.job.0, skip.reason.as_str())).collect();
+    reasons.sort_unstable();
+    reasons
+}
+
+/// Fresh readings of what is there, that began `after` seconds from now.
+fn read(situation: &mut Situation, after: i64) {
+    let at = now() + TimeDelta::seconds(after);
+    situation.observed.fleet.read.succeeded(at);
+    for run in situation.observed.repos.values_mut().flat_map(|repo| repo.runs.values_mut()) {
+        run.jobs_read.succeeded(at);
+    }
+}
+
+const IDLE: &str = "sandbox 6-1 acme/web idle 100s; job 7 acme/web queued 120s; job 8 acme/web queued 120s";
+
+#[test]
+fn jobs_that_were_queued_while_a_runner_waited_in_vain_share_one_probe() {
+    let mut situation = Situation::parse(&format!("{IDLE}; job 9 acme/web queued 50s"));
+    learn(&mut situation, 1);
+    // The idle runner stands for the one job that came later.
+    let plan = planned(&situation, 1);
+    assert_eq!(reasons(&plan), [(7, "unproven"), (8, "unproven"), (9, "already_served")]);
+    // Without it that job has a runner of its own at once, the others wait a minute for theirs.
+    situation.observed.fleet.sandboxes.clear();
+    assert_eq!(creates(&planned(&situation, 1)), [9]);
+    assert_eq!(planned(&situation, 1).skips[0].again_at, now() + TimeDelta::seconds(61));
+    read(&mut situation, 61);
+    assert_eq!(creates(&planned(&situation, 61)), [7, 9], "one probe for both");
+}
+
+#[test]
+fn a_reading_from_before_the_window_ended_proves_nothing() {
+    let mut situation = Situation::parse(&format!("{IDLE}; old-jobs 20s"));
+    learn(&mut situation, 1);
+    assert_eq!(reasons(&planned(&situation, 1)), [(8, "already_served")]);
+    assert_eq!(creates(&planned(&situation, 1)), [7]);
+}
+
+#[test]
+fn a_claim_admits_one_more_at_once_and_not_all() {
+    let mut situation = Situation::parse(IDLE);
+    learn(&mut situation, 1);
+    becomes(
+        &mut situation,
+        "sandbox 6-1 acme/web idle 100s; job 7 acme/web in_progress runner=6-1; job 8 acme/web queued 120s; \
+         job 10 acme/web queued 120s",
+    );
+    read(&mut situation, 2);
+    let unproven = situation.evidence.jobs[&sandrunner::ids::JobId(8)].waiting.clone();
+    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(8)).unwrap().waiting = unproven.clone();
+    learn(&mut situation, 3);
+    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(10)).unwrap().waiting = unproven;
+    let plan = planned(&situation, 3);
+    assert_eq!(creates(&plan), [8]);
+    assert_eq!(reasons(&plan), [(10, "unproven")]);
+}
+
+#[test]
+fn the_end_of_a_job_makes_the_next_probe_due() {
+    let mut situation = Situation::parse(&format!("{IDLE}; job 5 acme/web in_progress runner=5-1"));
+    learn(&mut situation, 1);
+    situation.observed.fleet.sandboxes.clear();
+    let group = situation.evidence.groups.values_mut().next().unwrap();
+    group.claimed_at = None;
+    assert_eq!(creates(&planned(&situation, 2)), [0; 0]);
+    let run = situation.observed.repos.values_mut().next().unwrap().runs.get_mut(&RunId(1)).unwrap();
+    run.jobs.values_mut().find(|job| job.id.0 == 5).unwrap().status = JobStatus::Completed;
+    read(&mut situation, 2);
+    learn(&mut situation, 3);
+    let group = situation.evidence.groups.values_mut().next().unwrap();
+    group.claimed_at = None;
+    assert_eq!(creates(&planned(&situation, 3)), [7]);
+}
+
+#[test]
+fn a_job_for_which_three_runners_waited_in_vain_is_a_ghost_until_its_run_changes() {
+    let mut situation = Situation::parse("job 7 acme/web queued 900s");
+    for attempt in 1..=3 {
+        becomes(&mut situation, &format!("job 7 acme/web queued 900s; sandbox 7-{attempt} acme/web ended=64 0s"));
+        learn(&mut situation, attempt);
+    }
+    becomes(&mut situation, "job 7 acme/web queued 900s");
+    read(&mut situation, 4);
+    learn(&mut situation, 4);
+    let plan = planned(&situation, 4_000);
+    assert_eq!(reasons(&plan), [(7, "ghost_job")]);
+    assert_eq!(plan.skips[0].again_at, now() + TimeDelta::seconds(4) + TimeDelta::days(1));
+    let run = situation.observed.repos.get_mut(&scope("acme/web")).unwrap().runs.get_mut(&RunId(1)).unwrap();
+    run.run.updated_at = Some(now());
+    read(&mut situation, 4_000);
+    learn(&mut situation, 4_001);
+    assert_eq!(creates(&planned(&situation, 4_001)), [7]);
+}
+
+fn queued(count: u64) -> String {
+    let jobs: Vec<String> = (101..=100 + count).map(|id| format!("; job {id} acme/web queued")).collect();
+    jobs.concat()
+}
+
+#[test]
+fn a_refused_runner_version_stops_its_image_but_for_one_probe_at_a_time() {
+    let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{}", queued(20)));
+    learn(&mut situation, 0);
+    let plan = planned(&situation, 1);
+    assert!(creates(&plan).is_empty() && plan.skips.len() == 20);
+    assert_eq!(plan.skips[0].reason.as_str(), "breaker");
+    assert!(plan.skips[0].reason.to_string().contains("version_refused"), "{}", plan.skips[0].reason);
+    read(&mut situation, 60);
+    assert_eq!(creates(&planned(&situation, 60)), [101]);
+    becomes(&mut situation, &format!("creating 101-1 acme/web{}", queued(20)));
+    read(&mut situation, 61);
+    assert!(creates(&planned(&situation, 61)).is_empty());
+}
+
+#[test]
+fn three_starts_that_never_registered_open_the_class_and_one_online_runner_closes_it() {
+    let ended = |count: u64| {
+        let sandboxes: Vec<String> = (1..=count).map(|id| format!("sandbox {id}-1 acme/web ended=66 5s; ")).collect();
+        sandboxes.concat()
+    };
+    for (failed, created) in [(2, 5), (3, 0)] {
+        let mut situation = Situation::parse(&format!("{}{}", ended(failed), queued(5).trim_start_matches("; ")));
+        learn(&mut situation, 0);
+        assert_eq!(creates(&planned(&situation, 1)).len(), created, "after {failed} failed starts");
+    }
+    let mut situation = Situation::parse(&format!("{}{}", ended(3), queued(5).trim_start_matches("; ")));
+    learn(&mut situation, 0);
+    becomes(&mut situation, &format!("sandbox 9-1 acme/api starting 5s; runner 9-1 acme/api online 5s{}", queued(5)));
+    learn(&mut situation, 2);
+    assert_eq!(creates(&planned(&situation, 2)).len(), 5);
+}
+
+#[test]
+fn no_breaker_blocks_a_group_that_had_a_claim_lately() {
+    let jobs = queued(5);
+    let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{jobs}"));
+    learn(&mut situation, 0);
+    becomes(&mut situation, &format!("sandbox 8-1 acme/web starting 5s; job 8 acme/web in_progress runner=8-1{jobs}"));
+    situation.evidence.names.entry(name("8-1")).or_default().origin = None;
+    read(&mut situation, 1);
+    learn(&mut situation, 1);
+    assert_eq!(creates(&planned(&situation, 2)).len(), 5);
+}
+
+/// Jobs 1 to `count` ran for a minute each, so far apart; then the wave that 30 more jobs get.
+fn wave_after(count: i64, apart_secs: i64) -> usize {
+    let jobs: Vec<String> = (1..=count).map(|id| format!("job {id} acme/web completed runner={id}-1; ")).collect();
+    let mut situation = Situation::parse(&format!("{}{}", jobs.concat(), queued(30).trim_start_matches("; ")));
+    situation.policy.waves.first = 1;
+    let run = situation.observed.repos.values_mut().next().unwrap().runs.get_mut(&RunId(1)).unwrap();
+    for job in run.jobs.values_mut().filter(|job| job.status == JobStatus::Completed) {
+        let began = i64::try_from(job.id.0).unwrap() * apart_secs;
+        job.started_at = Some(now() + TimeDelta::seconds(began));
+        job.completed_at = Some(now() + TimeDelta::seconds(began + 60));
+    }
+    learn(&mut situation, 0);
+    creates(&planned(&situation, 1)).len()
+}
+
+#[test]
+fn a_wave_grows_with_what_github_runs_at_the_same_time() {
+    assert_eq!(wave_after(0, 60), 1);
+    assert_eq!(wave_after(1, 60), 2);
+    assert_eq!(wave_after(8, 60), 2, "one after the other is no more than one");
+    assert_eq!(wave_after(8, 0), 24);
+}
