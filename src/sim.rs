@@ -8,6 +8,20 @@
 //! Invariant: nothing here knows the controller. The World shares with it only ids, the clock, the printing
 //! of error chains and Modal's wire definition, so that the report is an independent judge.
 
+/// Declares an enum together with the list of all its variants, which no variant can be missing from.
+macro_rules! listed_enum {
+    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$note:meta])* $variant:ident,)* }) => {
+        $(#[$attribute])*
+        pub enum $name { $($(#[$note])* $variant,)* }
+
+        impl $name {
+            /// Every one, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+        }
+    };
+}
+
+mod assign;
 mod control;
 mod draws;
 mod engine;
@@ -28,14 +42,16 @@ mod scenario;
 mod server;
 mod world;
 
-pub use fault::{Fault, FaultMode, InvalidFault};
+pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
 pub use history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
+pub use jobs::Hold;
 pub use modal::ModalService;
 pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
 pub use scenario::{
-    Conclusion, ForeignRunner, ForeignSandbox, Scenario, ScenarioError, ScenarioJob, ScenarioRepo, SkipReason,
+    Conclusion, ForeignRunner, ForeignSandbox, Ghost, Scenario, ScenarioError, ScenarioJob, ScenarioRepo, ScenarioRun,
+    SkipReason,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

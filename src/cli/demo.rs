@@ -1,5 +1,6 @@
 //! `sandrunner demo`: the unchanged controller against the simulated services, with a workload.
 
+mod faults;
 mod screen;
 
 use std::io::IsTerminal;
@@ -50,6 +51,9 @@ pub struct DemoArguments {
     /// Read a label of replayed jobs as another, such as `ubuntu-latest=modal`.
     #[arg(long, value_name = "FROM=TO", requires = "replay")]
     map_label: Vec<String>,
+    /// Faults of the services, by name; `list` prints all names with what they do.
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    faults: Vec<String>,
     /// End when every job that is to be served is done and everything is cleaned up.
     #[arg(long)]
     exit: bool,
@@ -101,11 +105,18 @@ struct ReplayAnswer {
 /// # Errors
 /// [`Failure`] where it cannot start; a broken invariant is exit code 1 without an error.
 pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
+    if arguments.faults.iter().any(|name| name == "list") {
+        say(&faults::catalogue());
+        return Ok(ExitCode::SUCCESS);
+    }
     telemetry::start(LogFormat::Text, &arguments.log).map_err(Failure::usage)?;
     let (scenario, replay) = scenario(&arguments)?;
     let profile = Profile::named(&arguments.profile).map_err(Failure::usage)?;
     let clock = Clock::scaled(Clock::system().now(), arguments.speed);
     let world = World::try_new(profile, scenario, arguments.seed, clock.clone()).map_err(Failure::usage)?;
+    for name in &arguments.faults {
+        world.add_fault(name.as_str()).map_err(Failure::usage)?;
+    }
     let any = "127.0.0.1:0".parse().expect("an address");
     let servers = serve(world.clone(), any, any).await.map_err(Failure::work)?;
     let settings = settings(&world, &servers)?;

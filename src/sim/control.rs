@@ -1,4 +1,4 @@
-//! The control interface on GitHub's side, under `/_sim`: adds jobs and faults, moves the clock, shows the truth.
+//! The control interface on GitHub's side, under `/_sim`: adds jobs, adds and clears faults, moves the clock, shows the truth.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,15 +13,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::fault::Fault;
-use super::scenario::ScenarioJob;
+use super::fault::{FaultRequest, NamedFault};
+use super::scenario::{ScenarioJob, ScenarioRun};
 use super::world::World;
 use crate::error::ErrorChain;
 
-/// Jobs to add; their arrivals count from now.
+/// Runs and jobs to add; their arrivals count from now.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewJobs {
+    #[serde(default)]
+    runs: Vec<ScenarioRun>,
+    #[serde(default)]
     jobs: Vec<ScenarioJob>,
 }
 
@@ -42,7 +45,7 @@ struct Revoke {
 pub(super) fn routes() -> Router<World> {
     Router::new()
         .route("/_sim/jobs", post(add_jobs))
-        .route("/_sim/faults", post(add_fault))
+        .route("/_sim/faults", get(catalogue).post(add_fault).delete(clear_faults))
         .route("/_sim/revoke", post(revoke))
         .route("/_sim/clock", post(advance))
         .route("/_sim/history", get(history))
@@ -59,11 +62,23 @@ fn parsed<T: DeserializeOwned>(body: &Bytes, then: impl FnOnce(T) -> Response) -
 }
 
 async fn add_jobs(State(world): State<World>, body: Bytes) -> Response {
-    parsed(&body, |new: NewJobs| answer(world.add_jobs(new.jobs)))
+    parsed(&body, |new: NewJobs| answer(world.add_runs(new.runs, new.jobs)))
 }
 
 async fn add_fault(State(world): State<World>, body: Bytes) -> Response {
-    parsed(&body, |fault: Fault| answer(world.add_fault(fault)))
+    parsed(&body, |fault: FaultRequest| answer(world.add_fault(fault)))
+}
+
+async fn clear_faults(State(world): State<World>) -> StatusCode {
+    world.clear_faults();
+    StatusCode::NO_CONTENT
+}
+
+async fn catalogue() -> Response {
+    let faults: Vec<_> = NamedFault::all()
+        .map(|fault| json!({ "name": fault.name, "description": fault.description, "operations": fault.operations() }))
+        .collect();
+    Json(json!({ "faults": faults })).into_response()
 }
 
 async fn revoke(State(world): State<World>, body: Bytes) -> Response {

@@ -24,6 +24,8 @@ pub(super) enum Purpose {
     Omission = 12,
     Identity = 13,
     Generate = 14,
+    Fault = 15,
+    FaultDraw = 16,
 }
 
 /// The seed of a World.

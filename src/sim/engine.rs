@@ -23,6 +23,10 @@ pub(super) enum Due {
     JobCancelled(u64),
     JobEnds(u64),
     JobLost(u64),
+    /// A runner takes the job that was promised to it.
+    JobTaken(u64, RunnerKey),
+    JobTakenElsewhere(u64),
+    HoldEnds(u64),
     RunnerOffered(RunnerKey),
     RunnerIdles(RunnerKey),
     RegistrationExpires(RunnerKey),
@@ -32,6 +36,9 @@ pub(super) enum Due {
     SandboxEnds(SandboxKey, End),
     /// A call that a fault has put off is carried out.
     Postponed(u64),
+    /// Knobs begin to differ, and are as before again.
+    KnobsChange(u64),
+    KnobsReturn(u64),
 }
 
 /// A call to be carried out later.
@@ -81,6 +88,9 @@ impl State {
             Due::JobCancelled(job) => self.job_cancelled(job),
             Due::JobEnds(job) => self.job_ends(job),
             Due::JobLost(job) => self.finish_job(job, Conclusion::Failure, Cause::RunnerLost),
+            Due::JobTaken(job, runner) => self.take_promised(job, runner),
+            Due::JobTakenElsewhere(job) => self.take_by_foreign(job),
+            Due::HoldEnds(job) => self.end_hold(job),
             Due::RunnerOffered(runner) => self.offer_runner(runner),
             Due::RunnerIdles(runner) => self.remove_idle_runner(runner),
             Due::RegistrationExpires(runner) => self.expire_registration(runner),
@@ -88,6 +98,8 @@ impl State {
             Due::SandboxBoots(sandbox) => self.sandbox_boots(sandbox),
             Due::SandboxIdles(sandbox) => self.sandbox_idles(sandbox),
             Due::SandboxEnds(sandbox, end) => self.end_sandbox(sandbox, end),
+            Due::KnobsChange(id) => self.change_knobs(id),
+            Due::KnobsReturn(id) => self.return_knobs(id),
             Due::Postponed(id) => {
                 if let Some(Postponed(call)) = self.postponed.remove(&id) {
                     call(self);

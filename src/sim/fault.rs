@@ -1,211 +1,165 @@
-//! Faults that can be put into the simulated services: named operations times modes.
+//! Faults that can be put into the simulated services: operations times modes, by themselves or by name.
+//!
+//! A [`Fault`] strikes calls of one [`Operation`] (or of a whole service) in one [`FaultMode`]. It is limited by
+//! a count, by calls that go well before, by a span of time, by a repository and by a chance per call, which is
+//! drawn from the World's seed. What is put in is a [`FaultRequest`]: a name of the catalogue, or the fault in
+//! full, or knobs of the [`Profile`](super::Profile) that differ for a while. The same form stands in a scenario:
+//!
+//! ```toml
+//! faults = [
+//!     "mint_reply_lost",
+//!     { name = "run_list_stale", seconds = 90, rate = 0.5, until_secs = 3600 },
+//!     { operation = "delete_runner", mode = "error", status = 503, times = 2, after = 1 },
+//!     { knobs = { github_list_lag_secs = 60 }, from_secs = 120, until_secs = 600 },
+//! ]
+//! ```
+//!
+//! and in `POST /_sim/faults`; `demo --faults NAME,NAME` takes names, and `demo --faults list` prints the catalogue.
+//! Every strike is a line of the history. Taking all faults out ends no effect that has already begun.
 
-use serde::{Deserialize, Serialize};
+mod active;
+mod catalogue;
+mod mode;
+mod put;
+mod request;
+
+pub use catalogue::{FaultPart, NamedFault};
+pub use mode::FaultMode;
+pub use request::FaultRequest;
+
+pub(super) use active::{Faults, Site, Strike};
+pub(super) use put::Knobs;
 
 use super::history::Operation;
+use super::profile::InvalidProfile;
 
 /// When a call is carried out that a fault has put off, where the fault does not say.
 pub(super) const LATE_SECS: f64 = 20.0;
 /// How much longer a slow answer takes where the fault does not say.
 pub(super) const SLOW_SECS: f64 = 30.0;
 
-/// How an operation goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultMode {
-    /// Nothing is applied; GitHub answers 502 (or `status`), Modal `UNAVAILABLE` (or the code in `status`).
-    /// For `image_build`: the build fails.
-    Error,
-    /// It is applied, and the answer gets lost: GitHub answers 502 after 10 s (or `seconds`), Modal
-    /// `UNAVAILABLE` (after `seconds`).
-    ReplyLost,
-    /// The answer is that of [`FaultMode::Error`], at once; `seconds` (default 20) later it is applied all
-    /// the same.
-    AppliedLate,
-    /// The answer takes `seconds` (default 30) longer.
-    Slow,
-    /// A rate-limit answer, with a wait of `seconds` (default 60 at GitHub, 1.5 at Modal).
-    RateLimited,
-    /// GitHub answers 401, Modal `UNAUTHENTICATED`.
-    Unauthorized,
-    /// GitHub answers 404, Modal `NOT_FOUND`.
-    NotFound,
-    /// A list is answered as if there were nothing.
-    Empty,
-    /// GitHub's body is cut in the middle.
-    Truncated,
-    /// For `boot`: the runner never connects and the sandbox ends with exit code 66.
-    RegistrationFailed,
-    /// For `boot`: GitHub refuses the runner's version; exit code 65.
-    VersionRefused,
-    /// For `boot`: the runner crashes before it connects; exit code 68.
-    Crash,
-    /// For `boot`: the sandbox lives and its runner never connects.
-    NeverOnline,
-    /// For `boot`: the runner connects `seconds` (default 240) late.
-    SlowBoot,
-    /// For `boot`: Modal ends the sandbox `seconds` (default 30) after its runner connected.
-    Preempted,
-}
-
-/// A fault: at the operation's next `times` calls after the first `after`, it goes wrong in this mode.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A fault: at calls of the operation, as far as its limits allow, it goes wrong in this mode.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     /// Where.
     pub operation: Operation,
     /// How.
     pub mode: FaultMode,
-    /// How often (default 1).
-    #[serde(default = "once")]
+    /// How often, or [`Fault::UNLIMITED`].
     pub times: u32,
-    /// How many calls go well before (default 0).
-    #[serde(default)]
+    /// How many calls go well before.
     pub after: u32,
+    /// The chance of each call to go wrong, above 0 and at most 1.
+    pub rate: f64,
+    /// When it begins, in seconds from its being put in.
+    pub from_secs: f64,
+    /// When it ends, in seconds from its being put in; absent means never.
+    pub until_secs: Option<f64>,
     /// A duration, where the mode has one.
-    #[serde(default)]
     pub seconds: Option<f64>,
-    /// The HTTP status or gRPC code of [`FaultMode::Error`].
-    #[serde(default)]
+    /// The HTTP status or gRPC code, where the mode has one.
     pub status: Option<u16>,
-}
-
-fn once() -> u32 {
-    1
+    /// The one repository that it concerns; absent means all. Only what happens at GitHub knows a repository.
+    pub repo: Option<String>,
+    /// Its name in the catalogue; empty where it has none.
+    pub name: &'static str,
 }
 
 /// A fault that cannot happen.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the fault {operation:?}/{mode:?} cannot happen: {reason}")]
-pub struct InvalidFault {
-    operation: Operation,
-    mode: FaultMode,
-    reason: &'static str,
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidFault {
+    /// No fault has this name.
+    #[error("`{name}` is no fault{}; `sandrunner demo --faults list` prints all names", Near(near))]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// Names like it.
+        near: Vec<&'static str>,
+    },
+    /// It says too little or too much.
+    #[error("{0}")]
+    Incomplete(&'static str),
+    /// It would never take effect.
+    #[error("the fault {operation:?}/{mode:?} cannot happen: {reason}")]
+    Impossible {
+        /// Where.
+        operation: Operation,
+        /// How.
+        mode: FaultMode,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// It changes a knob in a way that cannot be.
+    #[error("the fault's knobs cannot be used")]
+    Knobs(#[from] InvalidProfile),
+}
+
+/// Prints names that may have been meant.
+struct Near<'a>(&'a [&'static str]);
+
+impl std::fmt::Display for Near<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, ", but there is `{}`", self.0.join("`, `")) }
+    }
 }
 
 impl Fault {
+    /// A fault that strikes as often as its other limits allow.
+    pub const UNLIMITED: u32 = u32::MAX;
+
     /// A fault that happens once, at the next call.
     pub fn new(operation: Operation, mode: FaultMode) -> Self {
-        Self { operation, mode, times: 1, after: 0, seconds: None, status: None }
+        Self {
+            operation,
+            mode,
+            times: 1,
+            after: 0,
+            rate: 1.0,
+            from_secs: 0.0,
+            until_secs: None,
+            seconds: None,
+            status: None,
+            repo: None,
+            name: "",
+        }
+    }
+
+    /// Every pair of an operation and a mode that can happen, groups of operations left out.
+    pub fn pairs() -> impl Iterator<Item = (Operation, FaultMode)> {
+        let single = Operation::ALL.iter().copied().filter(|operation| !operation.is_group());
+        single.flat_map(|operation| {
+            let modes = FaultMode::ALL.iter().copied();
+            modes.filter(move |mode| mode.applies_to(operation)).map(move |mode| (operation, mode))
+        })
     }
 
     /// Refuses what would never take effect.
-    pub(super) fn checked(self) -> Result<Self, InvalidFault> {
-        let invalid = |reason| Err(InvalidFault { operation: self.operation, mode: self.mode, reason });
-        let is_boot = self.operation == Operation::Boot;
-        if is_boot != self.mode.is_of_boot() {
-            return invalid("modes of the runner's start go with the operation `boot`, and only they");
+    fn checked(self) -> Result<Self, InvalidFault> {
+        let (operation, mode) = (self.operation, self.mode);
+        let invalid = |reason| Err(InvalidFault::Impossible { operation, mode, reason });
+        if !mode.applies_to(operation) {
+            return invalid("the mode does not apply to the operation");
         }
-        if self.operation == Operation::ImageBuild && self.mode != FaultMode::Error {
-            return invalid("an image build can only fail: mode `error`");
-        }
-        let is_list = matches!(
-            self.operation,
-            Operation::ListRuns | Operation::ListJobs | Operation::ListRunners | Operation::ListSandboxes
-        );
-        if self.mode == FaultMode::Empty && !is_list {
-            return invalid("only lists can be empty: list_runs, list_jobs, list_runners, list_sandboxes");
-        }
-        if self.mode == FaultMode::Truncated && self.operation > Operation::Unknown {
-            return invalid("only GitHub's answers can be truncated");
-        }
-        if self.times == 0 || self.seconds.is_some_and(|secs| !secs.is_finite() || secs < 0.0) {
+        let is_span = |secs: f64| secs.is_finite() && secs >= 0.0;
+        if self.times == 0 || self.seconds.is_some_and(|secs| !is_span(secs)) {
             return invalid("`times` must be at least 1 and `seconds` not negative");
         }
+        if self.rate.is_nan() || self.rate <= 0.0 || self.rate > 1.0 {
+            return invalid("`rate` must be above 0 and at most 1");
+        }
+        if !is_span(self.from_secs) || self.until_secs.is_some_and(|until| !is_span(until) || until <= self.from_secs) {
+            return invalid("`from_secs` must not be negative, and `until_secs` must be after it");
+        }
+        if self.repo.is_some() && operation.service() == Some(super::history::Service::Modal) {
+            return invalid("calls of Modal's know no `repo`");
+        }
         Ok(self)
-    }
-}
-
-impl FaultMode {
-    fn is_of_boot(self) -> bool {
-        match self {
-            Self::RegistrationFailed
-            | Self::VersionRefused
-            | Self::Crash
-            | Self::NeverOnline
-            | Self::SlowBoot
-            | Self::Preempted => true,
-            Self::Error
-            | Self::ReplyLost
-            | Self::AppliedLate
-            | Self::Slow
-            | Self::RateLimited
-            | Self::Unauthorized
-            | Self::NotFound
-            | Self::Empty
-            | Self::Truncated => false,
-        }
-    }
-}
-
-/// What a struck fault does.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Strike {
-    pub(super) mode: FaultMode,
-    pub(super) seconds: Option<f64>,
-    pub(super) status: Option<u16>,
-}
-
-impl Strike {
-    /// The duration, or what the mode takes where none is given.
-    pub(super) fn seconds_or(self, default: f64) -> f64 {
-        self.seconds.unwrap_or(default)
-    }
-}
-
-/// The faults that wait for their operation.
-#[derive(Debug, Default)]
-pub(super) struct Faults(Vec<Fault>);
-
-impl Faults {
-    pub(super) fn add(&mut self, fault: Fault) {
-        self.0.push(fault);
-    }
-
-    /// Counts one call of `operation` and tells whether it goes wrong; the oldest fault strikes first.
-    pub(super) fn strike(&mut self, operation: Operation) -> Option<Strike> {
-        let group = operation.group();
-        let index = self.0.iter_mut().position(|fault| {
-            let is_meant = fault.operation == operation || Some(fault.operation) == group;
-            let is_due = is_meant && fault.after == 0;
-            if is_meant {
-                fault.after = fault.after.saturating_sub(1);
-            }
-            is_due
-        })?;
-        let fault = &mut self.0[index];
-        let strike = Strike { mode: fault.mode, seconds: fault.seconds, status: fault.status };
-        fault.times -= 1;
-        if fault.times == 0 {
-            self.0.remove(index);
-        }
-        Some(strike)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_fault_strikes_its_operation_as_often_as_stated() {
-        let mut faults = Faults::default();
-        faults.add(Fault { times: 2, after: 1, ..Fault::new(Operation::Mint, FaultMode::Error) });
-        assert_eq!(faults.strike(Operation::ListRuns), None);
-        assert_eq!(faults.strike(Operation::Mint), None);
-        assert_eq!(faults.strike(Operation::Mint).unwrap().mode, FaultMode::Error);
-        assert!(faults.strike(Operation::Mint).is_some());
-        assert_eq!(faults.strike(Operation::Mint), None);
-    }
-
-    #[test]
-    fn a_group_means_the_calls_of_one_service() {
-        let mut faults = Faults::default();
-        faults.add(Fault::new(Operation::Modal, FaultMode::Error));
-        assert_eq!(faults.strike(Operation::Mint), None);
-        assert_eq!(faults.strike(Operation::Boot), None);
-        assert!(faults.strike(Operation::Wait).is_some());
-    }
 
     #[test]
     fn faults_that_could_not_happen_are_refused() {
@@ -215,9 +169,25 @@ mod tests {
             (Operation::Mint, FaultMode::Empty),
             (Operation::Create, FaultMode::Truncated),
             (Operation::ImageBuild, FaultMode::Slow),
+            (Operation::ListRuns, FaultMode::AppliedLate),
         ] {
             assert!(Fault::new(operation, mode).checked().is_err(), "{operation:?} {mode:?}");
         }
         assert!(Fault::new(Operation::ListRuns, FaultMode::Empty).checked().is_ok());
+        let fault = || Fault::new(Operation::ListRuns, FaultMode::Error);
+        assert!(Fault { rate: 0.0, ..fault() }.checked().is_err());
+        assert!(Fault { from_secs: 5.0, until_secs: Some(5.0), ..fault() }.checked().is_err());
+        let of_modal = Fault { repo: Some("acme/web".to_owned()), ..Fault::new(Operation::Create, FaultMode::Error) };
+        assert!(of_modal.checked().is_err());
+    }
+
+    #[test]
+    fn every_mode_can_happen_somewhere_and_every_operation_can_go_wrong() {
+        for mode in FaultMode::ALL {
+            assert!(Fault::pairs().any(|(_, possible)| possible == *mode), "{mode:?} can happen nowhere");
+        }
+        for operation in Operation::ALL.iter().filter(|operation| !operation.is_group()) {
+            assert!(Fault::pairs().any(|(place, _)| place == *operation), "{operation:?} cannot go wrong");
+        }
     }
 }

@@ -3,30 +3,32 @@
 //! What GitHub's own description does not state (ETags, limits, lags, refusals) follows what has been
 //! measured on the real service.
 
+mod answer;
 mod body;
+mod faults;
 mod read;
 mod route;
 mod write;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State as Handle};
 use bytes::Bytes;
-use chrono::TimeDelta;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use sha2::{Digest, Sha256};
 
 use super::control;
-use super::draws::Purpose;
-use super::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
+use super::draws::{Purpose, Seed};
+use super::fault::{FaultMode, Strike};
 use super::history::{LimitKind, Service, What, fingerprint};
-use super::jobs::Time;
-use super::limits::{GithubLimiter, Verdict};
+use super::jobs::{RepoKey, Time};
+use super::limits::{GithubLimiter, LimitForm, Verdict};
 use super::world::{State, World};
+use answer::{Answer, Sending, etag};
 use route::Route;
 
 pub(super) use body::repository_body;
@@ -55,6 +57,24 @@ impl Page {
     fn skipped(self) -> usize {
         (self.number - 1).saturating_mul(self.size)
     }
+
+    /// What it shows of `all`, or what a fault makes of that.
+    fn cut<T>(self, all: Vec<T>, strike: Option<Strike>, seed: Seed) -> Vec<T> {
+        let (before, size) = (self.skipped(), self.size);
+        let mode = strike.map(|strike| strike.mode);
+        let (skipped, size) = match mode {
+            Some(FaultMode::PageMissing) => (before, 0),
+            Some(FaultMode::PageSkips) => (before + 1, size),
+            Some(FaultMode::PageShowsTwice) => (before.saturating_sub(1), size),
+            Some(FaultMode::PageRepeats) => (before.saturating_sub(size), size),
+            Some(_) | None => (before, size),
+        };
+        let mut shown: Vec<T> = all.into_iter().skip(skipped).take(size).collect();
+        if let Some(strike) = strike.filter(|strike| strike.mode == FaultMode::Flapping && !shown.is_empty()) {
+            shown.remove(seed.stream(Purpose::FaultDraw, strike.number).index(shown.len()));
+        }
+        shown
+    }
 }
 
 /// A request, taken apart.
@@ -81,6 +101,10 @@ impl Asked {
         if self.is_write() { 5 } else { 1 }
     }
 
+    fn page(&self) -> Page {
+        Page::of(&self.query)
+    }
+
     fn url_of_page(&self, number: usize) -> String {
         let others = self.query.iter().filter(|(key, _)| *key != "page");
         let mut url = format!("{}?", self.url);
@@ -88,48 +112,6 @@ impl Asked {
             url.extend([key, "=", value, "&"]);
         }
         url + &format!("page={number}")
-    }
-}
-
-/// An answer before it is dressed in headers.
-#[derive(Debug, Default)]
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-    link: Option<String>,
-    /// Whether it has an ETag and may be answered with 304.
-    is_cacheable: bool,
-    limited: Option<LimitKind>,
-    retry_after: Option<u32>,
-    /// How much longer than usual it takes, in seconds.
-    delay_secs: f64,
-}
-
-impl Answer {
-    fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, is_cacheable: true, ..Self::default() }
-    }
-
-    fn error(status: u16, message: &str) -> Self {
-        Self { status, body: body::error(status, message), ..Self::default() }
-    }
-
-    fn not_found() -> Self {
-        Self::error(404, "Not Found")
-    }
-
-    fn unauthorized() -> Self {
-        Self::error(401, "Bad credentials")
-    }
-
-    fn limited(kind: LimitKind, retry_after: Option<u32>) -> Self {
-        let text = match kind {
-            LimitKind::Primary => "API rate limit exceeded for this token.",
-            LimitKind::Secondary | LimitKind::Creates | LimitKind::Injected => {
-                "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
-            }
-        };
-        Self { limited: Some(kind), retry_after, ..Self::error(403, text) }
     }
 }
 
@@ -153,6 +135,12 @@ fn plain(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
+}
+
+/// A body that breaks at its first byte: a server closes the connection over it before anything is sent.
+fn cut_connection() -> Response<Body> {
+    let broken = io::Error::new(io::ErrorKind::ConnectionReset, "simulated fault: the connection was cut");
+    Response::new(Body::from_stream(tokio_stream::once(Err::<Bytes, io::Error>(broken))))
 }
 
 async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
@@ -185,7 +173,7 @@ impl State {
         let etag = answer.is_cacheable.then(|| etag(asked, &answer.body));
         let is_unchanged = etag.is_some() && etag == asked.if_none_match;
         let status = if is_unchanged { 304 } else { answer.status };
-        let is_free = is_unchanged || answer.limited.is_some() || matches!(asked.route, Route::RateLimit);
+        let is_free = status == 304 || answer.limited.is_some() || matches!(asked.route, Route::RateLimit);
         if let Some(limiter) = self.tokens.get_mut(token.as_str()).filter(|_| !is_free) {
             limiter.charge();
         }
@@ -200,10 +188,16 @@ impl State {
         });
         let latency = if asked.is_write() { self.profile.write_latency_secs } else { self.profile.read_latency_secs };
         let wait = Duration::from_secs_f64(latency + answer.delay_secs).saturating_sub(TRANSIT);
+        if answer.sending == Sending::Cut {
+            return (cut_connection(), wait);
+        }
         let body = if is_unchanged { Vec::new() } else { answer.body };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = self.headers(&token, etag, answer.link, answer.retry_after);
+        let mut headers = self.headers(&token, etag, answer.link, answer.retry_after);
+        if answer.sending == Sending::WithoutLimits {
+            headers.retain(|(name, _)| !name.starts_with("x-ratelimit"));
+        }
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(HeaderName::from_static(name), value);
@@ -260,98 +254,47 @@ impl State {
         match limiter.admit(asked.points(), now, &self.profile) {
             Verdict::Allowed => {}
             // The state of the limits can be asked for even then.
-            Verdict::Primary if matches!(asked.route, Route::RateLimit) => {}
+            Verdict::Primary | Verdict::Injected { form: LimitForm { kind: LimitKind::Primary, .. }, .. }
+                if matches!(asked.route, Route::RateLimit) => {}
             Verdict::Primary => return Answer::limited(LimitKind::Primary, None),
             Verdict::Secondary { retry_after } => return Answer::limited(LimitKind::Secondary, Some(retry_after)),
+            Verdict::Injected { form, wait, is_under_way } => {
+                let recorded = if is_under_way { LimitKind::Injected } else { form.kind };
+                return Answer::limited_by_fault(form, wait, recorded);
+            }
         }
-        match self.strike(asked.route.operation()) {
-            None => self.endpoint(asked, token),
-            Some(strike) => self.struck(asked, token, strike),
-        }
+        self.answer_or_fault(asked, token)
     }
 
-    fn struck(&mut self, asked: &Asked, token: &str, strike: Strike) -> Answer {
-        match strike.mode {
-            FaultMode::Error => Answer::error(strike.status.unwrap_or(502), "Server Error"),
-            FaultMode::ReplyLost => {
-                self.endpoint(asked, token);
-                let delay_secs = strike.seconds_or(GATEWAY_TIMEOUT_SECS);
-                Answer { delay_secs, ..Answer::error(502, "Server Error") }
-            }
-            FaultMode::AppliedLate => {
-                let (late, token) = (asked.clone(), token.to_owned());
-                self.postpone(strike.seconds_or(LATE_SECS), move |state| {
-                    state.endpoint(&late, &token);
-                });
-                Answer::error(strike.status.unwrap_or(502), "Server Error")
-            }
-            FaultMode::Slow => {
-                let answer = self.endpoint(asked, token);
-                Answer { delay_secs: strike.seconds_or(SLOW_SECS), ..answer }
-            }
-            FaultMode::RateLimited => {
-                let secs = strike.seconds_or(f64::from(self.profile.github_retry_after_secs));
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds saturate")]
-                let secs = secs.ceil() as u32;
-                let now = self.now;
-                if let Some(limiter) = self.tokens.get_mut(token) {
-                    limiter.hold(secs, now);
-                }
-                Answer::limited(LimitKind::Injected, Some(secs))
-            }
-            FaultMode::Unauthorized => Answer::unauthorized(),
-            FaultMode::NotFound => Answer::not_found(),
-            FaultMode::Empty => Answer::ok(read::empty_list(&asked.route)),
-            FaultMode::Truncated => {
-                let mut answer = self.endpoint(asked, token);
-                answer.body.truncate(answer.body.len() / 2);
-                Answer { is_cacheable: false, ..answer }
-            }
-            // Refused where the fault is put in.
-            FaultMode::RegistrationFailed
-            | FaultMode::VersionRefused
-            | FaultMode::Crash
-            | FaultMode::NeverOnline
-            | FaultMode::SlowBoot
-            | FaultMode::Preempted => self.endpoint(asked, token),
-        }
+    /// The repository that is asked about; none where there is none.
+    fn repo_of(&self, asked: &Asked) -> Option<RepoKey> {
+        self.repo_by_name.get(asked.route.subject().as_str()).copied()
     }
 
-    fn endpoint(&mut self, asked: &Asked, token: &str) -> Answer {
-        let known = |state: &Self| state.repo_by_name.get(asked.route.subject().as_str()).copied();
-        let Some(repo) = known(self) else {
+    fn endpoint(&mut self, asked: &Asked, token: &str, strike: Option<Strike>) -> Answer {
+        let Some(repo) = self.repo_of(asked) else {
             let is_limit = matches!(asked.route, Route::RateLimit);
             return if is_limit { self.rate_limit(token) } else { Answer::not_found() };
         };
         match &asked.route {
-            Route::Runs(_) => self.list_runs(repo, asked),
+            Route::Runs(_) => self.list_runs(repo, asked, strike),
             Route::Run(_, run) => self.get_run(repo, *run),
-            Route::Jobs(_, run) => self.list_jobs(repo, *run, asked),
+            Route::Jobs(_, run) => self.list_jobs(repo, *run, asked, strike),
             Route::Job(_, job) => self.get_job(repo, *job),
             Route::Repo(_) => self.get_repo(repo),
-            Route::Runners(_) => self.list_runners(repo, asked),
+            Route::Runners(_) => self.list_runners(repo, asked, strike),
             Route::Runner(_, runner) => self.get_runner(repo, *runner),
-            Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner),
-            Route::Mint(_) => self.mint_answer(repo, &asked.body),
+            Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
+            Route::Mint(_) => self.mint_answer(repo, &asked.body, strike),
             Route::Downloads(_) => self.downloads_answer(),
             Route::RateLimit | Route::Unknown => Answer::not_found(),
         }
     }
 
     /// The moment that a list shows, which lies a little back.
-    fn list_moment(&mut self, max_lag_secs: f64) -> Time {
+    fn list_moment(&mut self, max_lag_secs: f64, strike: Option<Strike>) -> Time {
         self.answers += 1;
-        let lag: TimeDelta = self.seed.stream(Purpose::GithubLag, self.answers).lag(max_lag_secs);
-        self.now - lag
+        let lag = || self.seed.stream(Purpose::GithubLag, self.answers).lag(max_lag_secs);
+        self.now - self.staleness(strike).unwrap_or_else(lag)
     }
-}
-
-/// A weak ETag over what GitHub was measured to use: `Accept`, `Authorization` and the body.
-fn etag(asked: &Asked, body: &[u8]) -> String {
-    let mut hash = Sha256::new();
-    for part in [asked.accept.as_bytes(), asked.token.as_deref().unwrap_or_default().as_bytes(), body] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    format!("W/\"{}\"", hex::encode(hash.finalize()))
 }

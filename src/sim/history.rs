@@ -2,12 +2,16 @@
 //!
 //! It holds fingerprints of tokens and of JIT configs, never the secrets themselves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::fault::FaultMode;
+use super::jobs::Hold;
 use super::scenario::Conclusion;
 
 /// Which of the two services was called.
@@ -20,6 +24,7 @@ pub enum Service {
     Modal,
 }
 
+listed_enum! {
 /// What was asked for; also the place at which a fault can be put.
 ///
 /// The V1 and V2 forms of a Modal call are one operation. The order matters: GitHub's calls, then Modal's,
@@ -95,18 +100,70 @@ pub enum Operation {
     Boot,
     /// The build of an image; only for faults.
     ImageBuild,
+    /// A job is queued; only for faults.
+    Queue,
+    /// A runner connects to GitHub; only for faults.
+    Connect,
+    /// GitHub gives a job to a runner; only for faults.
+    Assign,
+}
 }
 
 impl Operation {
-    /// What stands for any call of the same service; none for what is no call.
-    pub(super) fn group(self) -> Option<Self> {
+    /// Its name, as it stands in scenarios and in the history.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Whether it stands for every call of a service.
+    pub fn is_group(self) -> bool {
+        matches!(self, Self::Github | Self::Modal)
+    }
+
+    /// The service that is called; none for what is no call.
+    pub fn service(self) -> Option<Service> {
         if self >= Self::Boot {
             None
         } else if self < Self::Modal {
-            Some(Self::Github)
+            Some(Service::Github)
         } else {
-            Some(Self::Modal)
+            Some(Service::Modal)
         }
+    }
+
+    /// What stands for any call of the same service; none for what is no call.
+    pub(super) fn group(self) -> Option<Self> {
+        self.service().map(|service| match service {
+            Service::Github => Self::Github,
+            Service::Modal => Self::Modal,
+        })
+    }
+
+    /// Whether it is a call by itself, rather than a group of calls or something that happens.
+    pub fn is_call(self) -> bool {
+        self.service().is_some() && !self.is_group()
+    }
+
+    /// Whether it is a call that changes something.
+    pub fn is_write(self) -> bool {
+        matches!(
+            self,
+            Self::DeleteRunner
+                | Self::Mint
+                | Self::App
+                | Self::Image
+                | Self::Secret
+                | Self::SecretDelete
+                | Self::Volume
+                | Self::Create
+                | Self::Terminate
+                | Self::SetTags
+        )
+    }
+
+    /// Whether it is a call that lists things.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::ListRuns | Self::ListJobs | Self::ListRunners | Self::ListSandboxes)
     }
 }
 
@@ -152,6 +209,8 @@ pub enum RemovalReason {
     Expired,
     /// It vanished in the middle of its job.
     Lost,
+    /// It was given a job and failed to take it.
+    NotTaken,
 }
 
 /// One line of the history.
@@ -170,7 +229,7 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named like what they hold; the variants say when")]
 pub enum What {
-    /// A service was called. `status` is GitHub's HTTP status or Modal's gRPC code.
+    /// A service was called. `status` is GitHub's HTTP status, 0 where it answers nothing, or Modal's gRPC code.
     Call {
         service: Service,
         operation: Operation,
@@ -184,6 +243,13 @@ pub enum What {
     },
     /// A job became demand.
     JobQueued { job: u64, run: u64, attempt: u32, repo: Arc<str>, labels: Vec<String> },
+    /// Something keeps a queued job from every runner, or with `why` absent no longer does.
+    JobHeld {
+        job: u64,
+        repo: Arc<str>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        why: Option<Hold>,
+    },
     /// A runner took a job; `sandbox` is absent for a runner that none of the sandboxes holds.
     JobAssigned { job: u64, repo: Arc<str>, runner: String, sandbox: Option<Arc<str>> },
     /// A job ended.
@@ -206,10 +272,26 @@ pub enum What {
     TerminateAsked { sandbox: Arc<str>, name: String, job: Option<u64> },
     /// A sandbox ended with Modal's `status` and an exit code.
     SandboxEnded { sandbox: Arc<str>, name: String, status: i32, exit_code: i32 },
-    /// A fault was put in.
-    FaultAdded { operation: Operation, mode: super::fault::FaultMode },
-    /// A fault took effect.
-    FaultStruck { operation: Operation, mode: super::fault::FaultMode },
+    /// A fault was put in; `fault` is its name in the catalogue.
+    FaultAdded {
+        operation: Operation,
+        mode: FaultMode,
+        #[serde(skip_serializing_if = "str::is_empty", default)]
+        fault: Arc<str>,
+    },
+    /// A fault took effect at this operation; `subject` is the repository it concerns.
+    FaultStruck {
+        operation: Operation,
+        mode: FaultMode,
+        #[serde(skip_serializing_if = "str::is_empty", default)]
+        fault: Arc<str>,
+        #[serde(skip_serializing_if = "str::is_empty", default)]
+        subject: Arc<str>,
+    },
+    /// Faults changed how the services behave; `knobs` are those that differ from the profile since then.
+    KnobsChanged { knobs: BTreeMap<String, Value> },
+    /// All faults were taken out.
+    FaultsCleared,
     /// The clock was moved forward from outside.
     ClockAdvanced { seconds: f64 },
 }

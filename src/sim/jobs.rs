@@ -2,18 +2,24 @@
 //!
 //! Each change keeps its time, so that a list that lags can show exactly the state of a moment ago.
 
+mod course;
+mod hold;
+mod runs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::draws::{Purpose, seconds};
+use super::draws::seconds;
 use super::engine::Due;
-use super::history::{Cause, What};
 use super::runners::{Runner, RunnerKey};
-use super::scenario::{Conclusion, ScenarioJob};
+use super::scenario::{Conclusion, ScenarioJob, ScenarioRun};
 use super::world::State;
 use crate::ids::Labels;
+
+pub(super) use hold::Held;
+pub use hold::Hold;
 
 /// A moment on the World's clock.
 pub(super) type Time = DateTime<Utc>;
@@ -69,6 +75,10 @@ pub(super) struct Job {
     base: Time,
     states: Vec<(Time, JobState)>,
     pub(super) taker: Option<Taker>,
+    /// A second runner that GitHub gave it to by mistake.
+    pub(super) second_taker: Option<RunnerKey>,
+    /// What keeps it from every runner while it is listed as queued.
+    pub(super) hold: Option<Held>,
     /// Whether its sandbox died under it; it shows as running until GitHub notices.
     pub(super) is_lost: bool,
 }
@@ -102,6 +112,11 @@ impl Job {
             started_at: since(|state| state == JobState::InProgress),
             completed_at: since(|state| matches!(state, JobState::Completed(_))),
         })
+    }
+
+    /// Whether a runner is one of those that have it.
+    pub(super) fn is_run_by(&self, key: RunnerKey) -> bool {
+        self.taker.as_ref().and_then(|taker| taker.key) == Some(key) || self.second_taker == Some(key)
     }
 
     fn is_completed(&self) -> bool {
@@ -142,6 +157,8 @@ pub(super) struct Run {
     pub(super) number: usize,
     pub(super) repo: RepoKey,
     pub(super) jobs: Vec<u64>,
+    /// What the scenario says about it.
+    pub(super) spec: Option<ScenarioRun>,
     changes: Vec<RunChange>,
 }
 
@@ -155,6 +172,11 @@ impl Run {
     pub(super) fn at(&self, when: Time) -> Option<&RunChange> {
         let known = self.changes.partition_point(|change| change.at <= when);
         self.changes[..known].last()
+    }
+
+    /// How long before its appearance it was created.
+    fn age(&self) -> TimeDelta {
+        seconds(self.spec.as_ref().map_or(0.0, |spec| spec.age_secs))
     }
 }
 
@@ -191,17 +213,18 @@ impl State {
     pub(super) fn add_jobs(&mut self, specs: &[ScenarioJob], base: Time) {
         for spec in specs {
             let repo = self.repo_key(&spec.repo);
-            let number = self.runs.len() + 1;
-            let run = self.runs.entry(spec.run).or_insert_with(|| Run {
-                id: spec.run,
-                number,
+            self.run_entry(spec.run, repo).jobs.push(spec.id);
+            let job = Job {
+                spec: spec.clone(),
+                labels: Labels::new(&spec.labels),
                 repo,
-                jobs: Vec::new(),
-                changes: Vec::new(),
-            });
-            run.jobs.push(spec.id);
-            let labels = Labels::new(&spec.labels);
-            let job = Job { spec: spec.clone(), labels, repo, base, states: Vec::new(), taker: None, is_lost: false };
+                base,
+                states: Vec::new(),
+                taker: None,
+                second_taker: None,
+                hold: None,
+                is_lost: false,
+            };
             self.jobs.insert(spec.id, job);
         }
         for spec in specs {
@@ -222,188 +245,13 @@ impl State {
     }
 
     fn change_job(&mut self, id: u64, state: JobState) {
-        let now = self.now;
-        self.job_mut(id).states.push((now, state));
+        let is_early = matches!(state, JobState::Waiting | JobState::Queued);
+        let age = if is_early { self.runs[&self.jobs[&id].spec.run].age() } else { TimeDelta::zero() };
+        let at = self.now - age;
+        self.job_mut(id).states.push((at, state));
         self.refresh_run(self.jobs[&id].spec.run, self.jobs[&id].spec.attempt);
-    }
-
-    pub(super) fn job_appears(&mut self, id: u64) {
-        let waiting = self.jobs[&id].spec.waiting_secs;
-        if waiting > 0.0 {
-            self.change_job(id, JobState::Waiting);
-            self.schedule(self.now + seconds(waiting), Due::JobQueues(id));
-        } else {
-            self.job_queues(id);
-        }
-    }
-
-    pub(super) fn job_queues(&mut self, id: u64) {
-        if self.jobs[&id].is_completed() {
-            return;
-        }
-        self.change_job(id, JobState::Queued);
-        let now = self.now;
-        let job = &self.jobs[&id];
-        let (repo, is_hosted, cancel) = (job.repo, job.is_hosted(), job.spec.cancel_secs);
-        let what = What::JobQueued {
-            job: id,
-            run: job.spec.run,
-            attempt: job.spec.attempt,
-            repo: Arc::clone(&self.repo(repo).name),
-            labels: job.spec.labels.clone(),
-        };
-        self.record(what);
-        self.repo_mut(repo).queued.insert((now, id));
-        if let Some(after) = cancel {
-            self.schedule(now + seconds(after), Due::JobCancelled(id));
-        }
-        if is_hosted {
-            let wait = self.seed.stream(Purpose::Hosted, id).span(self.profile.hosted_start_secs);
-            self.schedule(now + wait, Due::JobStartsHosted(id));
-        } else {
-            let wait = self.seed.stream(Purpose::Assignment, id).span(self.profile.assignment_secs);
-            self.schedule(now + wait, Due::JobMatches(id));
-        }
-    }
-
-    pub(super) fn job_cancelled(&mut self, id: u64) {
-        match self.jobs[&id].state() {
-            Some(JobState::Waiting | JobState::Queued) => {
-                self.finish_job(id, Conclusion::Cancelled, Cause::CancelledQueued);
-            }
-            Some(JobState::InProgress) if !self.jobs[&id].is_lost => {
-                self.finish_job(id, Conclusion::Cancelled, Cause::CancelledRunning);
-            }
-            Some(JobState::InProgress | JobState::Completed(_)) | None => {}
-        }
-    }
-
-    pub(super) fn job_starts_hosted(&mut self, id: u64) {
-        if self.jobs[&id].state() == Some(JobState::Queued) {
-            let runner_id = HOSTED_RUNNER_ID + id % 1_000;
-            let runner_name = format!("GitHub Actions {runner_id}");
-            self.start_job(id, Taker { runner_id, runner_name, key: None });
-        }
-    }
-
-    /// Gives a queued job to its taker.
-    pub(super) fn start_job(&mut self, id: u64, taker: Taker) {
-        let now = self.now;
-        let repo = self.jobs[&id].repo;
-        let sandbox = taker.key.and_then(|key| self.runner(key)).and_then(|runner| runner.sandbox);
-        let what = What::JobAssigned {
-            job: id,
-            repo: Arc::clone(&self.repo(repo).name),
-            runner: taker.runner_name.clone(),
-            sandbox: sandbox.map(|key| Arc::clone(&self.sandbox(key).id)),
-        };
-        self.record(what);
-        self.leave_queue(id);
-        self.job_mut(id).taker = Some(taker);
-        self.change_job(id, JobState::InProgress);
-        self.schedule(now + seconds(self.jobs[&id].spec.duration_secs), Due::JobEnds(id));
-    }
-
-    fn leave_queue(&mut self, id: u64) {
-        let job = &self.jobs[&id];
-        let queued_at = job.states.iter().rev().find(|(_, state)| *state == JobState::Queued).map(|(at, _)| *at);
-        let repo = job.repo;
-        if let Some(at) = queued_at {
-            self.repo_mut(repo).queued.remove(&(at, id));
-        }
-    }
-
-    pub(super) fn job_ends(&mut self, id: u64) {
-        let job = &self.jobs[&id];
-        if job.state() == Some(JobState::InProgress) && !job.is_lost {
-            let conclusion = job.spec.conclusion;
-            self.finish_job(id, conclusion, Cause::Ran);
-        }
-    }
-
-    /// Marks a running job as lost with its sandbox; GitHub notices later.
-    pub(super) fn lose_job(&mut self, id: u64) {
-        self.job_mut(id).is_lost = true;
-        let wait = self.seed.stream(Purpose::LostJob, id).span(self.profile.lost_job_secs);
-        self.schedule(self.now + wait, Due::JobLost(id));
-    }
-
-    pub(super) fn finish_job(&mut self, id: u64, conclusion: Conclusion, cause: Cause) {
-        self.leave_queue(id);
-        self.change_job(id, JobState::Completed(conclusion));
-        let job = &self.jobs[&id];
-        let repo = Arc::clone(&self.repo(job.repo).name);
-        let key = job.taker.as_ref().and_then(|taker| taker.key);
-        self.record(What::JobCompleted { job: id, repo, conclusion, cause });
-        if let Some(key) = key {
-            self.release_runner(key, cause);
-        }
-        self.open_next_stage(id);
-    }
-
-    fn open_next_stage(&mut self, id: u64) {
-        let done = &self.jobs[&id];
-        let (run, attempt) = (done.spec.run, done.spec.attempt);
-        let open = |job: &&Job| !job.is_completed();
-        let Some(next) = self.attempt_jobs(run, attempt).filter(open).map(|job| job.spec.stage).min() else {
-            return;
-        };
-        if next <= done.spec.stage {
-            return;
-        }
-        let wait = self.seed.stream(Purpose::Needs, id).span(self.profile.needs_secs);
-        let due: Vec<(Time, u64)> = self
-            .attempt_jobs(run, attempt)
-            .filter(|job| job.spec.stage == next && job.states.is_empty())
-            .map(|job| (job.arrives_at().max(self.now + wait), job.spec.id))
-            .collect();
-        for (at, job) in due {
-            self.schedule(at, Due::JobAppears(job));
-        }
-    }
-
-    /// Derives the status of a run from its jobs.
-    fn refresh_run(&mut self, run: u64, attempt: u32) {
-        let now = self.now;
-        let status = self.derived_status(run, attempt);
-        let entry = self.runs.get_mut(&run).expect("a job's run is added with it");
-        let last = entry.changes.last().copied();
-        if last.is_some_and(|last| attempt < last.attempt || (attempt == last.attempt && status == last.status)) {
-            return;
-        }
-        let attempt_started_at =
-            last.filter(|last| last.attempt == attempt).map_or(now, |last| last.attempt_started_at);
-        entry.changes.push(RunChange { at: now, attempt, attempt_started_at, status });
-        if last.is_none() {
-            let repo = entry.repo;
-            self.repo_mut(repo).runs.push(run);
-        }
-    }
-
-    fn derived_status(&self, run: u64, attempt: u32) -> RunStatus {
-        let mut status = None;
-        let mut conclusion = Conclusion::Success;
-        for job in self.attempt_jobs(run, attempt) {
-            let (rank, seen) = match job.state() {
-                Some(JobState::Queued) => (0, RunStatus::Queued),
-                Some(JobState::Waiting) => (1, RunStatus::Waiting),
-                Some(JobState::InProgress) | None => (2, RunStatus::InProgress),
-                Some(JobState::Completed(ended)) => {
-                    if conclusion == Conclusion::Success {
-                        conclusion = ended;
-                    }
-                    continue;
-                }
-            };
-            if status.is_none_or(|(least, _)| rank < least) {
-                status = Some((rank, seen));
-            }
-        }
-        status.map_or(RunStatus::Completed(conclusion), |(_, seen)| seen)
     }
 }
 
 /// Ids of repositories start here; they mean nothing.
 const FIRST_REPO_ID: u64 = 600_000_000;
-/// Ids of GitHub's own runners start here, apart from those of self-hosted ones.
-const HOSTED_RUNNER_ID: u64 = 1_000_000_000;

@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::draws::seconds;
+use super::history::LimitKind;
 use super::profile::Profile;
 
 /// The length of GitHub's primary window.
 const HOUR: TimeDelta = TimeDelta::hours(1);
 /// The length of GitHub's secondary windows, which slide.
 const MINUTE: TimeDelta = TimeDelta::seconds(60);
+/// For so long after a limit that a fault has made, calls may come that were sent before its answer arrived.
+const UNDER_WAY: TimeDelta = TimeDelta::seconds(5);
 
 /// Whether GitHub takes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,34 @@ pub(super) enum Verdict {
         /// Seconds to wait.
         retry_after: u32,
     },
+    /// A limit that a fault has made still runs.
+    Injected {
+        /// Its form.
+        form: LimitForm,
+        /// Seconds to wait.
+        wait: u32,
+        /// Whether the call may have been sent before the limit was known.
+        is_under_way: bool,
+    },
+}
+
+/// How a limit that a fault has made is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LimitForm {
+    /// 403 or 429.
+    pub(super) status: u16,
+    pub(super) kind: LimitKind,
+    /// Whether the answer says when the limit ends.
+    pub(super) says_when: bool,
+}
+
+/// A limit that runs.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    began: DateTime<Utc>,
+    until: DateTime<Utc>,
+    /// None where it is GitHub's own.
+    form: Option<LimitForm>,
 }
 
 /// What GitHub's rate-limit headers say.
@@ -48,13 +79,13 @@ pub(super) struct GithubLimiter {
     points: VecDeque<(DateTime<Utc>, u32)>,
     points_sum: u32,
     writes: VecDeque<DateTime<Utc>>,
-    held_until: Option<DateTime<Utc>>,
+    hold: Option<Hold>,
 }
 
 impl GithubLimiter {
     /// Accounts whose first window begins with the first request.
     pub(super) fn new(now: DateTime<Utc>) -> Self {
-        Self { window: now, used: 0, points: VecDeque::new(), points_sum: 0, writes: VecDeque::new(), held_until: None }
+        Self { window: now, used: 0, points: VecDeque::new(), points_sum: 0, writes: VecDeque::new(), hold: None }
     }
 
     fn slide(&mut self, now: DateTime<Utc>) {
@@ -75,12 +106,17 @@ impl GithubLimiter {
     /// request costs nothing more, but the hold of its refusal goes on.
     pub(super) fn admit(&mut self, points: u32, now: DateTime<Utc>, profile: &Profile) -> Verdict {
         self.slide(now);
+        let hold = self.hold.filter(|hold| hold.until > now);
+        let wait = hold.map_or(0, |hold| u32::try_from((hold.until - now).num_seconds()).unwrap_or(u32::MAX));
+        let wait = wait.saturating_add(1);
+        if let Some((began, form)) = hold.and_then(|hold| Some((hold.began, hold.form?))) {
+            return Verdict::Injected { form, wait, is_under_way: now - began <= UNDER_WAY };
+        }
         if self.used >= profile.github_requests_per_hour {
             return Verdict::Primary;
         }
-        if let Some(left) = self.held_until.map(|held| held - now).filter(|left| *left > TimeDelta::zero()) {
-            let whole = u32::try_from(left.num_seconds()).unwrap_or(u32::MAX);
-            return Verdict::Secondary { retry_after: whole.saturating_add(1) };
+        if hold.is_some() {
+            return Verdict::Secondary { retry_after: wait };
         }
         let is_write = points > 1;
         let writes = u32::try_from(self.writes.len()).unwrap_or(u32::MAX);
@@ -97,21 +133,35 @@ impl GithubLimiter {
         Verdict::Allowed
     }
 
-    /// Refuses everything for a while.
-    pub(super) fn hold(&mut self, secs: u32, now: DateTime<Utc>) -> Verdict {
-        self.held_until = Some(now + TimeDelta::seconds(i64::from(secs)));
+    fn hold(&mut self, secs: u32, now: DateTime<Utc>) -> Verdict {
+        self.hold = Some(Hold { began: now, until: now + TimeDelta::seconds(i64::from(secs)), form: None });
         Verdict::Secondary { retry_after: secs }
+    }
+
+    /// Refuses everything for a while, as a fault wants it; `None` is the end of the hour. Gives the seconds to
+    /// wait.
+    pub(super) fn hold_by_fault(&mut self, secs: Option<f64>, form: LimitForm, now: DateTime<Utc>) -> u32 {
+        self.slide(now);
+        let until = secs.map_or(self.window + HOUR, |secs| now + seconds(secs.ceil()));
+        if form.kind == LimitKind::Primary && form.says_when {
+            // The headers of all answers follow from the account.
+            self.window = until - HOUR;
+            self.used = u32::MAX;
+        }
+        self.hold = Some(Hold { began: now, until, form: Some(form) });
+        u32::try_from((until - now).num_seconds()).unwrap_or_default()
     }
 
     /// Charges the primary account; a 304 is not charged.
     pub(super) fn charge(&mut self) {
-        self.used += 1;
+        self.used = self.used.saturating_add(1);
     }
 
     /// What the headers say.
     pub(super) fn quota(&mut self, now: DateTime<Utc>, profile: &Profile) -> Quota {
         self.slide(now);
-        Quota { limit: profile.github_requests_per_hour, used: self.used, reset: self.window + HOUR }
+        let limit = profile.github_requests_per_hour;
+        Quota { limit, used: self.used.min(limit), reset: self.window + HOUR }
     }
 }
 

@@ -157,6 +157,10 @@ pub struct Profile {
     pub github_points_per_minute: u32,
     /// GitHub's limit of writes per token in any minute.
     pub github_mutations_per_minute: u32,
+    /// The most entries on a page of a list, whatever `per_page` asks for.
+    pub github_list_page: u32,
+    /// For how long a JIT config can be used after the mint.
+    pub jit_config_secs: f64,
     /// The `retry-after` of a secondary limit.
     pub github_retry_after_secs: u32,
     /// Modal's limit of sandbox creations.
@@ -230,6 +234,8 @@ impl Profile {
             github_requests_per_hour: 5_000,
             github_points_per_minute: 900,
             github_mutations_per_minute: 180,
+            github_list_page: 100,
+            jit_config_secs: 3_600.0,
             github_retry_after_secs: 60,
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
@@ -293,6 +299,7 @@ impl Profile {
             ("filtered_list_lag_secs", self.filtered_list_lag_secs),
             ("modal_list_lag_secs", self.modal_list_lag_secs),
             ("unused_registration_secs", self.unused_registration_secs),
+            ("jit_config_secs", self.jit_config_secs),
             ("image_build_secs", self.image_build_secs),
             ("read_latency_secs", self.read_latency_secs),
             ("write_latency_secs", self.write_latency_secs),
@@ -300,6 +307,9 @@ impl Profile {
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {
             return out(knob, "a number of seconds that is not negative");
+        }
+        if self.github_list_page == 0 {
+            return out("github_list_page", "above 0");
         }
         if self.modal_list_page == 0 || self.step_secs.is_some_and(|secs| secs <= 0.0) {
             return out("modal_list_page and step_secs", "above 0");

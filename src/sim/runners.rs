@@ -1,4 +1,4 @@
-//! Runner registrations, their connections, and which runner gets which job.
+//! Runner registrations, their connections and their ends.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use chrono::TimeDelta;
 
 use super::draws::{Purpose, seconds};
 use super::engine::Due;
-use super::history::{Cause, RemovalReason, What, fingerprint};
+use super::fault::{FaultMode, Strike};
+use super::history::{Cause, Operation, RemovalReason, What, fingerprint};
 use super::jit;
-use super::jobs::{JobState, RepoKey, Taker, Time};
-use super::profile::Assignment;
+use super::jobs::{JobState, RepoKey, Time};
 use super::sandboxes::{End, SandboxKey};
 use super::world::State;
 use crate::ids::Labels;
@@ -35,7 +35,7 @@ pub(super) enum Lifetime {
 pub(super) struct Claim {
     pub(super) job: u64,
     /// When lists begin to show it as busy.
-    busy_from: Time,
+    pub(super) busy_from: Time,
 }
 
 /// A registered runner.
@@ -47,6 +47,12 @@ pub(super) struct Runner {
     pub(super) lifetime: Lifetime,
     pub(super) sandbox: Option<SandboxKey>,
     pub(super) claim: Option<Claim>,
+    /// Until when a fault lets it get no job.
+    pub(super) withheld_until: Option<Time>,
+    /// Whether a fault has chosen the age at which it gets a job.
+    is_aged: bool,
+    /// From when on its JIT config is refused.
+    config_until: Time,
     visible_at: Time,
     online_at: Option<Time>,
     offline_at: Option<Time>,
@@ -73,15 +79,34 @@ pub(super) struct RunnerView<'a> {
     pub(super) is_busy: bool,
 }
 
+impl RunnerView<'_> {
+    pub(super) fn is_online(&self) -> bool {
+        self.connection == Connection::Online
+    }
+}
+
 impl Runner {
     /// Whether its registration exists.
     pub(super) fn is_registered(&self) -> bool {
         self.removed_at.is_none()
     }
 
-    /// Whether it listens and could take a job.
-    fn is_idle(&self) -> bool {
+    /// Whether it listens and has no job.
+    fn is_unclaimed(&self) -> bool {
         self.is_registered() && self.online_at.is_some() && self.offline_at.is_none() && self.claim.is_none()
+    }
+
+    /// Whether it could take a job.
+    pub(super) fn is_idle(&self, now: Time) -> bool {
+        self.is_unclaimed() && self.withheld_until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn online_at(&self) -> Option<Time> {
+        self.online_at
+    }
+
+    pub(super) fn is_aged(&self) -> bool {
+        self.is_aged
     }
 
     /// How a list shows it that is as of `when`; none where it does not.
@@ -127,6 +152,10 @@ pub(super) enum Deletion {
     NotFound,
 }
 
+/// How late a runner is listed where the fault does not say.
+const VISIBLE_LATE_SECS: f64 = 60.0;
+/// When GitHub removes an idle runner where the fault does not say.
+const REMOVED_IDLE_SECS: f64 = 120.0;
 /// How long a registration that is gone is kept for lists that lag.
 const KEPT_FOR_LISTS: TimeDelta = TimeDelta::minutes(5);
 
@@ -135,7 +164,7 @@ impl State {
         self.repo(key.repo).runners.get(&key.id)
     }
 
-    fn runner_mut(&mut self, key: RunnerKey) -> Option<&mut Runner> {
+    pub(super) fn runner_mut(&mut self, key: RunnerKey) -> Option<&mut Runner> {
         self.repo_mut(key.repo).runners.get_mut(&key.id)
     }
 
@@ -146,7 +175,11 @@ impl State {
         if self.repo(repo).runners.values().any(is_taken) {
             return Err(MintRefusal::NameTaken);
         }
-        self.repo_mut(repo).runners.retain(|_, runner| runner.gone_at.is_none_or(|gone| now - gone < KEPT_FOR_LISTS));
+        let is_old = |runner: &Runner| runner.gone_at.is_some_and(|gone| now - gone >= KEPT_FOR_LISTS);
+        let keys = self.repo(repo).runners.keys().map(|id| RunnerKey { repo, id: *id });
+        let old = |key: &RunnerKey| self.runner(*key).is_some_and(is_old) && !self.is_working(*key);
+        let old: Vec<u64> = keys.filter(old).map(|key| key.id).collect();
+        self.repo_mut(repo).runners.retain(|id, _| old.binary_search(id).is_err());
         let key = self.register(repo, &request.name, Labels::new(&request.labels), Lifetime::Ephemeral);
         self.minted += 1;
         let mut draw = self.seed.stream(Purpose::Identity, self.minted);
@@ -178,6 +211,7 @@ impl State {
         let now = self.now;
         let id = self.repo(repo).next_runner;
         let late = self.runner_draw(RunnerKey { repo, id }, 0).span(self.profile.runner_visible_secs);
+        let valid_for = seconds(self.profile.jit_config_secs);
         let entry = self.repo_mut(repo);
         entry.next_runner += 1;
         let runner = Runner {
@@ -187,6 +221,9 @@ impl State {
             lifetime,
             sandbox: None,
             claim: None,
+            withheld_until: None,
+            is_aged: false,
+            config_until: now + valid_for,
             visible_at: now + late,
             online_at: None,
             offline_at: None,
@@ -197,17 +234,41 @@ impl State {
         RunnerKey { repo, id }
     }
 
-    fn runner_draw(&self, key: RunnerKey, question: u64) -> super::draws::Draw {
+    pub(super) fn runner_draw(&self, key: RunnerKey, question: u64) -> super::draws::Draw {
         self.seed.stream(Purpose::Runner, (key.repo.0 as u64) << 40 | key.id << 4 | question)
     }
 
-    /// A runner connects; refused where its registration is gone or used.
+    /// Changes a registration that was just made as a fault wants it.
+    pub(super) fn spoil_registration(&mut self, key: RunnerKey, strike: Strike) {
+        let now = self.now;
+        let Some(runner) = self.runner_mut(key) else { return };
+        if strike.mode == FaultMode::VisibleLate {
+            runner.visible_at = now + seconds(strike.seconds_or(VISIBLE_LATE_SECS));
+        } else if strike.mode == FaultMode::Expired {
+            runner.config_until = now + seconds(strike.seconds_or(0.0));
+        }
+    }
+
+    pub(super) fn mark_aged(&mut self, key: RunnerKey) {
+        if let Some(runner) = self.runner_mut(key) {
+            runner.is_aged = true;
+        }
+    }
+
+    /// Whether it runs a job, registered or not.
+    pub(super) fn is_working(&self, key: RunnerKey) -> bool {
+        let job = self.runner(key).and_then(|runner| runner.claim).map(|claim| &self.jobs[&claim.job]);
+        job.is_some_and(|job| job.state() == Some(JobState::InProgress) && job.is_run_by(key))
+    }
+
+    /// A runner connects; refused where its registration is gone or used, or its config is too old.
     pub(super) fn connect(&mut self, key: RunnerKey, sandbox: Option<SandboxKey>) -> bool {
         let now = self.now;
-        let Some(runner) = self.runner_mut(key).filter(|runner| runner.is_registered() && runner.online_at.is_none())
-        else {
-            return false;
+        let can = |runner: &&mut Runner| {
+            let is_in_time = runner.lifetime == Lifetime::Permanent || now < runner.config_until;
+            runner.is_registered() && runner.online_at.is_none() && is_in_time
         };
+        let Some(runner) = self.runner_mut(key).filter(can) else { return false };
         runner.online_at = Some(now);
         runner.sandbox = sandbox;
         let name = runner.name.clone();
@@ -219,59 +280,27 @@ impl State {
         };
         self.record(what);
         self.schedule_offer(key);
-        if let (Lifetime::Ephemeral, Some(span)) = (lifetime, self.profile.idle_removal_secs) {
+        if lifetime == Lifetime::Ephemeral {
+            self.plan_idle_removal(key);
+        }
+        true
+    }
+
+    fn plan_idle_removal(&mut self, key: RunnerKey) {
+        let now = self.now;
+        if let Some(span) = self.profile.idle_removal_secs {
             let idle = self.runner_draw(key, 1).span(span);
             self.schedule(now + idle, Due::RunnerIdles(key));
         }
-        true
+        let repo = Arc::clone(&self.repo(key.repo).name);
+        if let Some(strike) = self.strike(Operation::Connect, &repo) {
+            self.schedule(now + seconds(strike.seconds_or(REMOVED_IDLE_SECS)), Due::RunnerIdles(key));
+        }
     }
 
     fn schedule_offer(&mut self, key: RunnerKey) {
         let wait = self.runner_draw(key, 2).span(self.profile.assignment_secs);
         self.schedule(self.now + wait, Due::RunnerOffered(key));
-    }
-
-    /// Looks for a runner for a queued job.
-    pub(super) fn match_job(&mut self, id: u64) {
-        let job = &self.jobs[&id];
-        if job.state() != Some(JobState::Queued) {
-            return;
-        }
-        let repo = job.repo;
-        let mut able: Vec<(Option<Time>, u64)> = self
-            .repo(repo)
-            .runners
-            .values()
-            .filter(|runner| runner.is_idle() && runner.labels.covers(&job.labels))
-            .map(|runner| (runner.online_at, runner.id))
-            .collect();
-        if able.is_empty() {
-            return;
-        }
-        able.sort_unstable();
-        let chosen = match self.profile.assignment {
-            Assignment::Random => self.seed.stream(Purpose::Assignment, !id).index(able.len()),
-            Assignment::OldestFirst => 0,
-        };
-        self.give_job(id, RunnerKey { repo, id: able[chosen].1 });
-    }
-
-    /// Looks for a job for an idle runner: the oldest that its labels cover.
-    pub(super) fn offer_runner(&mut self, key: RunnerKey) {
-        let Some(runner) = self.runner(key).filter(|runner| runner.is_idle()) else { return };
-        let queued = &self.repo(key.repo).queued;
-        let job = queued.iter().map(|(_, id)| *id).find(|id| runner.labels.covers(&self.jobs[id].labels));
-        if let Some(job) = job {
-            self.give_job(job, key);
-        }
-    }
-
-    fn give_job(&mut self, job: u64, key: RunnerKey) {
-        let busy_from = self.now + self.runner_draw(key, 3).span(self.profile.busy_lag_secs);
-        let runner = self.runner_mut(key).expect("the caller has just seen it idle");
-        runner.claim = Some(Claim { job, busy_from });
-        let taker = Taker { runner_id: runner.id, runner_name: runner.name.clone(), key: Some(key) };
-        self.start_job(job, taker);
     }
 
     /// The runner's job is over.
@@ -293,7 +322,7 @@ impl State {
         }
     }
 
-    fn remove_runner(&mut self, key: RunnerKey, reason: RemovalReason) {
+    pub(super) fn remove_runner(&mut self, key: RunnerKey, reason: RemovalReason) {
         let now = self.now;
         let linger = self.runner_draw(key, 4).span(self.profile.linger_secs);
         let Some(runner) = self.runner_mut(key).filter(|runner| runner.is_registered()) else { return };
@@ -306,7 +335,7 @@ impl State {
 
     /// GitHub removes a runner that got no job; its listener ends soon.
     pub(super) fn remove_idle_runner(&mut self, key: RunnerKey) {
-        if self.runner(key).is_some_and(Runner::is_idle) {
+        if self.runner(key).is_some_and(Runner::is_unclaimed) {
             self.remove_runner(key, RemovalReason::Idle);
             self.end_removed_listener(key);
         }
@@ -314,7 +343,9 @@ impl State {
 
     /// GitHub removes a registration that was never used.
     pub(super) fn expire_registration(&mut self, key: RunnerKey) {
-        if self.runner(key).is_some_and(|runner| runner.is_registered() && runner.claim.is_none() && !runner.is_idle())
+        if self
+            .runner(key)
+            .is_some_and(|runner| runner.is_registered() && runner.claim.is_none() && !runner.is_unclaimed())
         {
             self.remove_runner(key, RemovalReason::Expired);
         }
@@ -337,6 +368,14 @@ impl State {
         Deletion::Deleted
     }
 
+    /// `DELETE runner` of a runner that runs a job, carried out all the same: the registration goes, the job goes on.
+    pub(super) fn delete_working_runner(&mut self, key: RunnerKey) {
+        let Some(runner) = self.runner(key).filter(|runner| runner.is_registered()) else { return };
+        let (repo, runner) = (Arc::clone(&self.repo(key.repo).name), runner.name.clone());
+        self.record(What::RunnerDeleteAsked { repo, runner, deleted: true });
+        self.remove_runner(key, RemovalReason::Deleted);
+    }
+
     fn end_removed_listener(&mut self, key: RunnerKey) {
         if let Some(sandbox) = self.runner(key).and_then(|runner| runner.sandbox) {
             let wait = self.seed.stream(Purpose::Removal, sandbox.0 as u64).span(self.profile.removed_exit_secs);
@@ -347,10 +386,11 @@ impl State {
     /// The sandbox of a runner is gone, and the runner with it.
     pub(super) fn disconnect(&mut self, key: RunnerKey) {
         let offline_at = self.now + self.runner_draw(key, 5).span(self.profile.offline_lag_secs);
-        let Some(runner) = self.runner_mut(key).filter(|runner| runner.is_registered()) else { return };
+        let is_working = self.is_working(key);
+        let Some(runner) = self.runner_mut(key) else { return };
         runner.offline_at = Some(offline_at);
-        if let Some(claim) = runner.claim {
-            self.lose_job(claim.job);
+        if let Some(claim) = runner.claim.filter(|_| is_working) {
+            self.lose_runner_of(claim.job, key);
         }
     }
 }

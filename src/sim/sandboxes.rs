@@ -163,7 +163,8 @@ impl State {
         let reachable = credential.as_ref().filter(|_| !new.is_offline);
         let registration = reachable.and_then(|secret| self.credentials.get(secret).copied());
         let idle_secs = new.environment.get(IDLE_LIMIT).and_then(|secs| secs.parse().ok());
-        let boot_fault = credential.as_ref().and_then(|_| self.strike(Operation::Boot));
+        let repo = registration.map(|runner| Arc::clone(&self.repo(runner.repo).name)).unwrap_or_default();
+        let boot_fault = credential.as_ref().and_then(|_| self.strike(Operation::Boot, &repo));
         let (id, task_id) = self.sandbox_ids(key, new.generation);
         let sandbox = Sandbox {
             id: id.into(),
@@ -283,8 +284,9 @@ impl State {
 
     /// The job that runs in a sandbox.
     pub(super) fn job_in(&self, key: SandboxKey) -> Option<u64> {
-        let runner = self.sandbox(key).registration.and_then(|runner| self.runner(runner))?;
-        runner.claim.filter(|_| runner.sandbox == Some(key) && runner.is_registered()).map(|claim| claim.job)
+        let registration = self.sandbox(key).registration.filter(|runner| self.is_working(*runner))?;
+        let runner = self.runner(registration).filter(|runner| runner.sandbox == Some(key))?;
+        runner.claim.map(|claim| claim.job)
     }
 
     /// The idle limit of the program in the sandbox: it ends by itself where no job has started.

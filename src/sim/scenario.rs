@@ -1,14 +1,18 @@
 //! What happens in a World without anyone's doing: repositories, jobs, other people's runners and sandboxes.
 
+mod run;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fault::{Fault, InvalidFault};
+use super::fault::{FaultRequest, InvalidFault};
 use super::profile::{InvalidProfile, Profile};
 use crate::ids::{InvalidId, RepoName};
+
+pub use run::{Ghost, ScenarioRun};
 
 /// A scenario that cannot be played.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,14 @@ pub enum ScenarioError {
     Job {
         /// The job's id.
         job: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A run of the scenario cannot be.
+    #[error("run {run} of the scenario: {reason}")]
+    Run {
+        /// The run's id.
+        run: u64,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -145,6 +157,8 @@ pub enum SkipReason {
     NoOptInLabel,
     /// It asks for something that no built-in class offers.
     UnknownLabel,
+    /// It is listed as queued and is no job.
+    GhostJob,
 }
 
 /// The label by which a job asks for us.
@@ -167,6 +181,9 @@ pub struct Scenario {
     /// The jobs.
     #[serde(default)]
     pub jobs: Vec<ScenarioJob>,
+    /// Runs of which there is more to say than their jobs do.
+    #[serde(default)]
+    pub runs: Vec<ScenarioRun>,
     /// Other people's runners.
     #[serde(default)]
     pub foreign_runners: Vec<ForeignRunner>,
@@ -176,9 +193,9 @@ pub struct Scenario {
     /// Knobs of the [`Profile`] that this scenario replaces.
     #[serde(default)]
     pub profile: BTreeMap<String, Value>,
-    /// Faults that are there from the start.
+    /// Faults that are there from the start, each by its name or as a table.
     #[serde(default)]
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultRequest>,
 }
 
 fn yes() -> bool {
@@ -228,12 +245,26 @@ impl Scenario {
                 return Err(ScenarioError::Job { job: job.id, reason: "its id is used twice" });
             }
         }
+        self.check_runs()?;
         for runner in &self.foreign_runners {
             runner.repo.parse::<RepoName>()?;
         }
         Profile::realistic().overridden(&self.profile)?;
         for fault in &self.faults {
-            fault.clone().checked()?;
+            fault.check()?;
+        }
+        Ok(())
+    }
+
+    fn check_runs(&self) -> Result<(), ScenarioError> {
+        let with_jobs: BTreeSet<u64> = self.jobs.iter().map(|job| job.run).collect();
+        for run in &self.runs {
+            if let Some(repo) = &run.repo {
+                repo.parse::<RepoName>()?;
+            }
+            if let Some(reason) = run.problem(&with_jobs) {
+                return Err(ScenarioError::Run { run: run.id, reason });
+            }
         }
         Ok(())
     }
@@ -252,13 +283,18 @@ impl Scenario {
     /// The rule is the scenario's own and follows the documented defaults: an allow-listed repository, the
     /// opt-in label, and beyond it only implied labels, one built-in GPU label, or per-run labels `job-…`.
     pub fn skip_reason(&self, job: &ScenarioJob) -> Option<SkipReason> {
-        skip_reason(job, &self.allowed_names())
+        self.skip_reason_among(job, &self.allowed_names())
     }
 
     /// Every job with the reason why it is not expected to be served; none where it is.
     pub(super) fn judged_jobs(&self) -> impl Iterator<Item = (&ScenarioJob, Option<SkipReason>)> {
         let allowed = self.allowed_names();
-        self.jobs.iter().map(move |job| (job, skip_reason(job, &allowed)))
+        self.jobs.iter().map(move |job| (job, self.skip_reason_among(job, &allowed)))
+    }
+
+    fn skip_reason_among(&self, job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
+        let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some());
+        skip_reason(job, allowed).or_else(|| is_ghost().then_some(SkipReason::GhostJob))
     }
 
     fn allowed_names(&self) -> BTreeSet<String> {

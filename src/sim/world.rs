@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
-use super::fault::{Fault, Faults, InvalidFault, Strike};
-use super::history::{Event, History, Operation, What, fingerprint};
+use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
+use super::history::{Event, History, What, fingerprint};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
 use super::modal::{ModalService, Objects};
@@ -17,7 +17,7 @@ use super::profile::Profile;
 use super::report::Report;
 use super::runners::{Lifetime, RunnerKey};
 use super::sandboxes::{Sandbox, SandboxKey};
-use super::scenario::{Scenario, ScenarioError, ScenarioJob};
+use super::scenario::{Scenario, ScenarioError, ScenarioJob, ScenarioRun};
 use crate::clock::Clock;
 use crate::ids::Labels;
 use crate::modal::api::modal_client_server::ModalClientServer;
@@ -64,28 +64,15 @@ pub(super) struct State {
     pub(super) creates: CreateLimiter,
     /// Counts answers, so that each draws its own lag.
     pub(super) answers: u64,
+    pub(super) faults: Faults,
+    pub(super) knobs: Knobs,
     history: History,
-    faults: Faults,
 }
 
 impl State {
     /// Writes a line of the history.
     pub(super) fn record(&mut self, what: What) {
         self.history.push(self.now, what);
-    }
-
-    /// Counts one use of `operation`, and tells the fault that strikes it.
-    pub(super) fn strike(&mut self, operation: Operation) -> Option<Strike> {
-        let strike = self.faults.strike(operation)?;
-        self.record(What::FaultStruck { operation, mode: strike.mode });
-        Some(strike)
-    }
-
-    fn add_fault(&mut self, fault: Fault) -> Result<(), InvalidFault> {
-        let fault = fault.checked()?;
-        self.record(What::FaultAdded { operation: fault.operation, mode: fault.mode });
-        self.faults.add(fault);
-        Ok(())
     }
 }
 
@@ -145,8 +132,9 @@ impl World {
             revoked: BTreeSet::new(),
             creates: CreateLimiter::new(now, &profile),
             answers: 0,
-            history: History::default(),
             faults: Faults::default(),
+            knobs: Knobs::new(profile.clone()),
+            history: History::default(),
             profile,
             scenario: Scenario::default(),
         };
@@ -218,26 +206,46 @@ impl World {
     /// # Errors
     /// [`ScenarioError`] for a job that cannot be or whose id is taken; nothing is added then.
     pub fn add_jobs(&self, jobs: Vec<ScenarioJob>) -> Result<(), ScenarioError> {
+        self.add_runs(Vec::new(), jobs)
+    }
+
+    /// The same with runs of which there is more to say; they must be new.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] for a run or job that cannot be or whose id is taken; nothing is added then.
+    pub fn add_runs(&self, runs: Vec<ScenarioRun>, jobs: Vec<ScenarioJob>) -> Result<(), ScenarioError> {
         self.with(|state| {
-            let added = Scenario { jobs, ..Scenario::default() };
+            let added = Scenario { jobs, runs, ..Scenario::default() };
             added.check()?;
+            if let Some(taken) = added.runs.iter().find(|run| state.runs.contains_key(&run.id)) {
+                return Err(ScenarioError::Run { run: taken.id, reason: "its id is taken" });
+            }
             if let Some(taken) = added.jobs.iter().find(|job| state.jobs.contains_key(&job.id)) {
                 return Err(ScenarioError::Job { job: taken.id, reason: "its id is taken" });
             }
             let now = state.now;
+            state.add_runs(&added);
             state.add_jobs(&added.jobs, now);
+            state.scenario.runs.extend(added.runs);
             state.scenario.jobs.extend(added.jobs);
             state.advance(now);
             Ok(())
         })
     }
 
-    /// Puts a fault in.
+    /// Puts a fault in, in full or by its name.
     ///
     /// # Errors
     /// [`InvalidFault`] where it could never happen.
-    pub fn add_fault(&self, fault: Fault) -> Result<(), InvalidFault> {
-        self.with(|state| state.add_fault(fault))
+    pub fn add_fault(&self, fault: impl Into<FaultRequest>) -> Result<(), InvalidFault> {
+        let request = fault.into();
+        self.with(|state| state.put_in(&request))
+    }
+
+    /// Takes all faults out: nothing new goes wrong. What a fault has already brought about takes its course,
+    /// so that a call that was put off is still carried out.
+    pub fn clear_faults(&self) {
+        self.with(State::clear_faults);
     }
 
     /// Makes GitHub refuse a token from now on.
@@ -258,6 +266,7 @@ impl State {
             self.repo_key(&repo.name);
         }
         let now = self.now;
+        self.add_runs(&scenario);
         self.add_jobs(&scenario.jobs, now);
         for foreign in &scenario.foreign_runners {
             let repo = self.repo_key(&foreign.repo);
@@ -265,7 +274,7 @@ impl State {
             self.connect(key, None);
         }
         for fault in &scenario.faults {
-            self.add_fault(fault.clone())?;
+            self.put_in(fault)?;
         }
         self.scenario = scenario;
         Ok(())

@@ -3,11 +3,13 @@
 use chrono::TimeDelta;
 use serde_json::json;
 
+use super::answer::Answer;
 use super::body::{self, JobBody, RunBody};
-use super::{Answer, Asked, Page, Route};
+use super::{Asked, Page, Route};
 use crate::sim::draws::Purpose;
+use crate::sim::fault::{FaultMode, Strike};
 use crate::sim::jobs::{JobView, RepoKey, Run, RunChange, RunStatus, Time};
-use crate::sim::runners::RunnerView;
+use crate::sim::runners::{Connection, RunnerView};
 use crate::sim::world::State;
 
 /// The most runs that can be paged through without a filter, and with one.
@@ -34,8 +36,8 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
 }
 
 impl State {
-    pub(super) fn list_runs(&mut self, repo: RepoKey, asked: &Asked) -> Answer {
-        let page = Page::of(&asked.query);
+    pub(super) fn list_runs(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
+        let page = self.page_of(asked);
         let filter = asked.query.get("status");
         if filter.is_none() && page.number.saturating_mul(page.size) > MAX_RUNS {
             return Answer::error(
@@ -45,20 +47,20 @@ impl State {
         }
         let max_lag =
             if filter.is_some() { self.profile.filtered_list_lag_secs } else { self.profile.github_list_lag_secs };
-        let when = self.list_moment(max_lag);
+        let when = self.list_moment(max_lag, strike);
         let shown = match filter {
             None => self.runs_at(repo, when),
             Some(filter) => self.filtered_runs(repo, when, filter),
         };
         let entry = self.repo(repo);
-        let bodies: Vec<RunBody<'_>> = shown
-            .iter()
-            .skip(page.skipped())
-            .take(page.size)
+        let total = shown.len();
+        let bodies: Vec<RunBody<'_>> = page
+            .cut(shown, strike, self.seed)
+            .into_iter()
             .map(|(run, change)| RunBody::new(run, change, run.created_at().unwrap_or(when), entry))
             .collect();
-        let link = body::link(page, shown.len(), |number| asked.url_of_page(number));
-        Answer { link, ..Answer::ok(body::list("workflow_runs", shown.len(), &bodies)) }
+        let link = body::link(page, total, |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("workflow_runs", total, &bodies)) }
     }
 
     /// The runs as of a moment, newest first.
@@ -91,8 +93,8 @@ impl State {
         Answer::ok(to_json(&run))
     }
 
-    pub(super) fn list_jobs(&mut self, repo: RepoKey, id: u64, asked: &Asked) -> Answer {
-        let when = self.list_moment(self.profile.github_list_lag_secs);
+    pub(super) fn list_jobs(&mut self, repo: RepoKey, id: u64, asked: &Asked, strike: Option<Strike>) -> Answer {
+        let when = self.list_moment(self.profile.github_list_lag_secs, strike);
         let Some(run) = self.runs.get(&id).filter(|run| run.repo == repo && run.at(self.now).is_some()) else {
             return Answer::not_found();
         };
@@ -101,16 +103,16 @@ impl State {
         let is_shown = |view: &JobView<'_>| all || Some(view.job.spec.attempt) == attempt;
         let views: Vec<JobView<'_>> =
             run.jobs.iter().filter_map(|job| self.jobs.get(job)?.at(when)).filter(is_shown).collect();
-        let page = Page::of(&asked.query);
+        let page = self.page_of(asked);
         let entry = self.repo(repo);
-        let bodies: Vec<JobBody<'_>> = views
-            .iter()
-            .skip(page.skipped())
-            .take(page.size)
-            .map(|view| JobBody::new(*view, entry, when, self.profile.step_secs))
+        let total = views.len();
+        let bodies: Vec<JobBody<'_>> = page
+            .cut(views, strike, self.seed)
+            .into_iter()
+            .map(|view| JobBody::new(view, entry, when, self.profile.step_secs))
             .collect();
-        let link = body::link(page, views.len(), |number| asked.url_of_page(number));
-        Answer { link, ..Answer::ok(body::list("jobs", views.len(), &bodies)) }
+        let link = body::link(page, total, |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("jobs", total, &bodies)) }
     }
 
     pub(super) fn get_job(&self, repo: RepoKey, id: u64) -> Answer {
@@ -124,8 +126,8 @@ impl State {
         Answer::ok(to_json(&body::full_repository(self.repo(repo), self.start - TimeDelta::days(365))))
     }
 
-    pub(super) fn list_runners(&mut self, repo: RepoKey, asked: &Asked) -> Answer {
-        let when = self.list_moment(self.profile.github_list_lag_secs);
+    pub(super) fn list_runners(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
+        let when = self.list_moment(self.profile.github_list_lag_secs, strike);
         let wanted = asked.query.get("name");
         let views: Vec<RunnerView<'_>> = self
             .repo(repo)
@@ -134,19 +136,37 @@ impl State {
             .filter(|runner| wanted.is_none_or(|name| *name == runner.name))
             .filter_map(|runner| runner.at(when))
             .collect();
-        let page = Page::of(&asked.query);
+        let page = self.page_of(asked);
         let version = &self.profile.runner_version;
-        let bodies: Vec<serde_json::Value> = views
-            .iter()
-            .skip(page.skipped())
-            .take(page.size)
+        let total = views.len();
+        let bodies: Vec<serde_json::Value> = page
+            .cut(views, strike, self.seed)
+            .into_iter()
             .map(|view| {
-                let is_busy = view.is_busy && !self.flips(view);
-                body::runner_body(RunnerView { is_busy, ..*view }, version)
+                let is_busy = view.is_busy && !self.flips(&view);
+                body::runner_body(seen_wrongly(RunnerView { is_busy, ..view }, strike), version)
             })
             .collect();
-        let link = body::link(page, views.len(), |number| asked.url_of_page(number));
-        Answer { link, ..Answer::ok(body::list("runners", views.len(), &bodies)) }
+        let link = body::link(page, total, |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("runners", total, &bodies)) }
+    }
+
+    /// The page that is asked for, no larger than GitHub's own limit.
+    fn page_of(&self, asked: &Asked) -> Page {
+        let page = asked.page();
+        Page { size: page.size.min(usize::try_from(self.profile.github_list_page).unwrap_or(usize::MAX)), ..page }
+    }
+
+    /// Whether a list has an entry at present.
+    pub(super) fn shows_entries(&self, asked: &Asked) -> bool {
+        let Some(repo) = self.repo_of(asked) else { return false };
+        match (&asked.route, asked.query.get("status")) {
+            (Route::Runs(_), None) => !self.repo(repo).runs.is_empty(),
+            (Route::Runs(_), Some(filter)) => !self.filtered_runs(repo, self.now, filter).is_empty(),
+            (Route::Jobs(_, run), _) => self.runs.get(run).is_some_and(|run| run.at(self.now).is_some()),
+            (Route::Runners(_), _) => self.repo(repo).runners.values().any(|runner| runner.at(self.now).is_some()),
+            _ => false,
+        }
     }
 
     fn flips(&self, view: &RunnerView<'_>) -> bool {
@@ -190,6 +210,15 @@ impl State {
             "rate": core,
         });
         Answer { is_cacheable: false, ..Answer::ok(to_json(&body)) }
+    }
+}
+
+/// A runner as a fault shows it.
+fn seen_wrongly(view: RunnerView<'_>, strike: Option<Strike>) -> RunnerView<'_> {
+    match strike.map(|strike| strike.mode) {
+        Some(FaultMode::BusyHidden) => RunnerView { is_busy: false, ..view },
+        Some(FaultMode::OnlineHidden) if view.is_online() => RunnerView { connection: Connection::Gone, ..view },
+        Some(_) | None => view,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, body};
+use super::answer::Answer;
+use super::route::Route;
+use super::{Asked, body};
+use crate::sim::fault::{FaultMode, Strike};
 use crate::sim::jobs::RepoKey;
 use crate::sim::runners::{Deletion, MintRefusal, MintRequest, RunnerKey};
 use crate::sim::world::State;
@@ -18,7 +21,7 @@ enum Refusal {
 }
 
 impl State {
-    pub(super) fn mint_answer(&mut self, repo: RepoKey, request: &[u8]) -> Answer {
+    pub(super) fn mint_answer(&mut self, repo: RepoKey, request: &[u8], strike: Option<Strike>) -> Answer {
         let request = match parse(request) {
             Ok(request) => request,
             Err(Refusal::UnknownGroup) => return Answer::not_found(),
@@ -26,26 +29,74 @@ impl State {
         };
         match self.mint(repo, &request) {
             Ok((id, config)) => {
-                let runner = self.runner(RunnerKey { repo, id }).expect("it was just registered");
+                let key = RunnerKey { repo, id };
+                if let Some(strike) = strike {
+                    self.spoil_registration(key, strike);
+                }
+                let runner = self.runner(key).expect("it was just registered");
                 let runner = body::runner_body(runner.view(self.now), &self.profile.runner_version);
+                let is_corrupt = strike.is_some_and(|strike| strike.mode == FaultMode::ConfigCorrupt);
+                let config = if is_corrupt { format!("{}-", &config[..config.len() / 2]) } else { config };
                 let body = json!({ "runner": runner, "encoded_jit_config": config });
                 Answer { status: 201, is_cacheable: false, ..Answer::ok(body.to_string().into_bytes()) }
             }
-            Err(MintRefusal::NameTaken) => {
-                Answer::error(409, &format!("Already exists - A runner with the name {} already exists.", request.name))
-            }
+            Err(MintRefusal::NameTaken) => name_taken(&request.name),
         }
     }
 
-    pub(super) fn delete_runner_answer(&mut self, repo: RepoKey, id: u64) -> Answer {
-        match self.delete_runner(RunnerKey { repo, id }) {
+    pub(super) fn delete_runner_answer(&mut self, repo: RepoKey, id: u64, strike: Option<Strike>) -> Answer {
+        let key = RunnerKey { repo, id };
+        if let Some(strike) = strike.filter(|strike| strike.mode == FaultMode::DeletedWhileBusy) {
+            self.delete_working_runner(key);
+            let is_found = strike.status != Some(404);
+            return if is_found { Answer { status: 204, ..Answer::default() } } else { Answer::not_found() };
+        }
+        match self.delete_runner(key) {
             Deletion::Deleted => Answer { status: 204, ..Answer::default() },
             Deletion::NotFound => Answer::not_found(),
-            Deletion::Busy(name) => {
-                Answer::error(422, &format!("Bad request - Runner \"{name}\" is still running a job\""))
-            }
+            Deletion::Busy(name) => still_busy(&name),
         }
     }
+}
+
+fn name_taken(name: &str) -> Answer {
+    Answer::error(409, &format!("Already exists - A runner with the name {name} already exists."))
+}
+
+fn still_busy(name: &str) -> Answer {
+    Answer::error(422, &format!("Bad request - Runner \"{name}\" is still running a job\""))
+}
+
+/// A refusal that has no reason in the World, in GitHub's words.
+pub(super) fn refused(asked: &Asked, status: Option<u16>) -> Answer {
+    let status = status.unwrap_or(if asked.is_write() { 422 } else { 403 });
+    match (status, &asked.route) {
+        (401, _) => Answer::unauthorized(),
+        (404, _) => Answer::not_found(),
+        (409, Route::Mint(_)) => name_taken(&parse(&asked.body).map(|request| request.name).unwrap_or_default()),
+        (422, Route::DeleteRunner(_, id)) => still_busy(&format!("{id}")),
+        (422, _) => invalid("Invalid input: simulated fault"),
+        (301, _) => Answer::error(301, "Moved Permanently"),
+        (403, _) => Answer::error(403, "Resource not accessible by personal access token"),
+        (451, _) => Answer::error(451, "Repository access blocked"),
+        (status, _) => Answer::error(status, "Simulated fault"),
+    }
+}
+
+/// The refusal of a repository that must not run anything.
+pub(super) fn disabled(asked: &Asked) -> Answer {
+    let is_about_runners = matches!(
+        asked.route,
+        Route::Mint(_) | Route::DeleteRunner(..) | Route::Runners(_) | Route::Runner(..) | Route::Downloads(_)
+    );
+    Answer::error(
+        403,
+        if is_about_runners {
+            "Repository level self-hosted runners are disabled on this repository."
+        } else {
+            "GitHub Actions is disabled on this repository."
+        },
+    )
 }
 
 fn invalid(problem: &str) -> Answer {

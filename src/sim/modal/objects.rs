@@ -138,7 +138,7 @@ impl State {
         let image = Image {
             commands: definition.dockerfile_commands.clone(),
             built_at: self.now + seconds(self.profile.image_build_secs),
-            has_failed: self.strike(Operation::ImageBuild).is_some(),
+            has_failed: self.strike(Operation::ImageBuild, "").is_some(),
         };
         self.objects.images.insert(id.clone(), image);
         self.objects.image_by_definition.insert(key, id.clone());

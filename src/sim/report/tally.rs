@@ -201,8 +201,11 @@ impl Tally {
                 }
             }
             What::SandboxScheduled { .. }
+            | What::JobHeld { .. }
             | What::FaultAdded { .. }
             | What::FaultStruck { .. }
+            | What::KnobsChanged { .. }
+            | What::FaultsCleared
             | What::ClockAdvanced { .. } => {}
         }
     }
@@ -285,8 +288,11 @@ impl Tally {
             | What::RunnerRemoved { .. }
             | What::SecretChanged { .. }
             | What::SandboxScheduled { .. }
+            | What::JobHeld { .. }
             | What::FaultAdded { .. }
             | What::FaultStruck { .. }
+            | What::KnobsChanged { .. }
+            | What::FaultsCleared
             | What::ClockAdvanced { .. } => {}
         }
     }

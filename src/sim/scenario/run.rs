@@ -1,0 +1,48 @@
+//! What a scenario says about whole runs.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// What a job is that is listed as queued and will never run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ghost {
+    /// It is queued for ever.
+    Queued,
+    /// The same, while its run has completed.
+    CompletedRun,
+}
+
+/// A run, where there is more to say of it than its jobs do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioRun {
+    /// Its id, as its jobs state it.
+    pub id: u64,
+    /// The repository of a run without jobs, which is queued for ever; absent for a run that has jobs.
+    #[serde(default)]
+    pub repo: Option<String>,
+    /// How many of its jobs run at a time; the others are listed as queued meanwhile (default no limit).
+    #[serde(default)]
+    pub max_parallel: Option<u32>,
+    /// How long before its first job's arrival it was created, its jobs with it (default 0).
+    #[serde(default)]
+    pub age_secs: f64,
+    /// Its jobs are ghosts: listed and never given to a runner.
+    #[serde(default)]
+    pub ghost: Option<Ghost>,
+}
+
+impl ScenarioRun {
+    /// What is wrong with it, in a scenario with jobs of these runs.
+    pub(super) fn problem(&self, with_jobs: &BTreeSet<u64>) -> Option<&'static str> {
+        if self.repo.is_some() == with_jobs.contains(&self.id) {
+            return Some("`repo` is stated for a run without jobs, and only for one");
+        }
+        if self.max_parallel == Some(0) {
+            return Some("`max_parallel` must be at least 1");
+        }
+        (!self.age_secs.is_finite() || self.age_secs < 0.0).then_some("`age_secs` must not be negative")
+    }
+}
