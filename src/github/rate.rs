@@ -37,11 +37,12 @@ impl Limit {
             // Without a usable reset the wait is that of a secondary limit, which grows.
             return Some(until_reset(headers, now).map_or(Self::Secondary(None), Self::Primary));
         }
+        // The words alone tell a limit of either kind from a missing permission where something on the way has
+        // dropped the headers.
         let text = message.to_lowercase();
-        let is_secondary = status == StatusCode::TOO_MANY_REQUESTS
-            || text.contains("secondary rate limit")
-            || text.contains("abuse detection");
-        is_secondary.then_some(Self::Secondary(None))
+        let is_limit =
+            status == StatusCode::TOO_MANY_REQUESTS || text.contains("rate limit") || text.contains("abuse detection");
+        is_limit.then_some(Self::Secondary(None))
     }
 
     /// How long GitHub asks to wait, where it says so.
@@ -106,6 +107,7 @@ mod tests {
         assert_eq!(limit(403, &left, "You have exceeded a secondary rate limit."), Some(Limit::Secondary(None)));
         assert_eq!(limit(403, &[], "You have triggered an abuse detection mechanism."), Some(Limit::Secondary(None)));
         assert_eq!(limit(429, &left, ""), Some(Limit::Secondary(None)));
+        assert_eq!(limit(403, &[], "API rate limit exceeded for user ID 1."), Some(Limit::Secondary(None)));
         assert_eq!(limit(403, &left, "Resource not accessible by integration"), None);
         assert_eq!(limit(500, &both, ""), None);
     }
