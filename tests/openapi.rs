@@ -9,7 +9,7 @@ use chrono::DateTime;
 use http::Request;
 use http_body_util::BodyExt;
 use sandrunner::clock::Clock;
-use sandrunner::sim::{Profile, Scenario, World};
+use sandrunner::sim::{Fault, FaultMode, FaultRequest, Operation, Profile, Scenario, World};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -180,6 +180,75 @@ async fn writing_endpoints_answer_as_described() {
     let (status, refusal) = sim.ask("DELETE", RUNNER, "/repos/acme/web/actions/runners/1", &Value::Null).await;
     assert_eq!(status, 422);
     assert!(refusal["message"].as_str().unwrap().contains("is still running a job"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_are_not_true_are_answered_as_described_all_the_same() {
+    let sim = Simulated::new();
+    sim.world.advance(Duration::from_secs(60));
+    let lists = [
+        (Operation::ListRuns, RUNS, "/repos/acme/web/actions/runs?per_page=1&page=2"),
+        (Operation::ListJobs, JOBS, "/repos/acme/web/actions/runs/6000000001/jobs?per_page=1&page=2"),
+        (Operation::ListRunners, RUNNERS, "/repos/acme/web/actions/runners?per_page=1&page=2"),
+    ];
+    let untrue = [
+        FaultMode::Empty,
+        FaultMode::Stale,
+        FaultMode::Flapping,
+        FaultMode::PageMissing,
+        FaultMode::PageSkips,
+        FaultMode::PageShowsTwice,
+        FaultMode::PageRepeats,
+        FaultMode::BusyHidden,
+        FaultMode::OnlineHidden,
+    ];
+    for (operation, template, path) in lists {
+        for mode in untrue.into_iter().filter(|mode| mode.applies_to(operation)) {
+            sim.world.add_fault(Fault::new(operation, mode)).unwrap();
+            sim.get(template, path).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_without_a_reason_are_answered_as_described() {
+    let sim = Simulated::new();
+    let mint = json!({ "name": "sr-a-b-1-1", "runner_group_id": 1, "labels": ["modal"] });
+    let path = "/repos/acme/web/actions/runners/generate-jitconfig";
+    for (name, status) in [("mint_404", 404), ("mint_409", 409), ("mint_422", 422)] {
+        sim.world.add_fault(FaultRequest { times: Some(1), ..FaultRequest::from(name) }).unwrap();
+        assert_eq!(sim.ask("POST", MINT, path, &mint).await.0, status, "{name}");
+    }
+    for name in ["jit_config_expired", "runner_visible_late"] {
+        sim.world.add_fault(name).unwrap();
+    }
+    assert_eq!(sim.ask("POST", MINT, path, &mint).await.0, 201);
+    sim.world.advance(Duration::from_secs(5));
+    for (name, runner, status) in [("delete_422", 2, 422), ("delete_204_while_busy", 1, 204)] {
+        sim.world.add_fault(FaultRequest { times: Some(1), ..FaultRequest::from(name) }).unwrap();
+        let path = format!("/repos/acme/web/actions/runners/{runner}");
+        assert_eq!(sim.ask("DELETE", RUNNER, &path, &Value::Null).await.0, status, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ghosts_and_old_runs_are_shown_as_described() {
+    let sim = Simulated::new();
+    let job =
+        |id: u64| json!({ "id": id, "run": id + 1_000, "repo": "acme/web", "labels": ["modal"], "duration_secs": 1 });
+    let runs = json!([
+        { "id": 1_001, "ghost": "queued", "age_secs": 5_000_000 },
+        { "id": 1_002, "ghost": "completed_run" },
+        { "id": 1_003, "repo": "acme/web", "age_secs": 9_000_000 },
+    ]);
+    let jobs = serde_json::from_value(json!([job(1), job(2)])).unwrap();
+    sim.world.add_runs(serde_json::from_value(runs).unwrap(), jobs).unwrap();
+    let listed = sim.get(RUNS, "/repos/acme/web/actions/runs?per_page=100").await;
+    assert_eq!(listed["total_count"], 6);
+    for run in 1_001..=1_003 {
+        sim.get(RUN, &format!("/repos/acme/web/actions/runs/{run}")).await;
+        sim.get(JOBS, &format!("/repos/acme/web/actions/runs/{run}/jobs")).await;
+    }
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn instructions(world: &World, servers: &Servers) -> String {
          export MODAL_TOKEN_ID=ak-simulated\n\
          export MODAL_TOKEN_SECRET=as-simulated\n\
          # Control: GET http://{github}/_sim/state, /_sim/report, /_sim/history?since=N;\n\
-         # POST /_sim/jobs, /_sim/faults, /_sim/revoke, /_sim/clock {{\"advance_seconds\": 60}}\n",
+         # POST /_sim/jobs, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke,\n\
+         # /_sim/clock {{\"advance_seconds\": 60}}\n",
         repos.join(",")
     )
 }

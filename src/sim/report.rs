@@ -48,7 +48,7 @@ pub struct Report {
     /// Sandboxes of ours that ended without ever being given a job.
     pub surplus_runners: usize,
     /// How many of them are explained, and by what: `larger_label_set`, `foreign_take`, `cancellation`,
-    /// `failed_start`. Counted per repository and label set.
+    /// `failed_start`, `fault`. Counted per repository and label set.
     pub surplus_explained: BTreeMap<&'static str, usize>,
     /// Sandboxes that were terminated while they ran a job.
     pub claimed_sandboxes_terminated: usize,
@@ -208,6 +208,7 @@ mod tests {
 
     use chrono::{DateTime, TimeDelta};
 
+    use super::super::fault::FaultMode;
     use super::super::history::{LimitKind, Operation, RemovalReason, Service, What};
     use super::super::scenario::{Conclusion, ScenarioJob, ScenarioRepo};
     use super::*;
@@ -403,6 +404,14 @@ mod tests {
         let mut foreign = vec![(8, queued(JOB + 1)), (9, taken)];
         foreign.extend(idle(RemovalReason::Idle));
         assert_eq!(surplus(foreign).surplus_explained.get("foreign_take"), Some(&1));
+        let struck = |subject: &str| {
+            let (operation, mode) = (Operation::Assign, FaultMode::Withheld);
+            let mut events = idle(RemovalReason::Idle);
+            events.push((8, What::FaultStruck { operation, mode, fault: "".into(), subject: subject.into() }));
+            surplus(events)
+        };
+        assert_eq!(struck("acme/web").surplus_explained.get("fault"), Some(&1));
+        assert_eq!(struck("acme/api").violations.len(), 1, "a fault elsewhere explains nothing");
     }
 
     #[test]

@@ -396,6 +396,16 @@ mod tests {
         assert!(chain(&error).contains("no knob `get`"), "{error}");
         let scenario = write("good.toml", toml.trim_end_matches("[profile]\nget = 1\n")).unwrap();
         assert_eq!((scenario.jobs[0].attempt, scenario.expected_jobs().len()), (1, 1));
+        let faults = "faults = [\n \"mint_reply_lost\",\n \
+                      { name = \"run_list_stale\", seconds = 90, rate = 0.5, until_secs = 3600 },\n \
+                      { operation = \"mint\", mode = \"error\", status = 503, times = 2, after = 1 },\n \
+                      { knobs = { github_list_lag_secs = 60 }, from_secs = 120, until_secs = 600 },\n]\n\
+                      [[runs]]\nid = 2\nmax_parallel = 1\n";
+        let scenario =
+            write("faults.toml", &format!("{faults}{}", toml.trim_end_matches("[profile]\nget = 1\n"))).unwrap();
+        assert_eq!((scenario.faults.len(), scenario.runs[0].max_parallel), (4, Some(1)));
+        let error = write("unknown.toml", "faults = [\"mint_lots\"]\n").unwrap_err();
+        assert!(chain(&error).contains("`mint_lots` is no fault, but there is `mint_"), "{}", chain(&error));
         let error = write("bad.json", r#"{"jobz": []}"#).unwrap_err().to_string();
         assert!(error.contains("jobz"), "{error}");
         let error = write(

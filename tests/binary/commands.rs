@@ -102,7 +102,8 @@ async fn a_wrong_file_is_named_with_its_line() {
 #[tokio::test]
 async fn wrong_arguments_are_refused() {
     let replay = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/webhooks");
-    let wrong: [(&[&str], &[&str]); 9] = [
+    let wrong: [(&[&str], &[&str]); 10] = [
+        (&["demo", "--faults", "empty_list,mint_replay_lost"], &["`mint_replay_lost`", "`mint_reply_lost`", "list"]),
         (&["demo", "--jobs", "0"], &["--jobs", "0", "1..=100000"]),
         (&["demo", "--speed", "0"], &["--speed", "between 0.1 and 1000"]),
         (&["demo", "--profile", "wild"], &["`wild`", "`calm` or `realistic`"]),
@@ -116,6 +117,14 @@ async fn wrong_arguments_are_refused() {
     for (arguments, says) in wrong {
         assert_says(&refused(arguments, &[]).await, says);
     }
+}
+
+#[tokio::test]
+async fn the_faults_of_the_demo_are_listed() {
+    let ended = Sandrunner::start(&["demo", "--faults", "list"], &[]).ended(BOUND).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    let line = ended.stdout.lines().find(|line| line.starts_with("github_outage ")).unwrap();
+    assert_says(line, &["503", "half an hour", "[github]"]);
 }
 
 /// The one JSON object on standard output.

@@ -20,14 +20,14 @@ use serde_json::json;
 use crate::script::{TOKEN, unknown};
 
 /// A World and a client that talks to its GitHub.
-struct Simulated {
-    world: World,
-    reader: GithubReader,
+pub(crate) struct Simulated {
+    pub(crate) world: World,
+    pub(crate) reader: GithubReader,
     writer: GithubWriter,
 }
 
 impl Simulated {
-    fn start(scenario: Scenario) -> Self {
+    pub(crate) fn start(scenario: Scenario) -> Self {
         Self::with_profile(scenario, Profile::calm())
     }
 
@@ -49,19 +49,19 @@ impl Simulated {
         self.world.add_fault(Fault::new(operation, mode)).unwrap();
     }
 
-    async fn mint(&self, name: &str) -> Result<Minted, GithubError> {
+    pub(crate) async fn mint(&self, name: &str) -> Result<Minted, GithubError> {
         let labels = Labels::new(["modal", "self-hosted"]);
         let request = MintRequest { name, runner_group_id: 1, labels: &labels, work_folder: "_work" };
         self.writer.generate_jit_config(&repo(), request).await
     }
 
-    async fn jobs(&self, run: u64) -> Vec<WorkflowJob> {
+    pub(crate) async fn jobs(&self, run: u64) -> Vec<WorkflowJob> {
         let reading = self.reader.list_jobs(&repo(), RunId(run), Purpose::Jobs).await;
         let Reading::Known(Some(jobs)) = reading else { panic!("{reading:?}") };
         jobs
     }
 
-    async fn runners(&self) -> Vec<Runner> {
+    pub(crate) async fn runners(&self) -> Vec<Runner> {
         let reading = self.reader.list_runners(&repo()).await;
         let Reading::Known(runners) = reading else { panic!("{reading:?}") };
         runners
@@ -75,19 +75,19 @@ impl Simulated {
     }
 }
 
-fn repo() -> RepoName {
+pub(crate) fn repo() -> RepoName {
     "acme/web".parse().unwrap()
 }
 
-const RUN: u64 = 5_000_000_000;
+pub(crate) const RUN: u64 = 5_000_000_000;
 
 /// A queued job, the n-th of `run`.
-fn job(run: u64, n: u64) -> ScenarioJob {
+pub(crate) fn job(run: u64, n: u64) -> ScenarioJob {
     let job = json!({ "id": 10 * RUN + n, "run": run, "repo": "acme/web", "labels": ["self-hosted", "modal"], "duration_secs": 60 });
     serde_json::from_value(job).unwrap()
 }
 
-fn scenario(jobs: impl IntoIterator<Item = ScenarioJob>) -> Scenario {
+pub(crate) fn scenario(jobs: impl IntoIterator<Item = ScenarioJob>) -> Scenario {
     Scenario {
         repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true }],
         jobs: jobs.into_iter().collect(),

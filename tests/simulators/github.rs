@@ -7,6 +7,7 @@ use sandrunner::sim::World;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+#[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -19,7 +20,14 @@ impl Reply {
     }
 }
 
-pub(crate) async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+/// The answer; an error where the connection is cut.
+pub(crate) async fn try_ask(
+    world: &World,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Result<Reply, axum::Error> {
     let mut request = Request::builder().method(method).uri(path).header("user-agent", "test");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -27,9 +35,13 @@ pub(crate) async fn ask(world: &World, method: &str, path: &str, headers: &[(&st
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let response = world.github_service().oneshot(request.body(body).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
+    let bytes = body.collect().await?.to_bytes();
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Reply { status: parts.status.as_u16(), headers: parts.headers, body }
+    Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
+pub(crate) async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+    try_ask(world, method, path, headers, body).await.unwrap()
 }
 
 pub(crate) const TOKEN: (&str, &str) = ("authorization", "Bearer ghp_test");
@@ -39,6 +51,17 @@ pub(crate) const RUNNERS: &str = "/repos/acme/web/actions/runners";
 
 pub(crate) async fn get(world: &World, path: &str) -> Reply {
     ask(world, "GET", path, &[TOKEN], &Value::Null).await
+}
+
+/// The answer to a request that states the version it knows.
+pub(crate) async fn get_known(world: &World, path: &str, etag: &str) -> Reply {
+    ask(world, "GET", path, &[TOKEN, ("if-none-match", etag)], &Value::Null).await
+}
+
+/// The ids of a list's entries, in its order.
+pub(crate) fn ids(reply: &Reply, key: &str) -> Vec<u64> {
+    let entries = reply.body[key].as_array().unwrap_or_else(|| panic!("{reply:?}"));
+    entries.iter().map(|entry| entry["id"].as_u64().unwrap()).collect()
 }
 
 pub(crate) async fn mint(world: &World, name: &str, labels: &[&str]) -> Reply {

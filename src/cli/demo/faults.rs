@@ -22,7 +22,7 @@ mod tests {
     fn every_fault_is_printed_with_what_it_does_and_where() {
         let text = catalogue();
         let line = text.lines().find(|line| line.starts_with("mint_reply_lost ")).unwrap();
-        assert!(line.contains("gets lost.") && line.ends_with("[mint]"), "{line}");
+        assert!(line.contains("gets lost") && line.ends_with("[mint]"), "{line}");
         assert_eq!(text.lines().count(), NamedFault::all().count());
     }
 }

@@ -135,6 +135,8 @@ pub(super) struct Tally {
     pub(super) github_not_modified: usize,
     pub(super) github_rate_limited: usize,
     pub(super) modal_requests: usize,
+    /// The repositories in which a fault took effect; the empty one stands for all.
+    faulted: BTreeSet<Arc<str>>,
     /// Secrets that exist.
     pub(super) secrets: BTreeSet<String>,
     live_names: BTreeMap<String, Arc<str>>,
@@ -200,10 +202,12 @@ impl Tally {
                     self.secrets.remove(secret);
                 }
             }
+            What::FaultStruck { subject, .. } => {
+                self.faulted.insert(Arc::clone(subject));
+            }
             What::SandboxScheduled { .. }
             | What::JobHeld { .. }
             | What::FaultAdded { .. }
-            | What::FaultStruck { .. }
             | What::KnobsChanged { .. }
             | What::FaultsCleared
             | What::ClockAdvanced { .. } => {}
@@ -328,8 +332,9 @@ impl Tally {
         groups
     }
 
-    /// What can explain surplus in a group, and how often it happened.
-    pub(super) fn excuses(&self, group: &Group) -> [(&'static str, usize); 4] {
+    /// What can explain surplus in a group, and how often it happened. A fault explains any number: the report
+    /// then counts surplus and leaves its judgement to others.
+    pub(super) fn excuses(&self, group: &Group) -> [(&'static str, usize); 5] {
         let (mut larger, mut foreign, mut cancelled) = (0, 0, 0);
         for job in self.jobs.values().filter(|job| job.group == *group) {
             cancelled += usize::from(job.cause == Some(Cause::CancelledQueued));
@@ -342,7 +347,15 @@ impl Tally {
         }
         let failed =
             self.sandboxes.values().filter(|it| self.is_failed_start(it) && self.group_of(it) == *group).count();
-        [("failed_start", failed), ("larger_label_set", larger), ("foreign_take", foreign), ("cancellation", cancelled)]
+        let is_faulted = self.faulted.contains(&group.0) || self.faulted.contains("");
+        let faults = if is_faulted { usize::MAX } else { 0 };
+        [
+            ("failed_start", failed),
+            ("larger_label_set", larger),
+            ("foreign_take", foreign),
+            ("cancellation", cancelled),
+            ("fault", faults),
+        ]
     }
 
     /// A start that failed by itself: its runner never came online, or only after [`SLOW_START`]. One whose
