@@ -1,8 +1,8 @@
 //! The one source of time.
 //!
 //! Everything that waits or asks for the time goes through a [`Clock`], so that the demo can run faster
-//! than real time and tests can run under tokio's paused clock. It follows the monotonic clock: a jump of
-//! the machine's wall clock changes nothing here.
+//! than real time and tests can run under tokio's paused clock. It follows the monotonic clock: the machine's
+//! wall clock is read once, at the start, and a jump of it changes nothing here.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Clock {
     start: Instant,
     speed: f64,
     advanced_ms: Arc<AtomicI64>,
+    /// How far this machine's clock is ahead of what all share.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 /// A deadline passed before the work was done.
@@ -48,7 +50,20 @@ impl Clock {
     /// Where `speed` is not above zero.
     pub fn scaled(epoch: DateTime<Utc>, speed: f64) -> Self {
         assert!(speed > 0.0, "a clock must move forward");
-        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default() }
+        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default(), ahead_ms: Arc::default() }
+    }
+
+    /// The clock of a machine whose time is `ahead` of this one's. Both run at one speed and are moved forward
+    /// together.
+    #[must_use]
+    pub fn on_machine(&self, ahead: TimeDelta) -> Self {
+        Self { ahead_ms: Arc::new(AtomicI64::new(ahead.num_milliseconds())), ..self.clone() }
+    }
+
+    /// Sets this machine's clock off by `by` against all others, for every holder of a clone: a machine that
+    /// was suspended falls behind.
+    pub fn shift(&self, by: TimeDelta) {
+        self.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
     }
 
     /// How many times faster than real time this clock runs.
@@ -62,6 +77,7 @@ impl Clock {
         self.epoch
             + TimeDelta::from_std(elapsed).unwrap_or(TimeDelta::MAX)
             + TimeDelta::milliseconds(self.advanced_ms.load(Ordering::Relaxed))
+            + TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// Moves the clock forward at once, for every holder of a clone.
@@ -110,5 +126,15 @@ mod tests {
         let clock = Clock::scaled(DateTime::UNIX_EPOCH, 1.0);
         clock.clone().advance(Duration::from_secs(3600));
         assert_eq!((clock.now() - DateTime::UNIX_EPOCH).num_seconds(), 3600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn machines_differ_and_are_moved_forward_together() {
+        let services = Clock::scaled(DateTime::UNIX_EPOCH, 1.0);
+        let machine = services.on_machine(TimeDelta::hours(1));
+        services.advance(Duration::from_secs(60));
+        assert_eq!(machine.now() - services.now(), TimeDelta::hours(1));
+        machine.clone().shift(-TimeDelta::hours(3));
+        assert_eq!(machine.now() - services.now(), -TimeDelta::hours(2));
     }
 }

@@ -22,6 +22,7 @@ macro_rules! listed_enum {
 }
 
 mod assign;
+mod client;
 mod control;
 mod draws;
 mod engine;
@@ -42,6 +43,7 @@ mod scenario;
 mod server;
 mod world;
 
+pub use client::{Client, Crash, CrashPhase};
 pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
 pub use history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
 pub use jobs::Hold;

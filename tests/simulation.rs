@@ -2,13 +2,16 @@
 
 #![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
 
+#[path = "lab/crash.rs"]
+mod crash;
 #[path = "lab/idle.rs"]
 mod idle;
 #[path = "lab/kill.rs"]
 mod kill;
-#[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "lab/lab.rs"]
 mod lab;
+#[path = "lab/pair.rs"]
+mod pair;
 
 use std::path::Path;
 use std::time::Duration;

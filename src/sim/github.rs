@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
+use super::client::Caller;
 use super::control;
 use super::draws::{Purpose, Seed};
 use super::fault::{FaultMode, Strike};
@@ -121,13 +122,17 @@ pub(super) fn router(world: World) -> Router {
 }
 
 async fn serve(Handle(world): Handle<World>, request: Request) -> Response<Body> {
+    let caller = Caller::of(request.extensions());
     let asked = match take_apart(request).await {
         Ok(asked) => asked,
         Err(status) => return plain(status),
     };
+    let passage = caller.sends(&world, asked.route.operation()).await;
     world.clock().sleep(TRANSIT).await;
-    let (response, wait) = world.with(|state| state.answer_github(&asked));
+    let (response, wait) = passage.with(|state| state.answer_github(&asked));
+    passage.applied().await;
     world.clock().sleep(wait).await;
+    passage.replied().await;
     response
 }
 
@@ -185,6 +190,7 @@ impl State {
             token: token.as_str().into(),
             limited: answer.limited,
             subject: asked.route.subject(),
+            client: self.caller,
         });
         let latency = if asked.is_write() { self.profile.write_latency_secs } else { self.profile.read_latency_secs };
         let wait = Duration::from_secs_f64(latency + answer.delay_secs).saturating_sub(TRANSIT);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::client::CrashPhase;
 use super::fault::FaultMode;
 use super::jobs::Hold;
 use super::scenario::Conclusion;
@@ -229,7 +230,8 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named like what they hold; the variants say when")]
 pub enum What {
-    /// A service was called. `status` is GitHub's HTTP status, 0 where it answers nothing, or Modal's gRPC code.
+    /// A service was called. `status` is GitHub's HTTP status, 0 where it answers nothing, or Modal's gRPC code;
+    /// `client` is the number of the process that called, where it has one.
     Call {
         service: Service,
         operation: Operation,
@@ -240,6 +242,8 @@ pub enum What {
         limited: Option<LimitKind>,
         #[serde(skip_serializing_if = "String::is_empty", default)]
         subject: String,
+        #[serde(skip_serializing_if = "is_unknown", default)]
+        client: u32,
     },
     /// A job became demand.
     JobQueued { job: u64, run: u64, attempt: u32, repo: Arc<str>, labels: Vec<String> },
@@ -272,6 +276,8 @@ pub enum What {
     TerminateAsked { sandbox: Arc<str>, name: String, job: Option<u64> },
     /// A sandbox ended with Modal's `status` and an exit code.
     SandboxEnded { sandbox: Arc<str>, name: String, status: i32, exit_code: i32 },
+    /// A process was killed at a call of its own.
+    ClientKilled { client: u32, operation: Operation, phase: CrashPhase },
     /// A fault was put in; `fault` is its name in the catalogue.
     FaultAdded {
         operation: Operation,
@@ -294,6 +300,11 @@ pub enum What {
     FaultsCleared,
     /// The clock was moved forward from outside.
     ClockAdvanced { seconds: f64 },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_unknown(client: &u32) -> bool {
+    *client == 0
 }
 
 /// All events so far.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
+use super::client::Caller;
 use super::draws::Purpose;
 use super::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
 use super::history::{LimitKind, Operation, Service, What, fingerprint};
@@ -92,11 +93,13 @@ impl ModalService {
         A: Default + Send,
     {
         let latency = Duration::from_secs_f64(self.world.with(|state| state.profile.modal_latency_secs));
+        let (metadata, extensions, message) = request.into_parts();
+        let passage = Caller::of(&extensions).sends(&self.world, call.operation).await;
         self.world.clock().sleep(latency / 2).await;
-        let (metadata, _, message) = request.into_parts();
-        let outcome =
-            self.world.with(|state| state.answer_modal(call, &metadata, move |state| carry_out(state, message)));
+        let outcome = passage.with(|state| state.answer_modal(call, &metadata, move |state| carry_out(state, message)));
+        passage.applied().await;
         self.world.clock().sleep(latency / 2 + Duration::from_secs_f64(outcome.delay_secs)).await;
+        passage.replied().await;
         outcome.result.map(Response::new)
     }
 }
@@ -128,6 +131,7 @@ impl State {
             token: fingerprint(token).into(),
             limited: outcome.limited,
             subject: String::new(),
+            client: self.caller,
         });
         outcome
     }

@@ -424,6 +424,7 @@ mod tests {
             token: token.into(),
             limited,
             subject: "acme/web".to_owned(),
+            client: 0,
         };
         let report = report(
             vec![

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
 use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
@@ -66,6 +67,9 @@ pub(super) struct State {
     pub(super) answers: u64,
     pub(super) faults: Faults,
     pub(super) knobs: Knobs,
+    /// The process whose call is being answered; 0 where that is not known.
+    pub(super) caller: u32,
+    pub(super) crashes: Vec<Crash>,
     history: History,
 }
 
@@ -132,6 +136,8 @@ impl World {
             revoked: BTreeSet::new(),
             creates: CreateLimiter::new(now, &profile),
             answers: 0,
+            caller: 0,
+            crashes: Vec::new(),
             faults: Faults::default(),
             knobs: Knobs::new(profile.clone()),
             history: History::default(),

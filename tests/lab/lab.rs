@@ -5,33 +5,43 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
+use futures::future::select_all;
 use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::daemon::{self, Clients};
-use sandrunner::sim::{Event, Profile, Report, Scenario, Service, What, World};
+use sandrunner::sim::{Client, Event, Profile, Report, Scenario, Service, What, World};
 use sandrunner::{github, modal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A World and a clock that starts at a fixed time.
+/// A World and its clock, which starts at a fixed time.
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub(crate) world: World,
     pub(crate) clock: Clock,
     config: Config,
+    controllers: u32,
 }
 
-/// What happens to a controller.
+/// What happens to the controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It goes on.
+    /// They go on.
     GoOn,
-    /// It is killed and started again.
+    /// They are killed and started again.
     Kill,
-    /// It is stopped, and the run judged.
+    /// They are stopped, and the run judged.
     End,
+}
+
+/// A controller that runs, as a process of the World.
+#[derive(Debug)]
+struct Process {
+    client: Client,
+    tasks: JoinSet<()>,
 }
 
 /// What a run came to.
@@ -43,7 +53,7 @@ pub(crate) struct Outcome {
 
 /// The time at which every run starts.
 pub(crate) fn epoch() -> DateTime<Utc> {
-    DateTime::UNIX_EPOCH + chrono::TimeDelta::days(20_500)
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_500)
 }
 
 impl Lab {
@@ -66,7 +76,13 @@ impl Lab {
             limits: LimitsConfig { max_sandboxes: 5_000, max_gpus: 1_000, ..LimitsConfig::default() },
             ..Config::default()
         };
-        Self { world: World::new(profile, scenario, seed, clock.clone()), clock, config }
+        let world = World::new(profile, scenario, seed, clock.clone());
+        Self { world, clock, config, controllers: 1 }
+    }
+
+    /// Runs so many controllers with the same configuration; they are the World's clients 1, 2 and so on.
+    pub(crate) fn controllers(self, controllers: u32) -> Self {
+        Self { controllers, ..self }
     }
 
     /// Changes the configuration.
@@ -75,18 +91,25 @@ impl Lab {
         self
     }
 
-    /// A controller that runs until the set is dropped, as if its process had been killed.
-    fn start(&self, stop: &CancellationToken) -> JoinSet<()> {
+    /// A controller that runs until its tasks are dropped, as if its process had been killed.
+    fn start(&self, number: u32, stop: &CancellationToken) -> Process {
         let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
-        let github =
-            github::connect_with_service(self.world.github_service(), settings.github[0].clone(), self.clock.clone());
-        let modal = modal::connect_with_service(self.world.modal_service(), settings.modal.clone(), self.clock.clone());
+        let (client, clock) = (self.world.client(number), self.clock.on_machine(TimeDelta::zero()));
+        let github = github::connect_with_service(client.github_service(), settings.github[0].clone(), clock.clone());
+        let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
         let clients = Clients { github: vec![github.expect("settings")], modal: modal.expect("settings") };
         let (_ask, questions) = mpsc::channel(1);
-        let controller = daemon::controller(&settings, clients, self.clock.clone(), Arc::default(), questions);
+        let controller = daemon::controller(&settings, clients, clock, Arc::default(), questions);
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone().cancelled_owned()));
-        tasks
+        Process { client, tasks }
+    }
+
+    /// Kills a controller, if it is not dead yet, and starts it again.
+    async fn restart(&self, process: &mut Process, number: u32, stop: &CancellationToken) {
+        // A task that was aborted is gone only when it has been joined.
+        process.tasks.shutdown().await;
+        *process = self.start(number, stop);
     }
 
     /// Runs the controller until `is_over`, asked every virtual second, or until `limit` has passed.
@@ -95,26 +118,44 @@ impl Lab {
         self.drive(limit, Duration::from_secs(1), next).await
     }
 
-    /// Runs the controller, kills it and starts another as `next` says, asked after each `pause`.
+    /// Runs the controllers, and does to them what `next` says, asked after each `pause`. A controller that dies
+    /// of a [`sandrunner::sim::Crash`] is started again at once.
     pub(crate) async fn drive(self, limit: Duration, pause: Duration, mut next: impl FnMut(&World) -> Next) -> Outcome {
         let stop = CancellationToken::new();
-        let mut tasks = self.start(&stop);
-        let until = self.clock.now() + chrono::TimeDelta::from_std(limit).expect("a limit of hours");
+        let mut processes: Vec<Process> = (1..=self.controllers).map(|number| self.start(number, &stop)).collect();
+        let until = self.clock.now() + TimeDelta::from_std(limit).expect("a limit of hours");
         while self.clock.now() < until {
             match next(&self.world) {
-                Next::GoOn => self.clock.sleep(pause).await,
+                Next::GoOn => self.wait(pause, &mut processes, &stop).await,
                 Next::Kill => {
-                    // A task that was aborted is gone only when it has been joined.
-                    tasks.shutdown().await;
-                    tasks = self.start(&stop);
+                    for (process, number) in processes.iter_mut().zip(1..) {
+                        self.restart(process, number, &stop).await;
+                    }
                 }
                 Next::End => break,
             }
         }
         let outcome = Outcome { report: self.world.report(), history: self.world.history(0) };
         stop.cancel();
-        while tasks.join_next().await.is_some() {}
+        for process in &mut processes {
+            while process.tasks.join_next().await.is_some() {}
+        }
         outcome
+    }
+
+    /// Lets the controllers run for `pause`, or until one of them has died.
+    async fn wait(&self, pause: Duration, processes: &mut [Process], stop: &CancellationToken) {
+        let clients: Vec<Client> = processes.iter().map(|process| process.client.clone()).collect();
+        let deaths = select_all(clients.iter().map(|client| client.died().boxed()));
+        let died = tokio::select! {
+            biased;
+            ((), index, _) = deaths => Some(index),
+            () = self.clock.sleep(pause) => None,
+        };
+        if let Some(index) = died {
+            let number = u32::try_from(index + 1).expect("a few controllers");
+            self.restart(&mut processes[index], number, stop).await;
+        }
     }
 }
 

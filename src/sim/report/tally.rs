@@ -207,6 +207,7 @@ impl Tally {
             }
             What::SandboxScheduled { .. }
             | What::JobHeld { .. }
+            | What::ClientKilled { .. }
             | What::FaultAdded { .. }
             | What::KnobsChanged { .. }
             | What::FaultsCleared
@@ -215,7 +216,9 @@ impl Tally {
     }
 
     fn take_call(&mut self, at: Time, call: &What) {
-        let What::Call { service, operation, status, points, token, limited, subject } = call else { return };
+        let What::Call { service, operation, status, points, token, limited, subject, client: _ } = call else {
+            return;
+        };
         if let Some(kind) = limited.filter(|kind| *kind != LimitKind::Injected) {
             self.limited.push(format!("{kind:?} at {operation:?} {subject}").to_lowercase());
         }
@@ -293,6 +296,7 @@ impl Tally {
             | What::SecretChanged { .. }
             | What::SandboxScheduled { .. }
             | What::JobHeld { .. }
+            | What::ClientKilled { .. }
             | What::FaultAdded { .. }
             | What::FaultStruck { .. }
             | What::KnobsChanged { .. }
