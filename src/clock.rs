@@ -3,14 +3,22 @@
 //! Everything that waits or asks for the time goes through a [`Clock`], so that the demo can run faster
 //! than real time and tests can run under tokio's paused clock. It follows the monotonic clock: the machine's
 //! wall clock is read once, at the start, and a jump of it changes nothing here.
+//!
+//! That one reading may have been wrong, and a machine that was suspended falls behind. So what a service
+//! says of its own times is never compared with [`Clock::now`] alone: [`Clock::skew`] tells how far the
+//! services are ahead, learned from the dates of their answers.
+
+mod skew;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
+
+use self::skew::Skew;
 
 /// The smallest real time that a deadline of an exchange over a socket is shortened to by a fast clock.
 ///
@@ -25,8 +33,15 @@ pub struct Clock {
     start: Instant,
     speed: f64,
     advanced_ms: Arc<AtomicI64>,
-    /// How far this machine's clock is ahead of what all share.
-    ahead_ms: Arc<AtomicI64>,
+    machine: Arc<Machine>,
+}
+
+/// What the clock of one machine has of its own.
+#[derive(Debug, Default)]
+struct Machine {
+    /// How far it is ahead of what all share.
+    ahead_ms: AtomicI64,
+    skew: Mutex<Skew>,
 }
 
 /// A deadline passed before the work was done.
@@ -50,20 +65,21 @@ impl Clock {
     /// Where `speed` is not above zero.
     pub fn scaled(epoch: DateTime<Utc>, speed: f64) -> Self {
         assert!(speed > 0.0, "a clock must move forward");
-        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default(), ahead_ms: Arc::default() }
+        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default(), machine: Arc::default() }
     }
 
     /// The clock of a machine whose time is `ahead` of this one's. Both run at one speed and are moved forward
-    /// together.
+    /// together; what either learns of the services' time is its own.
     #[must_use]
     pub fn on_machine(&self, ahead: TimeDelta) -> Self {
-        Self { ahead_ms: Arc::new(AtomicI64::new(ahead.num_milliseconds())), ..self.clone() }
+        let machine = Machine { ahead_ms: AtomicI64::new(ahead.num_milliseconds()), ..Machine::default() };
+        Self { machine: Arc::new(machine), ..self.clone() }
     }
 
     /// Sets this machine's clock off by `by` against all others, for every holder of a clone: a machine that
     /// was suspended falls behind.
     pub fn shift(&self, by: TimeDelta) {
-        self.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
+        self.machine.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
     }
 
     /// How many times faster than real time this clock runs.
@@ -77,7 +93,24 @@ impl Clock {
         self.epoch
             + TimeDelta::from_std(elapsed).unwrap_or(TimeDelta::MAX)
             + TimeDelta::milliseconds(self.advanced_ms.load(Ordering::Relaxed))
-            + TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed))
+            + TimeDelta::milliseconds(self.machine.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// How far the services' time is ahead of [`Clock::now`], as far as it is known; zero at first.
+    pub fn skew(&self) -> TimeDelta {
+        self.lock_skew().believed()
+    }
+
+    /// Takes the date of a service's answer that came just now, to a request sent at `sent` by this clock.
+    /// Returns the skew where that makes it a new one; within two seconds it stays as it is.
+    pub fn learn_date(&self, date: DateTime<Utc>, sent: DateTime<Utc>) -> Option<TimeDelta> {
+        let received = self.now();
+        self.lock_skew().learn(date, sent, received)
+    }
+
+    fn lock_skew(&self) -> MutexGuard<'_, Skew> {
+        // Two numbers, which a panic cannot leave half written.
+        self.machine.skew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves the clock forward at once, for every holder of a clone.
@@ -129,12 +162,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn machines_differ_and_are_moved_forward_together() {
+    async fn machines_differ_and_learn_of_the_services_on_their_own() {
         let services = Clock::scaled(DateTime::UNIX_EPOCH, 1.0);
         let machine = services.on_machine(TimeDelta::hours(1));
         services.advance(Duration::from_secs(60));
         assert_eq!(machine.now() - services.now(), TimeDelta::hours(1));
         machine.clone().shift(-TimeDelta::hours(3));
         assert_eq!(machine.now() - services.now(), -TimeDelta::hours(2));
+        for _ in 0..2 {
+            machine.learn_date(services.now(), machine.now());
+        }
+        assert!((machine.skew() - TimeDelta::hours(2)).abs() <= TimeDelta::seconds(1));
+        assert_eq!(services.skew(), TimeDelta::zero());
     }
 }

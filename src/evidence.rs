@@ -170,7 +170,7 @@ pub struct Failing {
     pub again_at: DateTime<Utc>,
 }
 
-/// A job that one of our runners took, with the times of its legs.
+/// A job that one of our runners took, with the times of its legs by our clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pickup {
     /// The class of the runner.
@@ -388,11 +388,11 @@ impl Evidence {
         let origin = evidence.origin.clone();
         let pickup = Pickup {
             class: origin.as_ref().map(|origin| origin.class.clone()),
-            queued_at: job.created_at,
+            queued_at: job.created_at.map(|at| at - lesson.observed.skew),
             seen_at: first_queued,
             created_at: evidence.created_at,
             online_at: evidence.online_at,
-            started_at: job.started_at,
+            started_at: job.started_at.map(|at| at - lesson.observed.skew),
             is_cross_class: match &origin {
                 Some(origin) if origin.group != job.labels.fingerprint() => CrossClass::Yes,
                 Some(_) | None => CrossClass::No,

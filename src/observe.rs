@@ -200,6 +200,7 @@ impl View {
                 Err(error) => self.start_over(&error),
             }
         }
+        self.observed.skew = self.readers.clock.skew();
         apply::forget_past(&mut self.observed, now);
         for arrival in std::mem::take(&mut self.arrived) {
             self.under_way.remove(&arrival.read.key());
@@ -215,7 +216,7 @@ impl View {
             is_scheduled: !id.is_v1(),
             id,
             origin,
-            created_at: now,
+            created_at: now + self.observed.skew,
             started_at: None,
             secret,
             seen_at: now,

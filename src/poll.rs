@@ -275,7 +275,7 @@ impl Schedule {
         }
         for (name, sandbox) in &observed.fleet.sandboxes {
             let is_claimed = || evidence.names.get(name).is_some_and(|known| known.claim.is_some());
-            if self.needs_confirmation(sandbox, is_claimed) {
+            if self.needs_confirmation(sandbox, observed.skew, is_claimed) {
                 self.add(
                     Read::Sandbox(name.clone(), sandbox.id.clone()),
                     Purpose::Other,
@@ -292,10 +292,10 @@ impl Schedule {
     }
 
     /// One that had a job is no longer too new for lists.
-    fn needs_confirmation(&self, sandbox: &OurSandbox, is_claimed: impl Fn() -> bool) -> bool {
+    fn needs_confirmation(&self, sandbox: &OurSandbox, skew: TimeDelta, is_claimed: impl Fn() -> bool) -> bool {
         sandbox.ended.is_none()
             && sandbox.missing_since.is_some()
-            && (self.now - sandbox.created_at >= NEW_SANDBOX || is_claimed())
+            && (self.now - sandbox.created(skew) >= NEW_SANDBOX || is_claimed())
             && sandbox.asked_at.is_none_or(|at| self.now - at >= CONFIRM_AGAIN)
     }
 

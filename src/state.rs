@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::error::CallFailure;
@@ -223,6 +223,8 @@ pub struct Observed {
     pub images: BTreeMap<ClassName, ImageState>,
     /// What the limiters would let start.
     pub admission: Admission,
+    /// How far the times that services state are ahead of ours.
+    pub skew: TimeDelta,
 }
 
 /// What is known of one repository.
@@ -367,11 +369,11 @@ pub struct OurSandbox {
     pub id: SandboxId,
     /// For what it was made.
     pub origin: Origin,
-    /// When it was created.
+    /// When it was created, by Modal's clock.
     pub created_at: DateTime<Utc>,
     /// Whether it was placed on a machine.
     pub is_scheduled: bool,
-    /// When it started to run.
+    /// When it started to run, by Modal's clock.
     pub started_at: Option<DateTime<Utc>>,
     /// The Secret that holds its JIT config, where it needed one.
     pub secret: Option<SecretId>,
@@ -383,6 +385,18 @@ pub struct OurSandbox {
     pub asked_at: Option<DateTime<Utc>>,
     /// Its end.
     pub ended: Option<Ended>,
+}
+
+impl OurSandbox {
+    /// When it was created by our clock, which Modal's is ahead of by `skew`.
+    pub fn created(&self, skew: TimeDelta) -> DateTime<Utc> {
+        self.created_at - skew
+    }
+
+    /// When it started by our clock; when it was created where Modal does not say.
+    pub fn started(&self, skew: TimeDelta) -> DateTime<Utc> {
+        self.started_at.unwrap_or(self.created_at) - skew
+    }
 }
 
 /// The end of a sandbox.

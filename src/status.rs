@@ -289,7 +289,7 @@ fn groups(subject: &Subject<'_>, now: DateTime<Utc>) -> Vec<GroupStatus> {
     }
     for (name, sandbox) in view.observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
         let clocks = policy.class(&sandbox.origin.class).map(|class| &class.clocks);
-        let state = state_of(sandbox, evidence.names.get(name), clocks, now);
+        let state = state_of(sandbox, evidence.names.get(name), clocks, view.observed.skew, now);
         group(&sandbox.origin.scope.repo, &sandbox.origin.class, &|status| match state {
             SandboxState::Creating | SandboxState::Unscheduled | SandboxState::Starting => status.starting += 1,
             SandboxState::Idle => status.idle += 1,

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
 
+#[path = "lab/clock.rs"]
+mod clock;
 #[path = "lab/crash.rs"]
 mod crash;
 #[path = "lab/idle.rs"]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -94,8 +94,12 @@ impl Client {
     ) -> Result<Answer, GithubError> {
         let _permit = self.admit(call, purpose).await?;
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let sent = self.clock.now();
         let result = match self.clock.deadline(call.operation.deadline(), self.exchange(call, request)).await {
-            Ok(Ok(answer)) => self.judge(call, answer),
+            Ok(Ok(answer)) => {
+                self.learn_date(&answer, sent);
+                self.judge(call, answer)
+            }
             Ok(Err(error)) => Err(error),
             Err(source) => Err(GithubError::TimedOut { call: call.clone(), source }),
         };
@@ -143,6 +147,13 @@ impl Client {
         let (parts, body) = sent.map_err(|error| no_answer(error.into()))?.into_parts();
         let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(no_answer)?.to_bytes();
         Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Whatever else the answer says, its date tells how far our clock is off.
+    fn learn_date(&self, answer: &Answer, sent: DateTime<Utc>) {
+        if let Some(skew) = rate::date(&answer.headers).and_then(|date| self.clock.learn_date(date, sent)) {
+            tracing::warn!(behind_seconds = skew.num_seconds(), "this machine's clock differs from GitHub's");
+        }
     }
 
     /// Corrects the budget by the answer, and makes an error of a refusal.

@@ -75,9 +75,14 @@ pub(super) fn quota(headers: &HeaderMap, now: DateTime<Utc>) -> Option<RateHeade
 /// How long the window of the primary quota lasts by GitHub's clock; by ours where the answer has no date.
 fn until_reset(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let reset = DateTime::from_timestamp(number(headers, "x-ratelimit-reset")?, 0)?;
-    let date = headers.get(DATE).and_then(|value| value.to_str().ok());
-    let asked = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map_or(now, |date| date.to_utc());
+    let asked = date(headers).unwrap_or(now);
     Some((reset - asked).to_std().unwrap_or_default().min(LONGEST_WAIT))
+}
+
+/// When GitHub sent the answer, by its own clock.
+pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    let date = DateTime::parse_from_rfc2822(headers.get(DATE)?.to_str().ok()?).ok()?;
+    Some(date.to_utc())
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<i64> {

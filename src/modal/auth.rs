@@ -185,7 +185,7 @@ impl Shared {
             self.transport.refusal(Operation::AUTHENTICATE, &status)
         })?;
         value.set_sensitive(true);
-        let lifetime = lifetime(token, now);
+        let lifetime = lifetime(token, now + self.transport.clock.skew());
         let share = 0.55;
         let age = lifetime.to_std().unwrap_or_default().mul_f64(share);
         Ok(AuthToken { value, renew_at: now + age, expires_at: now + lifetime })
@@ -206,7 +206,7 @@ struct Claims {
     exp: Option<f64>,
 }
 
-/// How long a token received at `now` may be used.
+/// How long a token may be used that is received when Modal's clock shows `now`.
 fn lifetime(token: &str, now: DateTime<Utc>) -> TimeDelta {
     let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
     let exp = claims.and_then(|json| serde_json::from_slice::<Claims>(&json).ok()).and_then(|claims| claims.exp);

@@ -46,7 +46,7 @@ impl View {
                     if let Some(failure) = reading.failure() {
                         warn_once(&repo.runs_read, failure, &scope, "cannot read the run list");
                     }
-                    apply_runs(repo, reading, depth, began_at, now);
+                    apply_runs(repo, reading, depth, began_at, now + self.observed.skew);
                 }
             }
             (Read::Run(scope, id), Found::Run(found)) => {
@@ -227,7 +227,7 @@ fn apply_runs(
     reading: Reading<RunList>,
     depth: Depth,
     began_at: DateTime<Utc>,
-    now: DateTime<Utc>,
+    github_now: DateTime<Utc>,
 ) {
     let list = match reading {
         Reading::Known(list) => {
@@ -248,7 +248,7 @@ fn apply_runs(
     };
     // Only the pages with all active runs tell; a look at the newest runs reads less.
     let oldest = list.runs.iter().filter_map(|run| run.created_at).min();
-    let reaches_back = list.reaches_end || oldest.is_some_and(|oldest| now - oldest > RERUN_LIMIT);
+    let reaches_back = list.reaches_end || oldest.is_some_and(|oldest| github_now - oldest > RERUN_LIMIT);
     if depth == Depth::Active {
         repo.reaches_back = if reaches_back { ReachesBack::Enough } else { ReachesBack::NotEnough };
     }

@@ -77,7 +77,7 @@ fn failed_start(
     }
     let repo = context.observed.repos.get(&sandbox.origin.scope)?;
     let evidence = evidence?;
-    let started = sandbox.started_at.unwrap_or(sandbox.created_at);
+    let started = sandbox.started(context.observed.skew);
     let is_firm = evidence.never_online.is_some_and(|agreement| agreement.is_firm());
     if context.now - started < GRACE || !is_firm || repo.runners_read.failure.is_some() {
         return None;

@@ -65,11 +65,12 @@ impl SandboxState {
     }
 }
 
-/// The state of a living sandbox.
+/// The state of a living sandbox; Modal's times are ahead of ours by `skew`.
 pub fn state_of(
     sandbox: &OurSandbox,
     evidence: Option<&NameEvidence>,
     clocks: Option<&ClassClocks>,
+    skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> SandboxState {
     if evidence.is_some_and(|evidence| evidence.terminated_at.is_some()) {
@@ -87,10 +88,10 @@ pub fn state_of(
     if !sandbox.is_scheduled {
         // Only a list after the limit proves that it was not placed in time.
         let limit = clocks.map(|clocks| clocks.schedule_timeout);
-        let is_late = sandbox.missing_since.is_none() && overdue_at(sandbox.created_at, limit, sandbox.seen_at);
+        let is_late = sandbox.missing_since.is_none() && overdue_at(sandbox.created(skew), limit, sandbox.seen_at);
         return if is_late { SandboxState::Failed } else { SandboxState::Unscheduled };
     }
-    let started = sandbox.started_at.unwrap_or(sandbox.created_at);
+    let started = sandbox.started(skew);
     let limit = clocks.map(|clocks| clocks.start_timeout);
     // Only a known reading after the limit proves that the runner did not come online in time.
     let is_read_since = evidence
@@ -216,7 +217,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
             continue;
         }
         let class = supply.class(&sandbox.origin.class);
-        let state = state_of(sandbox, evidence, supply.live_by_class[class].clocks, now);
+        let state = state_of(sandbox, evidence, supply.live_by_class[class].clocks, observed.skew, now);
         supply.add_live(class, repo, state);
         groups.note(place, Namesake::Occupied);
         if state == SandboxState::Failed {

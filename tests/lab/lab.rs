@@ -24,6 +24,8 @@ pub(crate) struct Lab {
     pub(crate) clock: Clock,
     config: Config,
     controllers: u32,
+    /// How far the wall clock of the controllers' machine is ahead of the World's.
+    wall_ahead: TimeDelta,
 }
 
 /// What happens to the controllers.
@@ -33,6 +35,11 @@ pub(crate) enum Next {
     GoOn,
     /// They are killed and started again.
     Kill,
+    /// The wall clock of their machine jumps by so much: they follow the monotonic clock, and only one that is
+    /// started later reads the wall clock.
+    Jump(TimeDelta),
+    /// Their machine is suspended for so long: its clock stands still while the World goes on.
+    Suspend(Duration),
     /// They are stopped, and the run judged.
     End,
 }
@@ -41,6 +48,7 @@ pub(crate) enum Next {
 #[derive(Debug)]
 struct Process {
     client: Client,
+    clock: Clock,
     tasks: JoinSet<()>,
 }
 
@@ -77,12 +85,17 @@ impl Lab {
             ..Config::default()
         };
         let world = World::new(profile, scenario, seed, clock.clone());
-        Self { world, clock, config, controllers: 1 }
+        Self { world, clock, config, controllers: 1, wall_ahead: TimeDelta::zero() }
     }
 
     /// Runs so many controllers with the same configuration; they are the World's clients 1, 2 and so on.
     pub(crate) fn controllers(self, controllers: u32) -> Self {
         Self { controllers, ..self }
+    }
+
+    /// Sets the wall clock of the controllers' machine off from the start.
+    pub(crate) fn wall_ahead(self, wall_ahead: TimeDelta) -> Self {
+        Self { wall_ahead, ..self }
     }
 
     /// Changes the configuration.
@@ -94,15 +107,15 @@ impl Lab {
     /// A controller that runs until its tasks are dropped, as if its process had been killed.
     fn start(&self, number: u32, stop: &CancellationToken) -> Process {
         let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
-        let (client, clock) = (self.world.client(number), self.clock.on_machine(TimeDelta::zero()));
+        let (client, clock) = (self.world.client(number), self.clock.on_machine(self.wall_ahead));
         let github = github::connect_with_service(client.github_service(), settings.github[0].clone(), clock.clone());
         let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
         let clients = Clients { github: vec![github.expect("settings")], modal: modal.expect("settings") };
         let (_ask, questions) = mpsc::channel(1);
-        let controller = daemon::controller(&settings, clients, clock, Arc::default(), questions);
+        let controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone().cancelled_owned()));
-        Process { client, tasks }
+        Process { client, clock, tasks }
     }
 
     /// Kills a controller, if it is not dead yet, and starts it again.
@@ -120,7 +133,12 @@ impl Lab {
 
     /// Runs the controllers, and does to them what `next` says, asked after each `pause`. A controller that dies
     /// of a [`sandrunner::sim::Crash`] is started again at once.
-    pub(crate) async fn drive(self, limit: Duration, pause: Duration, mut next: impl FnMut(&World) -> Next) -> Outcome {
+    pub(crate) async fn drive(
+        mut self,
+        limit: Duration,
+        pause: Duration,
+        mut next: impl FnMut(&World) -> Next,
+    ) -> Outcome {
         let stop = CancellationToken::new();
         let mut processes: Vec<Process> = (1..=self.controllers).map(|number| self.start(number, &stop)).collect();
         let until = self.clock.now() + TimeDelta::from_std(limit).expect("a limit of hours");
@@ -131,6 +149,12 @@ impl Lab {
                     for (process, number) in processes.iter_mut().zip(1..) {
                         self.restart(process, number, &stop).await;
                     }
+                }
+                Next::Jump(by) => self.wall_ahead += by,
+                Next::Suspend(duration) => {
+                    self.world.advance(duration);
+                    let behind = -TimeDelta::from_std(duration).expect("a duration of hours");
+                    processes.iter().for_each(|process| process.clock.shift(behind));
                 }
                 Next::End => break,
             }
