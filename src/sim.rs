@@ -24,6 +24,7 @@ macro_rules! listed_enum {
 mod assign;
 mod client;
 mod control;
+mod deaths;
 mod draws;
 mod engine;
 mod fault;
@@ -47,7 +48,7 @@ pub use client::{Client, Crash, CrashPhase};
 pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
 pub use history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
 pub use jobs::Hold;
-pub use modal::ModalService;
+pub use modal::ModalEndpoint;
 pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};

@@ -12,6 +12,8 @@ mod idle;
 mod kill;
 #[path = "lab/lab.rs"]
 mod lab;
+#[path = "lab/modal_faults.rs"]
+mod modal_faults;
 #[path = "lab/pair.rs"]
 mod pair;
 

@@ -186,6 +186,7 @@ impl State {
         if let Some(runner) = self.runner_mut(key) {
             runner.claim = Some(Claim { job, busy_from: busy_from.unwrap_or(usual) });
         }
+        self.dies_working(key);
     }
 
     /// A promised job is taken, if its runner is still there; else it is offered anew.

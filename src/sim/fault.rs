@@ -1,7 +1,7 @@
 //! Faults that can be put into the simulated services: operations times modes, by themselves or by name.
 //!
 //! A [`Fault`] strikes calls of one [`Operation`] (or of a whole service) in one [`FaultMode`]. It is limited by
-//! a count, by calls that go well before, by a span of time, by a repository and by a chance per call, which is
+//! a count, by calls that go well before, by a span of time, by a repository, by the process that calls and by a chance per call, which is
 //! drawn from the World's seed. What is put in is a [`FaultRequest`]: a name of the catalogue, or the fault in
 //! full, or knobs of the [`Profile`](super::Profile) that differ for a while. The same form stands in a scenario:
 //!
@@ -61,6 +61,8 @@ pub struct Fault {
     pub status: Option<u16>,
     /// The one repository that it concerns; absent means all. Only what happens at GitHub knows a repository.
     pub repo: Option<String>,
+    /// The one process that it concerns, by its number as a client of the World; absent means all.
+    pub client: Option<u32>,
     /// Its name in the catalogue; empty where it has none.
     pub name: &'static str,
 }
@@ -120,6 +122,7 @@ impl Fault {
             seconds: None,
             status: None,
             repo: None,
+            client: None,
             name: "",
         }
     }
@@ -167,7 +170,7 @@ mod tests {
             (Operation::Boot, FaultMode::Error),
             (Operation::Mint, FaultMode::Crash),
             (Operation::Mint, FaultMode::Empty),
-            (Operation::Create, FaultMode::Truncated),
+            (Operation::Create, FaultMode::Malformed),
             (Operation::ImageBuild, FaultMode::Slow),
             (Operation::ListRuns, FaultMode::AppliedLate),
         ] {

@@ -178,6 +178,8 @@ pub enum LimitKind {
     Secondary,
     /// Modal's creations per second.
     Creates,
+    /// Modal's running containers in the workspace.
+    Capacity,
     /// None: a fault made it look so.
     Injected,
 }

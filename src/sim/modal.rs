@@ -1,6 +1,10 @@
 //! Modal's side of the World: the gRPC calls that Sandrunner and the official clients use.
 
 mod calls;
+mod endpoint;
+mod faults;
+mod listing;
+mod memory;
 mod objects;
 mod sandbox_calls;
 
@@ -10,37 +14,34 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use super::client::Caller;
-use super::draws::Purpose;
-use super::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
+use super::fault::FaultMode;
 use super::history::{LimitKind, Operation, Service, What, fingerprint};
-use super::jobs::Time;
 use super::world::{State, World};
 use crate::modal::api;
 use crate::modal::api::modal_client_server::ModalClientServer;
 
+pub use endpoint::ModalEndpoint;
+pub(super) use listing::Bend;
+pub(super) use memory::Answers;
 pub(super) use objects::Objects;
+
+use endpoint::Fate;
 
 /// The largest message, as the official clients set it.
 const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
-/// How long a throttled create is asked to wait where a fault does not say.
-const THROTTLE_SECS: f64 = 1.5;
 
-/// Modal's side of a World as a tower service.
+/// Modal's calls, each carried out on a World.
 #[derive(Debug, Clone)]
-pub struct ModalService {
+pub(in crate::sim) struct ModalService {
     world: World,
 }
 
-impl ModalService {
-    pub(super) fn new(world: World) -> Self {
-        Self { world }
-    }
-
-    pub(super) fn server(world: World) -> ModalClientServer<Self> {
-        ModalClientServer::new(Self::new(world))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
+/// Modal's side of a World.
+pub(super) fn endpoint(world: World) -> ModalEndpoint {
+    let server = ModalClientServer::new(ModalService { world })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    ModalEndpoint::new(server)
 }
 
 /// Whether a call needs the auth token beside the token pair.
@@ -50,33 +51,57 @@ enum Auth {
     PairAndToken,
 }
 
+/// Which page of a list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    First,
+    Later,
+}
+
 /// A call before it is carried out.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     operation: Operation,
     auth: Auth,
+    page: Page,
 }
 
 impl Call {
     fn plain(operation: Operation) -> Self {
-        Self { operation, auth: Auth::Pair }
+        Self { operation, auth: Auth::Pair, page: Page::First }
     }
 
     fn of_v2(operation: Operation) -> Self {
-        Self { operation, auth: Auth::PairAndToken }
+        Self { auth: Auth::PairAndToken, ..Self::plain(operation) }
     }
 }
 
-/// How a call ends, and how much longer than usual that takes.
+/// How a call ends, how much longer than usual that takes, and what becomes of its answer.
 struct Outcome<T> {
     result: Result<T, Status>,
     delay_secs: f64,
     limited: Option<LimitKind>,
+    fate: Fate,
+    warning: Option<&'static str>,
 }
 
 impl<T> Outcome<T> {
     fn of(result: Result<T, Status>) -> Self {
-        Self { result, delay_secs: 0.0, limited: None }
+        Self { result, delay_secs: 0.0, limited: None, fate: Fate::default(), warning: None }
+    }
+
+    /// The answer, with marks for what becomes of it on its way.
+    fn sent(self) -> Result<Response<T>, Status> {
+        let mut answer = self.result.map(Response::new);
+        let metadata = match &mut answer {
+            Ok(response) => response.metadata_mut(),
+            Err(status) => status.metadata_mut(),
+        };
+        self.fate.mark(metadata);
+        if let Some(warning) = self.warning {
+            endpoint::warn(metadata, warning);
+        }
+        answer
     }
 }
 
@@ -90,7 +115,7 @@ impl ModalService {
     ) -> Result<Response<A>, Status>
     where
         Q: Send + 'static,
-        A: Default + Send,
+        A: Clone + Default + Send + 'static,
     {
         let latency = Duration::from_secs_f64(self.world.with(|state| state.profile.modal_latency_secs));
         let (metadata, extensions, message) = request.into_parts();
@@ -100,29 +125,33 @@ impl ModalService {
         passage.applied().await;
         self.world.clock().sleep(latency / 2 + Duration::from_secs_f64(outcome.delay_secs)).await;
         passage.replied().await;
-        outcome.result.map(Response::new)
+        outcome.sent()
     }
 }
 
 impl State {
-    fn answer_modal<A: Default>(
+    fn answer_modal<A: Clone + Default + Send + 'static>(
         &mut self,
         call: Call,
         metadata: &MetadataMap,
         carry_out: impl FnOnce(&mut Self) -> Result<A, Status> + Send + 'static,
     ) -> Outcome<A> {
         let token = header(metadata, "x-modal-token-id").unwrap_or_default();
+        let key = header(metadata, "x-idempotency-key").map(|key| (call.operation, key.to_owned()));
+        let carry_out = move |state: &mut Self| state.carry_out_once(key, carry_out);
         let mut outcome = match self.authenticated(call, metadata) {
             Err(refused) => Outcome::of(Err(refused)),
-            Ok(()) => match self.strike(call.operation, "") {
+            Ok(()) => match self.strike_where(call.operation, "", |state, mode| state.can_strike_modal(call, mode)) {
                 None => Outcome::of(carry_out(self)),
+                Some(strike) if strike.mode == FaultMode::TokensExpired => {
+                    self.expire_auth_tokens();
+                    Outcome::of(self.authenticated(call, metadata).and_then(|()| carry_out(self)))
+                }
                 Some(strike) => self.struck_modal(strike, carry_out),
             },
         };
         let code = outcome.result.as_ref().err().map_or(Code::Ok, Status::code);
-        if code == Code::ResourceExhausted && outcome.limited.is_none() {
-            outcome.limited = Some(LimitKind::Creates);
-        }
+        outcome.limited = outcome.limited.or_else(|| limit_of(outcome.result.as_ref().err()?));
         self.record(What::Call {
             service: Service::Modal,
             operation: call.operation,
@@ -144,62 +173,22 @@ impl State {
         if !is_given("x-modal-client-type") || !is_given("x-modal-client-version") {
             return Err(Status::failed_precondition("Old client: x-modal-client-type or -version is missing"));
         }
-        let is_valid =
-            || header(metadata, "x-modal-auth-token").is_some_and(|token| objects::is_valid(token, self.now));
+        let is_valid = || header(metadata, "x-modal-auth-token").is_some_and(|token| self.is_auth_token(token));
         if call.auth == Auth::PairAndToken && !is_valid() {
             return Err(Status::unauthenticated("missing or expired auth token: x-modal-auth-token"));
         }
         Ok(())
     }
+}
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the other modes apply to no call of Modal's")]
-    fn struck_modal<A: Default>(
-        &mut self,
-        strike: Strike,
-        carry_out: impl FnOnce(&mut Self) -> Result<A, Status> + Send + 'static,
-    ) -> Outcome<A> {
-        let delayed = |result, delay_secs| Outcome { result, delay_secs, limited: None };
-        match strike.mode {
-            FaultMode::Error => Outcome::of(Err(simulated(strike))),
-            FaultMode::AppliedLate => {
-                self.postpone(strike.seconds_or(LATE_SECS), |state| {
-                    let _nobody_waits = carry_out(state);
-                });
-                Outcome::of(Err(simulated(strike)))
-            }
-            FaultMode::ReplyLost => {
-                // What it answers is exactly what gets lost.
-                let _lost = carry_out(self);
-                delayed(Err(Status::unavailable("simulated fault: the answer was lost")), strike.seconds_or(0.0))
-            }
-            FaultMode::Slow => delayed(carry_out(self), strike.seconds_or(SLOW_SECS)),
-            FaultMode::RateLimited => {
-                let status = throttled(strike.seconds_or(THROTTLE_SECS), self.profile.modal_creates_per_second);
-                Outcome { limited: Some(LimitKind::Injected), ..Outcome::of(Err(status)) }
-            }
-            FaultMode::Unauthorized => Outcome::of(Err(Status::unauthenticated("simulated fault: token revoked"))),
-            FaultMode::NotFound => Outcome::of(Err(Status::not_found("simulated fault: not found"))),
-            FaultMode::Empty => Outcome::of(Ok(A::default())),
-            _ => Outcome::of(carry_out(self)),
-        }
-    }
-
-    /// The moment that a list shows, which lies a little back.
-    fn modal_list_moment(&mut self) -> Time {
-        self.answers += 1;
-        let lag = self.seed.stream(Purpose::ModalLag, self.answers).lag(self.profile.modal_list_lag_secs);
-        self.now - lag
-    }
+/// The limit that a refusal speaks of: only the rate says how long to wait.
+fn limit_of(status: &Status) -> Option<LimitKind> {
+    let kind = if status.details().is_empty() { LimitKind::Capacity } else { LimitKind::Creates };
+    (status.code() == Code::ResourceExhausted).then_some(kind)
 }
 
 fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
     metadata.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// The status of a fault: `UNAVAILABLE` where it does not say.
-fn simulated(strike: Strike) -> Status {
-    let code = strike.status.map_or(Code::Unavailable, |code| Code::from_i32(i32::from(code)));
-    Status::new(code, "simulated fault")
 }
 
 /// `RESOURCE_EXHAUSTED` with the time to wait in its details, as the official clients read it.

@@ -169,6 +169,18 @@ pub struct Profile {
     pub modal_create_burst: u32,
     /// How many sandboxes are on a page of Modal's list.
     pub modal_list_page: u32,
+    /// Modal's limit of running containers in the workspace; absent means none. Sandboxes without a GPU are
+    /// refused beyond it, those with one wait.
+    pub modal_max_containers: Option<u32>,
+    /// Modal's limit of running sandboxes with a GPU; absent means none.
+    pub modal_max_gpus: Option<u32>,
+    /// How long an auth token of Modal's can be used.
+    pub modal_auth_token_secs: f64,
+    /// Whether Modal answers a repeated call as it answered the first one with the same idempotency key.
+    pub modal_keeps_idempotency_keys: bool,
+    /// The step in which Modal states when sandboxes were created: within one they have the same time, and lists
+    /// lose some at the edges of pages. 0 means that no two have the same time.
+    pub modal_created_at_step_secs: f64,
     /// The runner release that GitHub offers for download.
     pub runner_version: String,
 }
@@ -240,6 +252,11 @@ impl Profile {
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
             modal_list_page: 50,
+            modal_max_containers: None,
+            modal_max_gpus: None,
+            modal_auth_token_secs: 1_200.0,
+            modal_keeps_idempotency_keys: false,
+            modal_created_at_step_secs: 0.0,
             runner_version: "2.336.0".to_owned(),
         }
     }
@@ -304,6 +321,8 @@ impl Profile {
             ("read_latency_secs", self.read_latency_secs),
             ("write_latency_secs", self.write_latency_secs),
             ("modal_latency_secs", self.modal_latency_secs),
+            ("modal_auth_token_secs", self.modal_auth_token_secs),
+            ("modal_created_at_step_secs", self.modal_created_at_step_secs),
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {
             return out(knob, "a number of seconds that is not negative");

@@ -50,12 +50,13 @@ impl End {
         Self::exit(64)
     }
 
-    fn timeout() -> Self {
+    /// Its time is over.
+    pub(super) fn timeout() -> Self {
         Self { status: GenericStatus::Timeout, exit_code: 0, message: "the sandbox reached its timeout" }
     }
 
     /// Ended from outside. Which exit code Modal states then is not known; 0 is the least helpful one.
-    fn terminated() -> Self {
+    pub(super) fn terminated() -> Self {
         Self { status: GenericStatus::Terminated, exit_code: 0, message: "" }
     }
 }
@@ -82,13 +83,13 @@ pub(super) struct Sandbox {
     /// Whether a JIT config was in its environment.
     has_config: bool,
     idle_limit: TimeDelta,
-    boot_fault: Option<Strike>,
+    pub(super) boot_fault: Option<Strike>,
 }
 
 impl Sandbox {
-    /// Whether it was alive at `when`.
-    pub(super) fn lived_at(&self, when: Time) -> bool {
-        self.created_at <= when && self.ended.is_none_or(|(at, _)| at > when)
+    /// Whether it has not ended by `when`.
+    pub(super) fn is_alive_at(&self, when: Time) -> bool {
+        self.ended.is_none_or(|(at, _)| at > when)
     }
 
     /// Whether it is alive.
@@ -121,6 +122,10 @@ const IDLE_LIMIT: &str = "SANDRUNNER_IDLE_TIMEOUT_SECS";
 const DEFAULT_IDLE_LIMIT_SECS: i64 = 300;
 /// The part of a boot that passes before Modal says that the sandbox has started.
 const START_SHARE: i32 = 3;
+/// How much older than they should be lists may be because of a fault.
+const STALEST: TimeDelta = TimeDelta::minutes(5);
+/// How often Modal looks for room for a sandbox that waits.
+const LOOK_FOR_ROOM: TimeDelta = TimeDelta::seconds(1);
 /// How long a runner tries before it gives up a refused registration.
 const REFUSED_AFTER: TimeDelta = TimeDelta::seconds(2);
 
@@ -140,9 +145,9 @@ impl State {
         self.sandbox_by_id.get(id).copied()
     }
 
-    /// Live sandboxes and those that a lagging list may still show, newest first.
+    /// Live sandboxes and those that a lagging or stale list may still show, newest first.
     pub(super) fn recently_alive(&mut self) -> impl Iterator<Item = &Sandbox> {
-        let oldest = self.now - seconds(self.profile.modal_list_lag_secs);
+        let oldest = self.now - seconds(self.profile.modal_list_lag_secs) - STALEST;
         let sandboxes = &self.sandboxes;
         self.listed.retain(|key| sandboxes[key.0].ended.is_none_or(|(at, _)| at >= oldest));
         self.listed.iter().rev().map(|key| &sandboxes[key.0])
@@ -200,8 +205,13 @@ impl State {
         key
     }
 
-    /// Modal stamps creations to the microsecond, so no two have the same time.
+    /// Modal stamps creations to the microsecond, so no two have the same time; or in the profile's steps.
     fn creation_time(&self) -> Time {
+        let step = seconds(self.profile.modal_created_at_step_secs).num_microseconds().unwrap_or_default();
+        if step > 0 {
+            let since_step = TimeDelta::microseconds(self.now.timestamp_micros().rem_euclid(step));
+            return self.now - since_step;
+        }
         let after = self.sandboxes.last().map(|last| last.created_at + TimeDelta::microseconds(1));
         after.map_or(self.now, |after| after.max(self.now))
     }
@@ -225,6 +235,7 @@ impl State {
     fn place_sandbox(&mut self, key: SandboxKey) {
         match self.sandbox(key).generation {
             Generation::V2 => self.sandbox_placed(key),
+            Generation::V1 if self.never_starts(key) => {}
             Generation::V1 => {
                 let wait = self.sandbox_draw(key, Purpose::Schedule).lognormal(self.profile.gpu_schedule);
                 self.schedule(self.now + wait, Due::SandboxScheduled(key));
@@ -234,6 +245,9 @@ impl State {
 
     pub(super) fn sandbox_scheduled(&mut self, key: SandboxKey) {
         if self.sandbox(key).is_alive() {
+            if !self.has_capacity(&self.sandbox(key).gpu) {
+                return self.schedule(self.now + LOOK_FOR_ROOM, Due::SandboxScheduled(key));
+            }
             self.record(What::SandboxScheduled { sandbox: Arc::clone(&self.sandbox(key).id) });
             self.sandbox_placed(key);
         }
@@ -243,8 +257,11 @@ impl State {
         let now = self.now.max(self.sandbox(key).created_at);
         let mut boot = self.sandbox_draw(key, Purpose::Boot).lognormal(self.profile.boot);
         let started_at = now + boot / START_SHARE;
+        self.sandboxes[key.0].scheduled_at = Some(now);
+        if self.never_starts(key) || self.fails_before_start(key, now, started_at - now) {
+            return;
+        }
         let sandbox = &mut self.sandboxes[key.0];
-        sandbox.scheduled_at = Some(now);
         sandbox.started_at = Some(started_at);
         let (has_config, fault) = (sandbox.has_config, sandbox.boot_fault);
         let timeout = TimeDelta::seconds(i64::from(sandbox.timeout_secs));
@@ -254,6 +271,7 @@ impl State {
         if has_config && fault.is_none_or(|fault| fault.mode != FaultMode::NeverOnline) {
             self.schedule(now + boot, Due::SandboxBoots(key));
         }
+        self.dies_starting(key, started_at, now + boot);
     }
 
     /// The runner in the sandbox tries to connect.
@@ -276,10 +294,7 @@ impl State {
             return self.schedule(self.now + REFUSED_AFTER, Due::SandboxEnds(key, End::exit(66)));
         }
         self.schedule(self.now + idle_limit, Due::SandboxIdles(key));
-        if let Some(fault) = fault.filter(|fault| fault.mode == FaultMode::Preempted) {
-            let after = seconds(fault.seconds_or(30.0));
-            self.schedule(self.now + after, Due::SandboxEnds(key, End::terminated()));
-        }
+        self.dies_online(key);
     }
 
     /// The job that runs in a sandbox.

@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-use super::modal::ModalService;
 use super::world::World;
 
 /// How long requests that are under way may take at the end.
@@ -79,7 +78,7 @@ pub async fn serve(world: World, github: SocketAddr, modal: SocketAddr) -> io::R
     let router = world.github_service();
     let until = stopped(stop.clone());
     servers.tasks.spawn(async move { axum::serve(github_listener, router).with_graceful_shutdown(until).await });
-    let service = ModalService::server(world);
+    let service = world.modal_service();
     let until = stopped(stop);
     servers.tasks.spawn(async move {
         tonic::transport::Server::builder()

@@ -13,7 +13,7 @@ use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
 use super::history::{Event, History, What, fingerprint};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
-use super::modal::{ModalService, Objects};
+use super::modal::{self, Answers, Bend, ModalEndpoint, Objects};
 use super::profile::Profile;
 use super::report::Report;
 use super::runners::{Lifetime, RunnerKey};
@@ -21,7 +21,6 @@ use super::sandboxes::{Sandbox, SandboxKey};
 use super::scenario::{Scenario, ScenarioError, ScenarioJob, ScenarioRun};
 use crate::clock::Clock;
 use crate::ids::Labels;
-use crate::modal::api::modal_client_server::ModalClientServer;
 
 /// A simulated GitHub and a simulated Modal with one truth. A clone is a handle to the same World.
 #[derive(Debug, Clone)]
@@ -60,6 +59,9 @@ pub(super) struct State {
     /// The live ones and those that ended a moment ago.
     pub(super) listed: BTreeSet<SandboxKey>,
     pub(super) objects: Objects,
+    pub(super) modal_answers: Answers,
+    /// How the list that is being answered goes wrong.
+    pub(super) bend: Bend,
     pub(super) tokens: BTreeMap<Arc<str>, GithubLimiter>,
     pub(super) revoked: BTreeSet<Arc<str>>,
     pub(super) creates: CreateLimiter,
@@ -132,6 +134,8 @@ impl World {
             live: BTreeSet::new(),
             listed: BTreeSet::new(),
             objects: Objects::default(),
+            modal_answers: Answers::default(),
+            bend: Bend::default(),
             tokens: BTreeMap::new(),
             revoked: BTreeSet::new(),
             creates: CreateLimiter::new(now, &profile),
@@ -198,8 +202,8 @@ impl World {
     }
 
     /// Modal's side as a tower service, to be called without a socket.
-    pub fn modal_service(&self) -> ModalClientServer<ModalService> {
-        ModalService::server(self.clone())
+    pub fn modal_service(&self) -> ModalEndpoint {
+        modal::endpoint(self.clone())
     }
 
     /// Counts of what is there now.

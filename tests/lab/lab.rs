@@ -154,7 +154,9 @@ impl Lab {
                 Next::Suspend(duration) => {
                     self.world.advance(duration);
                     let behind = -TimeDelta::from_std(duration).expect("a duration of hours");
-                    processes.iter().for_each(|process| process.clock.shift(behind));
+                    for process in &processes {
+                        process.clock.shift(behind);
+                    }
                 }
                 Next::End => break,
             }

@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
 mod control;
+mod deaths;
 mod faults;
 mod github;
 mod life;
 mod limits;
 mod lists;
 mod modal;
+mod modal_faults;
 
 use std::time::Duration;
 

@@ -11,6 +11,8 @@ pub(in crate::sim) struct Site<'a> {
     pub(in crate::sim) operation: Operation,
     /// Empty where it concerns none.
     pub(in crate::sim) repo: &'a str,
+    /// The process that calls; 0 where that is not known.
+    pub(in crate::sim) client: u32,
 }
 
 /// What a struck fault does.
@@ -52,6 +54,7 @@ impl Active {
         self.from <= now
             && (fault.operation == site.operation || Some(fault.operation) == site.operation.group())
             && fault.mode.applies_to(site.operation)
+            && fault.client.is_none_or(|client| client == site.client)
             && fault.repo.as_ref().is_none_or(|repo| repo.eq_ignore_ascii_case(site.repo))
     }
 
@@ -126,7 +129,7 @@ mod tests {
     /// Strikes at a second, in a repository.
     fn strike_at(faults: &mut Faults, operation: Operation, second: i64, repo: &str) -> Option<FaultMode> {
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
-        faults.strike(Site { operation, repo }, now, Seed::new(1), |_| true).map(|strike| strike.mode)
+        faults.strike(Site { operation, repo, client: 0 }, now, Seed::new(1), |_| true).map(|strike| strike.mode)
     }
 
     fn strike(faults: &mut Faults, operation: Operation) -> Option<FaultMode> {
@@ -180,7 +183,7 @@ mod tests {
         let pattern = |seed| {
             let fault = Fault::new(Operation::Mint, FaultMode::Error);
             let mut faults = with(Fault { times: Fault::UNLIMITED, rate: 0.3, ..fault });
-            let site = Site { operation: Operation::Mint, repo: "" };
+            let site = Site { operation: Operation::Mint, repo: "", client: 0 };
             (0..1_000)
                 .map(|_| faults.strike(site, DateTime::UNIX_EPOCH, Seed::new(seed), |_| true).is_some())
                 .collect::<Vec<bool>>()

@@ -5,6 +5,7 @@
 
 mod github;
 mod modal;
+mod sandboxes;
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ pub struct FaultPart {
     /// How.
     pub mode: FaultMode,
     times: u32,
+    after: u32,
     rate: f64,
     until_secs: Option<f64>,
     seconds: Option<f64>,
@@ -29,13 +31,18 @@ pub struct FaultPart {
 
 /// Once, at the next call.
 const fn at(operation: Operation, mode: FaultMode) -> FaultPart {
-    FaultPart { operation, mode, times: 1, rate: 1.0, until_secs: None, seconds: None, status: None }
+    FaultPart { operation, mode, times: 1, after: 0, rate: 1.0, until_secs: None, seconds: None, status: None }
 }
 
 impl FaultPart {
     /// So often.
     const fn times(self, times: u32) -> Self {
         Self { times, ..self }
+    }
+
+    /// After so many calls that go well.
+    const fn after(self, after: u32) -> Self {
+        Self { after, ..self }
     }
 
     /// At each call with this chance.
@@ -79,13 +86,23 @@ const fn named(name: &'static str, description: &'static str, parts: &'static [F
     NamedFault { name, description, parts, knobs: &[], knobs_until_secs: None }
 }
 
+/// A fault of knobs alone.
+const fn turned(
+    name: &'static str,
+    description: &'static str,
+    knobs: &'static [(&'static str, &'static str)],
+    knobs_until_secs: Option<f64>,
+) -> NamedFault {
+    NamedFault { name, description, parts: &[], knobs, knobs_until_secs }
+}
+
 /// How many names are offered in place of an unknown one.
 const NEAR_NAMES: usize = 4;
 
 impl NamedFault {
-    /// All of them: GitHub's side, then Modal's.
+    /// All of them: GitHub's side, Modal's, and what happens in sandboxes.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        github::FAULTS.iter().chain(modal::FAULTS)
+        github::FAULTS.iter().chain(modal::FAULTS).chain(sandboxes::FAULTS)
     }
 
     /// The one of a name.
@@ -105,9 +122,9 @@ impl NamedFault {
     /// Its faults with their default limits.
     pub fn faults(&self) -> impl Iterator<Item = Fault> + '_ {
         self.parts.iter().map(|part| {
-            let FaultPart { operation, mode, times, rate, until_secs, seconds, status } = *part;
+            let FaultPart { operation, mode, times, after, rate, until_secs, seconds, status } = *part;
             let name = self.name;
-            Fault { times, rate, until_secs, seconds, status, name, ..Fault::new(operation, mode) }
+            Fault { times, after, rate, until_secs, seconds, status, name, ..Fault::new(operation, mode) }
         })
     }
 

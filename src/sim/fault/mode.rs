@@ -28,14 +28,26 @@ listed_enum! {
         Unauthorized,
         /// GitHub answers 404, Modal `NOT_FOUND`.
         NotFound,
-
-        // Calls of GitHub's.
         /// Nothing is applied, and the connection is cut without an answer.
         Cut,
         /// It is applied, and the connection is cut without an answer.
         CutAfter,
         /// Nothing is applied, and nothing is answered for `seconds` (default 600).
         Silent,
+        /// GitHub's body is cut in the middle; of each of Modal's messages one half arrives.
+        Truncated,
+
+        // Calls of Modal's.
+        /// It is answered well, with a warning for the client.
+        Warned,
+        /// All auth tokens that were given out before are refused from then on.
+        TokensExpired,
+        /// All images are gone, before the call is answered.
+        ImagesGone,
+        /// The Apps are stopped, and with them all their sandboxes, before the call is answered.
+        AppStopped,
+
+        // Calls of GitHub's.
         /// A secondary limit that says not how long to wait: 403 (or `status`) without `retry-after`; all calls
         /// of the credential are refused so for `seconds` (default 60).
         RateLimitedBare,
@@ -48,8 +60,6 @@ listed_enum! {
         Refused,
         /// GitHub answers 403 because Actions, or self-hosted runners, are disabled in the repository.
         ActionsDisabled,
-        /// GitHub's body is cut in the middle.
-        Truncated,
         /// GitHub's answer is a page for people where JSON was promised.
         Malformed,
         /// GitHub's answer has fields, nulls and values that its description does not know.
@@ -76,6 +86,8 @@ listed_enum! {
         PageShowsTwice,
         /// A page after the first shows the page before once more.
         PageRepeats,
+        /// Sandboxes that ended less than `seconds` (default 60) ago are shown as if they ran.
+        EndedListed,
         /// Runners that run a job are shown idle.
         BusyHidden,
         /// Runners that are online are shown offline.
@@ -135,6 +147,20 @@ listed_enum! {
         SlowBoot,
         /// For `boot`: Modal ends the sandbox `seconds` (default 30) after its runner connected.
         Preempted,
+        /// For `boot`: the sandbox is never started; one with a GPU is never placed on a machine.
+        NeverStarted,
+        /// For `boot`: the sandbox fails before it is started.
+        InitFailed,
+        /// For `boot`: the sandbox dies of a failure of Modal's between its start and its runner's coming online.
+        DiesBooting,
+        /// For `boot`: the sandbox dies `seconds` (default 0.2) after its runner came online, if it runs no job.
+        DiesIdle,
+        /// For `boot`: the sandbox dies `seconds` (default 5) after its runner took a job.
+        DiesWorking,
+        /// For `boot`: the sandbox is killed for its use of memory `seconds` (default 5) after its runner took a job.
+        OutOfMemory,
+        /// For `boot`: the sandbox reaches its timeout `seconds` (default 60) after its start.
+        TimesOut,
     }
 }
 
@@ -151,34 +177,36 @@ impl FaultMode {
             return calls.any(|call| self.applies_to(*call));
         }
         let is_github = operation.is_call() && operation.service() == Some(Service::Github);
+        let is_modal = operation.is_call() && operation.service() == Some(Service::Modal);
         // A deletion is answered without a body.
         let has_body = is_github && operation != Operation::DeleteRunner;
         match self {
             Self::Error => operation.is_call() || operation == Operation::ImageBuild,
-            Self::ReplyLost | Self::Slow | Self::RateLimited | Self::Unauthorized | Self::NotFound => {
-                operation.is_call()
-            }
-            Self::AppliedLate => operation.is_write(),
-            Self::Cut
-            | Self::Silent
-            | Self::RateLimitedBare
-            | Self::PrimaryLimited
-            | Self::PrimaryLimitedBare
-            | Self::Refused => is_github,
-            Self::CutAfter => is_github && operation.is_write(),
+            Self::ReplyLost
+            | Self::Slow
+            | Self::RateLimited
+            | Self::Unauthorized
+            | Self::NotFound
+            | Self::Cut
+            | Self::Silent => operation.is_call(),
+            Self::AppliedLate | Self::CutAfter => operation.is_write(),
+            Self::Warned | Self::TokensExpired | Self::ImagesGone | Self::AppStopped => is_modal,
+            Self::RateLimitedBare | Self::PrimaryLimited | Self::PrimaryLimitedBare | Self::Refused => is_github,
             Self::ActionsDisabled => is_github && !matches!(operation, Operation::RateLimit | Operation::Unknown),
-            Self::Truncated | Self::Malformed | Self::Unfamiliar => has_body,
+            Self::Truncated => has_body || is_modal,
+            Self::Malformed | Self::Unfamiliar => has_body,
             Self::WrongNotModified | Self::BareNotModified => {
                 has_body && !operation.is_write() && !matches!(operation, Operation::RateLimit | Operation::Unknown)
             }
-            Self::Empty => operation.is_list(),
-            Self::Stale
+            Self::Empty
+            | Self::Stale
             | Self::Flapping
             | Self::PageMissing
             | Self::PageError
             | Self::PageSkips
             | Self::PageShowsTwice
-            | Self::PageRepeats => is_github && operation.is_list(),
+            | Self::PageRepeats => operation.is_list(),
+            Self::EndedListed => operation == Operation::ListSandboxes,
             Self::BusyHidden | Self::OnlineHidden => operation == Operation::ListRunners,
             Self::VisibleLate | Self::Expired | Self::ConfigCorrupt => operation == Operation::Mint,
             Self::DeletedWhileBusy => operation == Operation::DeleteRunner,
@@ -198,7 +226,14 @@ impl FaultMode {
             | Self::Crash
             | Self::NeverOnline
             | Self::SlowBoot
-            | Self::Preempted => operation == Operation::Boot,
+            | Self::Preempted
+            | Self::NeverStarted
+            | Self::InitFailed
+            | Self::DiesBooting
+            | Self::DiesIdle
+            | Self::DiesWorking
+            | Self::OutOfMemory
+            | Self::TimesOut => operation == Operation::Boot,
         }
     }
 }

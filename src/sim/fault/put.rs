@@ -48,7 +48,8 @@ impl State {
     ) -> Option<Strike> {
         // Whether one can strike is for the rest of the state to say.
         let mut faults = std::mem::take(&mut self.faults);
-        let strike = faults.strike(Site { operation, repo }, self.now, self.seed, |mode| can(self, mode));
+        let strike =
+            faults.strike(Site { operation, repo, client: self.caller }, self.now, self.seed, |mode| can(self, mode));
         self.faults = faults;
         let (mode, fault) = (strike?.mode, Arc::from(strike?.name));
         self.record(What::FaultStruck { operation, mode, fault, subject: repo.into() });

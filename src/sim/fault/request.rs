@@ -54,6 +54,9 @@ pub struct FaultRequest {
     /// The one repository that it concerns (default all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
+    /// The one process that it concerns, by its number as a client (default all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<u32>,
 }
 
 /// What a request comes to.
@@ -80,6 +83,7 @@ impl From<Fault> for FaultRequest {
             seconds: fault.seconds,
             status: fault.status,
             repo: fault.repo,
+            client: fault.client,
         }
     }
 }
@@ -141,6 +145,7 @@ impl FaultRequest {
             seconds: self.seconds.or(fault.seconds),
             status: self.status.or(fault.status),
             repo: self.repo.clone().or(fault.repo),
+            client: self.client.or(fault.client),
             ..fault
         }
     }

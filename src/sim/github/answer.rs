@@ -80,7 +80,7 @@ impl Answer {
 fn limit_text(kind: LimitKind) -> &'static str {
     match kind {
         LimitKind::Primary => "API rate limit exceeded for this token.",
-        LimitKind::Secondary | LimitKind::Creates | LimitKind::Injected => {
+        LimitKind::Secondary | LimitKind::Creates | LimitKind::Capacity | LimitKind::Injected => {
             "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
         }
     }

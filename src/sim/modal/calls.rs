@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::objects::{self, BUILDER_VERSION};
-use super::sandbox_calls::Listed;
-use super::{Call, LogStream, ModalService};
+use super::listing::Listed;
+use super::objects::BUILDER_VERSION;
+use super::{Call, LogStream, ModalService, Page};
 use crate::modal::api;
 use crate::modal::api::modal_client_server::ModalClient;
 use crate::sim::draws::seconds;
@@ -58,6 +58,10 @@ impl ModalService {
     }
 }
 
+fn page_of(request: &Request<api::SandboxListRequest>) -> Page {
+    if request.get_ref().before_timestamp > 0.0 { Page::Later } else { Page::First }
+}
+
 /// The build log: one line and an early end first, the rest and the result when it is reopened.
 fn log(state: &State, asked: &api::ImageJoinStreamingRequest) -> Result<Vec<api::ImageJoinStreamingResponse>, Status> {
     let Some(image) = state.objects.images.get(&asked.image_id) else {
@@ -107,7 +111,7 @@ impl ModalClient for ModalService {
         request: Request<api::AuthTokenGetRequest>,
     ) -> Result<Response<api::AuthTokenGetResponse>, Status> {
         self.call(Call::plain(Operation::AuthToken), request, |state, _| {
-            Ok(api::AuthTokenGetResponse { token: objects::auth_token(state.now) })
+            Ok(api::AuthTokenGetResponse { token: state.auth_token() })
         })
         .await
     }
@@ -222,16 +226,16 @@ impl ModalClient for ModalService {
         &self,
         request: Request<api::SandboxListRequest>,
     ) -> Result<Response<api::SandboxListResponse>, Status> {
-        self.call(Call::of_v2(Operation::ListSandboxes), request, |state, asked| Ok(state.list(&asked, Listed::Both)))
-            .await
+        let call = Call { page: page_of(&request), ..Call::of_v2(Operation::ListSandboxes) };
+        self.call(call, request, |state, asked| Ok(state.list(&asked, Listed::Both))).await
     }
 
     async fn sandbox_list(
         &self,
         request: Request<api::SandboxListRequest>,
     ) -> Result<Response<api::SandboxListResponse>, Status> {
-        self.call(Call::plain(Operation::ListSandboxes), request, |state, asked| Ok(state.list(&asked, Listed::V1Only)))
-            .await
+        let call = Call { page: page_of(&request), ..Call::plain(Operation::ListSandboxes) };
+        self.call(call, request, |state, asked| Ok(state.list(&asked, Listed::V1Only))).await
     }
 
     async fn sandbox_get_from_name_v2(

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::TimeDelta;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Status;
@@ -15,11 +14,9 @@ use crate::modal::api::generic_result::GenericStatus;
 use crate::sim::draws::{Purpose, seconds};
 use crate::sim::history::{Operation, What, fingerprint};
 use crate::sim::jobs::Time;
-use crate::sim::sandboxes::{Generation, NewSandbox};
+use crate::sim::sandboxes::{End, Generation, NewSandbox};
 use crate::sim::world::State;
 
-/// How long an auth token is valid.
-const AUTH_TOKEN_LIFE: TimeDelta = TimeDelta::minutes(20);
 /// The builder version of the one environment.
 pub(super) const BUILDER_VERSION: &str = "2025.06";
 /// A lifetime that ends after any World.
@@ -64,6 +61,9 @@ pub(in crate::sim) struct Objects {
     secret_by_name: BTreeMap<String, String>,
     volumes: BTreeMap<String, String>,
     made: u64,
+    /// Auth tokens of earlier numbers are refused.
+    auth_number: u64,
+    has_foreign: bool,
 }
 
 impl State {
@@ -81,13 +81,43 @@ impl State {
         if kind == i32::from(ObjectCreationType::Unspecified) {
             return Err(Status::not_found(format!("App '{name}' not found")));
         }
-        let is_first = self.objects.apps.is_empty();
         let id = self.new_object_id("ap");
         self.objects.apps.insert(name.to_owned(), id.clone());
-        if is_first {
+        if !std::mem::replace(&mut self.objects.has_foreign, true) {
             self.add_foreign_sandboxes(&id);
         }
         Ok(id)
+    }
+
+    /// Somebody stops all Apps: their sandboxes end, and they have to be created again, with new ids.
+    pub(super) fn stop_apps(&mut self) {
+        let apps: Vec<String> = std::mem::take(&mut self.objects.apps).into_values().collect();
+        let ended: Vec<_> = self.live.iter().copied().filter(|key| apps.contains(&self.sandbox(*key).app_id)).collect();
+        for key in ended {
+            self.end_sandbox(key, End::terminated());
+        }
+    }
+
+    /// No image is there any more, and none is known by its definition.
+    pub(super) fn lose_images(&mut self) {
+        self.objects.images.clear();
+        self.objects.image_by_definition.clear();
+    }
+
+    /// A new auth token: a JWT of which clients read `exp` only.
+    pub(super) fn auth_token(&self) -> String {
+        let life = seconds(self.profile.modal_auth_token_secs);
+        auth_token(self.now + life, self.objects.auth_number)
+    }
+
+    /// Refuses all auth tokens that were given out so far.
+    pub(super) fn expire_auth_tokens(&mut self) {
+        self.objects.auth_number += 1;
+    }
+
+    /// Whether an auth token is one of this World's and can still be used.
+    pub(super) fn is_auth_token(&self, token: &str) -> bool {
+        is_valid(token, self.now, self.objects.auth_number)
     }
 
     /// Other people's sandboxes live in the App that is asked for first.
@@ -230,11 +260,10 @@ fn definition_key(definition: &api::Image, builder_version: &str) -> String {
     fingerprint(&format!("{builder_version}\0{}\0{arguments:?}", hex::encode(rest.encode_to_vec())))
 }
 
-/// A new auth token: a JWT of which clients read `exp` only.
-pub(super) fn auth_token(now: Time) -> String {
+fn auth_token(expiry: Time, number: u64) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let expiry = (now + AUTH_TOKEN_LIFE).timestamp();
-    let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(json!({"exp": expiry})));
+    let claims = json!({ "exp": expiry.timestamp(), "number": number });
+    let signed = format!("{}.{}", part(json!({"alg": "HS256", "typ": "JWT"})), part(claims));
     let signature = signature(&signed);
     format!("{signed}.{signature}")
 }
@@ -243,30 +272,33 @@ fn signature(signed: &str) -> String {
     URL_SAFE_NO_PAD.encode(fingerprint(&format!("simulated signature of {signed}")))
 }
 
-/// Whether a token was made by [`auth_token`] and has not expired.
-pub(super) fn is_valid(token: &str, now: Time) -> bool {
+/// Whether a token was made by [`auth_token`] with this number and has not expired.
+fn is_valid(token: &str, now: Time, number: u64) -> bool {
     let Some((signed, mark)) = token.rsplit_once('.').filter(|(signed, mark)| signature(signed) == *mark) else {
         return false;
     };
     let payload = signed.split_once('.').and_then(|(_, payload)| URL_SAFE_NO_PAD.decode(payload).ok());
-    let claims: Option<Value> = payload.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let expiry = claims.and_then(|claims| claims.get("exp")?.as_i64());
-    !mark.is_empty() && expiry.is_some_and(|expiry| now.timestamp() < expiry)
+    let claims: Value = payload.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let is_alive = claims["exp"].as_i64().is_some_and(|expiry| now.timestamp() < expiry);
+    !mark.is_empty() && is_alive && claims["number"] == json!(number)
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     #[test]
     fn an_auth_token_expires_and_cannot_be_made_up() {
         let now = Time::UNIX_EPOCH;
-        let token = auth_token(now);
+        let expiry = now + TimeDelta::minutes(20);
+        let token = auth_token(expiry, 3);
         assert_eq!(token.split('.').count(), 3);
-        assert!(is_valid(&token, now));
-        assert!(!is_valid(&token, now + AUTH_TOKEN_LIFE));
-        assert!(!is_valid("a.b.c", now));
-        assert!(!is_valid(&format!("{token}x"), now));
+        assert!(is_valid(&token, now, 3));
+        assert!(!is_valid(&token, expiry, 3) && !is_valid(&token, now, 4));
+        assert!(!is_valid("a.b.c", now, 3));
+        assert!(!is_valid(&format!("{token}x"), now, 3));
     }
 
     #[test]

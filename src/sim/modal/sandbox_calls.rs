@@ -1,4 +1,4 @@
-//! The calls about sandboxes: create, list, look up, end.
+//! The calls about sandboxes: create, look up, end.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,6 @@ use super::throttled;
 use crate::modal::api;
 use crate::modal::api::network_access::NetworkAccessType;
 use crate::modal::api::secret_source::Source;
-use crate::sim::draws::epoch_seconds;
-use crate::sim::jobs::Time;
 use crate::sim::sandboxes::{End, Generation, NewSandbox, Sandbox, SandboxKey};
 use crate::sim::world::State;
 
@@ -19,13 +17,6 @@ const MAX_TIMEOUT_SECS: u32 = 86_400;
 const MAX_ARGS_BYTES: usize = 65_536;
 /// The longest name.
 const MAX_NAME: usize = 64;
-
-/// Which sandboxes a list shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Listed {
-    V1Only,
-    Both,
-}
 
 /// What both forms of a create come to.
 struct Creation {
@@ -82,6 +73,10 @@ impl State {
             .admit(now, &self.profile)
             .map_err(|wait| throttled(wait.as_seconds_f64(), self.profile.modal_creates_per_second))?;
         self.check_definition(&app_id, &definition)?;
+        if generation == Generation::V2 && !self.has_capacity("") {
+            // V1 would leave it queued. In which form V2 says it is not known (`modal-api.md` §19).
+            return Err(Status::resource_exhausted("the workspace's limit of running containers is reached"));
+        }
         let blocked = NetworkAccessType::Blocked as i32;
         let is_offline = definition.network_access.as_ref().is_some_and(|it| it.network_access_type == blocked);
         let name = definition.name.clone().unwrap_or_default();
@@ -126,30 +121,6 @@ impl State {
             return Err(Status::invalid_argument("name must be 1 to 64 letters, digits, `-`, `_` or `.`"));
         }
         Ok(())
-    }
-
-    pub(super) fn list(&mut self, asked: &api::SandboxListRequest, listed: Listed) -> api::SandboxListResponse {
-        let when = self.modal_list_moment();
-        let wanted = to_map(asked.tags.clone());
-        let is_before = |sandbox: &Sandbox| {
-            asked.before_timestamp <= 0.0 || epoch_seconds(sandbox.created_at) < asked.before_timestamp
-        };
-        let is_shown = |sandbox: &&Sandbox| {
-            is_before(sandbox)
-                && sandbox.created_at <= when
-                && (asked.app_id.is_empty() || sandbox.app_id == asked.app_id)
-                && (asked.include_finished || sandbox.lived_at(when))
-                && (listed == Listed::Both || sandbox.generation == Generation::V1)
-                && wanted.iter().all(|(name, value)| sandbox.tags.get(name) == Some(value))
-        };
-        let page = usize::try_from(self.profile.modal_list_page).unwrap_or(usize::MAX);
-        // Finished ones are looked at only where they are wanted: there may be very many.
-        let sandboxes = if asked.include_finished {
-            self.sandboxes.iter().rev().filter(is_shown).take(page).map(|sandbox| info(sandbox, when)).collect()
-        } else {
-            self.recently_alive().filter(is_shown).take(page).map(|sandbox| info(sandbox, when)).collect()
-        };
-        api::SandboxListResponse { sandboxes }
     }
 
     pub(super) fn by_name(
@@ -211,15 +182,15 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-fn to_map(tags: Vec<api::SandboxTag>) -> BTreeMap<String, String> {
+pub(super) fn to_map(tags: Vec<api::SandboxTag>) -> BTreeMap<String, String> {
     tags.into_iter().map(|tag| (tag.tag_name, tag.tag_value)).collect()
 }
 
-fn to_tags(tags: &BTreeMap<String, String>) -> Vec<api::SandboxTag> {
+pub(super) fn to_tags(tags: &BTreeMap<String, String>) -> Vec<api::SandboxTag> {
     tags.iter().map(|(name, value)| api::SandboxTag { tag_name: name.clone(), tag_value: value.clone() }).collect()
 }
 
-fn to_result(end: End) -> api::GenericResult {
+pub(super) fn to_result(end: End) -> api::GenericResult {
     api::GenericResult { status: end.status.into(), exception: end.message.to_owned(), exitcode: end.exit_code }
 }
 
@@ -230,31 +201,4 @@ fn result_of(sandbox: &Sandbox) -> api::GenericResult {
 
 fn metadata(sandbox: &Sandbox) -> api::SandboxHandleMetadata {
     api::SandboxHandleMetadata { result: Some(result_of(sandbox)), app_id: sandbox.app_id.clone() }
-}
-
-/// An entry of a list as of a moment.
-fn info(sandbox: &Sandbox, when: Time) -> api::SandboxInfo {
-    let stamp = |at: Option<Time>| at.filter(|at| *at <= when).map(epoch_seconds).unwrap_or_default();
-    let ended = sandbox.ended.filter(|(at, _)| *at <= when);
-    let is_scheduled = sandbox.scheduled_at.is_some_and(|at| at <= when);
-    let result = ended.map(|(_, end)| to_result(end)).unwrap_or_default();
-    api::SandboxInfo {
-        id: sandbox.id.to_string(),
-        created_at: epoch_seconds(sandbox.created_at),
-        task_info: Some(api::TaskInfo {
-            id: if is_scheduled { sandbox.task_id.clone() } else { String::new() },
-            started_at: stamp(sandbox.started_at),
-            finished_at: stamp(ended.map(|(at, _)| at)),
-            result: Some(result.clone()),
-            enqueued_at: epoch_seconds(sandbox.created_at),
-            gpu_type: sandbox.gpu.clone(),
-        }),
-        app_id: sandbox.app_id.clone(),
-        tags: to_tags(&sandbox.tags),
-        name: sandbox.name.clone(),
-        image_id: sandbox.image_id.clone(),
-        regions: sandbox.regions.clone(),
-        timeout_secs: sandbox.timeout_secs,
-        metadata: Some(api::SandboxHandleMetadata { result: Some(result), app_id: sandbox.app_id.clone() }),
-    }
 }

@@ -1,0 +1,56 @@
+//! Every named fault of Modal's and of sandboxes, one at a time.
+
+use std::time::Duration;
+
+use sandrunner::sim::{NamedFault, Operation, Profile, Scenario, What};
+use serde_json::{Value, json};
+
+use crate::lab::{Lab, Outcome, is_done_and_clean};
+
+const HOURS_6: Duration = Duration::from_secs(6 * 3600);
+
+/// A matrix, a few single jobs later on, and one for a GPU.
+fn jobs() -> Scenario {
+    let plain = ["self-hosted", "modal"];
+    let job = |id: u64, run: u64, repo: &str, labels: &[&str], arrival: u32| {
+        json!({ "id": 5_000_000_000 + id, "run": 6_000_000_000 + run, "repo": repo, "labels": labels,
+            "duration_secs": 90, "arrival_secs": arrival })
+    };
+    let mut jobs: Vec<Value> = (0..6).map(|index| job(index, 1, "acme/web", &plain, 20)).collect();
+    jobs.extend([job(10, 2, "acme/api", &plain, 60), job(11, 3, "acme/api", &plain, 150)]);
+    jobs.push(job(12, 4, "acme/web", &["self-hosted", "modal", "gpu:t4"], 40));
+    let repos = json!([{ "name": "acme/web" }, { "name": "acme/api" }]);
+    serde_json::from_value(json!({ "repos": repos, "jobs": jobs })).expect("a scenario")
+}
+
+/// Whether a fault is Modal's or a sandbox's.
+fn is_modals(fault: &NamedFault) -> bool {
+    let operations = fault.operations();
+    let knobs = fault.knobs.iter().all(|(knob, _)| knob.starts_with("modal_"));
+    knobs && operations.iter().all(|operation| *operation >= Operation::Modal && *operation <= Operation::ImageBuild)
+}
+
+async fn run(fault: &NamedFault, seed: u64) -> Outcome {
+    let lab = Lab::new(Profile::realistic(), jobs(), seed);
+    lab.world.add_fault(fault.name).expect("a named fault");
+    lab.run(HOURS_6, is_done_and_clean).await
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "a measurement"]
+async fn measure_every_named_fault() {
+    for fault in NamedFault::all().filter(|fault| is_modals(fault)) {
+        for seed in 1..=2 {
+            let outcome = run(fault, seed).await;
+            let report = &outcome.report;
+            let struck = outcome.times(|what| matches!(what, What::FaultStruck { .. } | What::KnobsChanged { .. })).len();
+            println!(
+                "{:32} {seed} struck {struck:3} jobs {}/{} lost {} made {:3} left {}+{}+{} surplus {} end {:6.0} wait {:5.0} calls {}+{} {:?}",
+                fault.name,
+                report.jobs_completed, report.jobs_expected, report.jobs_preempted, report.sandboxes_created,
+                report.sandboxes_live_at_end, report.runners_left_at_end, report.secrets_left_at_end, report.surplus_runners,
+                report.virtual_seconds, report.pickup_seconds.max, report.github_requests, report.modal_requests, report.violations,
+            );
+        }
+    }
+}
