@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::{Labels, OurName};
+use crate::sim::fault::FaultMode;
 use crate::sim::history::{Cause, Event, LimitKind, RemovalReason, Service, What};
 
 type Time = DateTime<Utc>;
@@ -16,8 +17,11 @@ pub(super) type Group = (Arc<str>, Labels);
 /// A runner that did not come online for so long counts as a failed start even if nobody says so.
 const SLOW_START: TimeDelta = TimeDelta::seconds(120);
 
-/// Modal's status of a sandbox that was ended from outside.
-const TERMINATED: i32 = 3;
+/// Modal's statuses of sandboxes that it ended, be it from outside: terminated, not started, a failure of its
+/// own, and the three of memory.
+const ENDED_BY_MODAL: [i32; 6] = [3, 5, 6, 8, 9, 10];
+/// Modal's status of a sandbox that reached its timeout.
+const TIMEOUT: i32 = 4;
 
 /// A job as the history tells it.
 #[derive(Debug)]
@@ -50,12 +54,12 @@ pub(super) struct SeenSandbox {
 /// Who ended a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SandboxEnd {
-    /// The program in it, or its timeout.
+    /// The program in it, or the timeout that was asked for.
     Itself,
     /// Somebody asked for it.
     Asked,
     /// Modal, unasked.
-    Preempted,
+    Modal,
 }
 
 impl SeenSandbox {
@@ -137,6 +141,8 @@ pub(super) struct Tally {
     pub(super) modal_requests: usize,
     /// The repositories in which a fault took effect; the empty one stands for all.
     faulted: BTreeSet<Arc<str>>,
+    /// Sandboxes that a fault lets reach their timeout too early, and that have not ended yet.
+    early_timeouts: usize,
     /// Secrets that exist.
     pub(super) secrets: BTreeSet<String>,
     live_names: BTreeMap<String, Arc<str>>,
@@ -202,7 +208,8 @@ impl Tally {
                     self.secrets.remove(secret);
                 }
             }
-            What::FaultStruck { subject, .. } => {
+            What::FaultStruck { subject, mode, .. } => {
+                self.early_timeouts += usize::from(*mode == FaultMode::TimesOut);
                 self.faulted.insert(Arc::clone(subject));
             }
             What::SandboxScheduled { .. }
@@ -219,7 +226,8 @@ impl Tally {
         let What::Call { service, operation, status, points, token, limited, subject, client: _ } = call else {
             return;
         };
-        if let Some(kind) = limited.filter(|kind| *kind != LimitKind::Injected) {
+        // The workspace's capacity is met, not overrun: nobody tells it beforehand.
+        if let Some(kind) = limited.filter(|kind| !matches!(kind, LimitKind::Injected | LimitKind::Capacity)) {
             self.limited.push(format!("{kind:?} at {operation:?} {subject}").to_lowercase());
         }
         match service {
@@ -280,8 +288,10 @@ impl Tally {
                 }
                 if let Some(seen) = self.sandboxes.get_mut(sandbox) {
                     seen.ended_at = Some(at);
-                    if *status == TERMINATED && seen.end == SandboxEnd::Itself {
-                        seen.end = SandboxEnd::Preempted;
+                    let is_early = *status == TIMEOUT && self.early_timeouts > 0;
+                    self.early_timeouts -= usize::from(is_early);
+                    if seen.end == SandboxEnd::Itself && (is_early || ENDED_BY_MODAL.contains(status)) {
+                        seen.end = SandboxEnd::Modal;
                     }
                 }
             }
@@ -309,7 +319,7 @@ impl Tally {
     pub(super) fn was_preempted(&self, job: u64) -> bool {
         let assigned = self.jobs.get(&job).and_then(|job| job.assigned.as_ref());
         let sandbox = assigned.and_then(|assigned| self.sandboxes.get(assigned.sandbox.as_ref()?));
-        sandbox.is_some_and(|sandbox| sandbox.end == SandboxEnd::Preempted)
+        sandbox.is_some_and(|sandbox| sandbox.end == SandboxEnd::Modal)
     }
 
     pub(super) fn span_seconds(&self) -> f64 {
