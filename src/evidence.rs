@@ -106,6 +106,8 @@ pub struct NameEvidence {
     pub fenced_at: Option<DateTime<Utc>>,
     /// When its sandbox was asked to terminate.
     pub terminated_at: Option<DateTime<Utc>>,
+    /// When a create of ours ended without a known sandbox: its registration may be left over.
+    pub left_at: Option<DateTime<Utc>>,
     /// Whether its Secret was deleted.
     pub secret: SecretState,
     end_counted: EndCounted,
@@ -283,12 +285,17 @@ impl Evidence {
                 evidence.registered_at.get_or_insert(now);
                 evidence.created_at = Some(now);
             }
-            Effect::MintFailed { origin, failure, .. } => {
+            Effect::MintFailed { name, origin, failure } => {
+                if failure.class.may_have_taken_effect() {
+                    self.name(name, now).left_at = Some(now);
+                }
                 let labels = (failure.class == ErrorClass::Invalid).then_some(origin.group);
                 note_failure(&mut self.mint_failures, &(origin.scope.clone(), labels), failure, now);
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
-                self.name(name, now).runner_id = Some(*runner);
+                let evidence = self.name(name, now);
+                evidence.runner_id = Some(*runner);
+                evidence.left_at = Some(now);
                 if failure.class != ErrorClass::RateLimited {
                     self.fruitless(name.job, now);
                 }

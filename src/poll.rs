@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::budget::Purpose;
-use crate::evidence::{Evidence, end_reason};
+use crate::evidence::{Evidence, NameEvidence, end_reason};
 use crate::ids::{AccountName, OurName, RunId, SandboxId};
 use crate::plan::Policy;
 use crate::retry;
@@ -37,6 +37,9 @@ const UNLISTED_AGAIN: TimeDelta = TimeDelta::seconds(120);
 const JOBLESS_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::seconds(3), TimeDelta::hours(1));
 /// How often runners are read while one of ours is not known to be claimed.
 const RUNNERS_AGAIN: TimeDelta = TimeDelta::seconds(60);
+/// A registration that a failed create left appears in lists within this time: they lag, and GitHub may still
+/// carry out a request that it answered with an error.
+const LEFTOVER_APPEARS: TimeDelta = TimeDelta::minutes(2);
 /// How often runners are read for leftovers.
 const LEFTOVERS_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How long the turn of a repository lasts whose runners were never read; each has one in every such hour.
@@ -229,8 +232,8 @@ pub fn sweep_interval(observed: &Observed, points_per_minute: f64) -> TimeDelta 
 }
 
 /// Repositories with a sandbox that is not known to be claimed, or that ended without serving while its
-/// registration was not looked at since.
-fn unsettled<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeSet<&'a Scope> {
+/// registration was not looked at since; and those with a registration that a failed create may have left.
+fn unsettled<'a>(observed: &'a Observed, evidence: &'a Evidence) -> BTreeSet<&'a Scope> {
     let is_unsettled = |name: &OurName, sandbox: &OurSandbox| match &sandbox.ended {
         None => evidence.names.get(name).is_none_or(|known| known.claim.is_none()),
         Some(ended) => {
@@ -240,8 +243,16 @@ fn unsettled<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeSet<&'a Sc
             end_reason(ended.result.as_ref()) != Exit::Served.as_str() && (!is_read || is_listed)
         }
     };
+    let may_be_left = |known: &&NameEvidence| {
+        let read = known.origin.as_ref().and_then(|origin| observed.repos.get(&origin.scope));
+        let read_at = read.and_then(|repo| repo.runners_read.known_at);
+        known.fenced_at.is_none()
+            && known.left_at.is_some_and(|left| read_at.is_none_or(|read| read < left + LEFTOVER_APPEARS))
+    };
+    let left = evidence.names.values().filter(may_be_left).filter_map(|known| Some(&known.origin.as_ref()?.scope));
     let sandboxes = observed.fleet.sandboxes.iter();
-    sandboxes.filter(|(name, sandbox)| is_unsettled(name, sandbox)).map(|(_, sandbox)| &sandbox.origin.scope).collect()
+    let unclaimed = sandboxes.filter(|(name, sandbox)| is_unsettled(name, sandbox));
+    unclaimed.map(|(_, sandbox)| &sandbox.origin.scope).chain(left).collect()
 }
 
 /// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.

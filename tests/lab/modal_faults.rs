@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{NamedFault, Operation, Profile, Scenario, What};
+use sandrunner::sim::{Fault, FaultMode, NamedFault, Operation, Profile, Scenario, What};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Outcome, is_done_and_clean};
@@ -43,14 +43,48 @@ async fn measure_every_named_fault() {
         for seed in 1..=2 {
             let outcome = run(fault, seed).await;
             let report = &outcome.report;
-            let struck = outcome.times(|what| matches!(what, What::FaultStruck { .. } | What::KnobsChanged { .. })).len();
+            let struck =
+                outcome.times(|what| matches!(what, What::FaultStruck { .. } | What::KnobsChanged { .. })).len();
             println!(
                 "{:32} {seed} struck {struck:3} jobs {}/{} lost {} made {:3} left {}+{}+{} surplus {} end {:6.0} wait {:5.0} calls {}+{} {:?}",
                 fault.name,
-                report.jobs_completed, report.jobs_expected, report.jobs_preempted, report.sandboxes_created,
-                report.sandboxes_live_at_end, report.runners_left_at_end, report.secrets_left_at_end, report.surplus_runners,
-                report.virtual_seconds, report.pickup_seconds.max, report.github_requests, report.modal_requests, report.violations,
+                report.jobs_completed,
+                report.jobs_expected,
+                report.jobs_preempted,
+                report.sandboxes_created,
+                report.sandboxes_live_at_end,
+                report.runners_left_at_end,
+                report.secrets_left_at_end,
+                report.surplus_runners,
+                report.virtual_seconds,
+                report.pickup_seconds.max,
+                report.github_requests,
+                report.modal_requests,
+                report.violations,
             );
         }
+    }
+}
+
+/// One job of ten minutes.
+fn one_job() -> Scenario {
+    let job = json!({ "id": 5_000_000_000_u64, "run": 6_000_000_000_u64, "repo": "acme/web",
+        "labels": ["self-hosted", "modal"], "duration_secs": 60, "arrival_secs": 20 });
+    serde_json::from_value(json!({ "repos": [{ "name": "acme/web" }], "jobs": [job] })).expect("a scenario")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_a_failed_create_left_is_removed_within_minutes() {
+    let exhausted = Fault { status: Some(8), ..Fault::new(Operation::Create, FaultMode::Error) };
+    let refused = Fault { status: Some(3), ..Fault::new(Operation::Create, FaultMode::Error) };
+    let lost = Fault::new(Operation::Mint, FaultMode::ReplyLost);
+    let late = Fault::new(Operation::Mint, FaultMode::AppliedLate);
+    for fault in [exhausted, refused, lost, late] {
+        let lab = Lab::new(Profile::realistic(), one_job(), 1);
+        let what = format!("{:?} {:?} {:?}", fault.operation, fault.mode, fault.status);
+        lab.world.add_fault(fault).expect("a fault");
+        let outcome = lab.run(HOURS_6, is_done_and_clean).await;
+        assert_eq!(outcome.report.jobs_completed, 1, "{what}: {}", outcome.summary());
+        assert!(outcome.report.virtual_seconds < 900.0, "{what}: {}", outcome.summary());
     }
 }
