@@ -80,8 +80,14 @@ async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbo
     };
     let tags = BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())]);
     let reading = readers.modal.list_sandboxes(&app, &tags).await;
-    // An App that was stopped and made again has another id.
-    let is_gone = reading.failure().is_some_and(|failure| failure.class == ErrorClass::NotFound);
+    // An App that was stopped and made again, by whomever, has another id; whether Modal says so of the old one
+    // or shows it empty is not known.
+    let is_gone = match &reading {
+        Reading::Known(seen) => seen.is_empty(),
+        Reading::Partial { .. } | Reading::Unknown(_) => {
+            reading.failure().is_some_and(|failure| failure.class == ErrorClass::NotFound)
+        }
+    };
     *readers.app.lock().expect("no holder of the App's id panics") = (!is_gone).then_some(app);
     reading
 }

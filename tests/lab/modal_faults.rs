@@ -88,3 +88,19 @@ async fn a_registration_that_a_failed_create_left_is_removed_within_minutes() {
         assert!(outcome.report.virtual_seconds < 900.0, "{what}: {}", outcome.summary());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn sandboxes_of_an_app_that_was_made_again_are_seen_in_its_list() {
+    let mut scenario = one_job();
+    let mut later = scenario.jobs[0].clone();
+    (later.id, later.run, later.arrival_secs, later.duration_secs) = (5_000_000_001, 6_000_000_001, 400.0, 1_800.0);
+    scenario.jobs.push(later);
+    let lab = Lab::new(Profile::calm(), scenario, 1);
+    let stopped = Fault { from_secs: 200.0, ..Fault::new(Operation::ListSandboxes, FaultMode::AppStopped) };
+    lab.world.add_fault(stopped).expect("a fault");
+    let outcome = lab.run(HOURS_6, is_done_and_clean).await;
+    assert_eq!(outcome.report.jobs_completed, 2, "{}", outcome.summary());
+    // One that no list shows is looked up by its id, again and again.
+    let looked_up = outcome.times(|what| matches!(what, What::Call { operation: Operation::Wait, .. })).len();
+    assert!(looked_up <= 5, "{looked_up} look-ups by id: {}", outcome.summary());
+}
