@@ -238,13 +238,16 @@ impl Controller {
                     let pause = failure.retry_after.unwrap_or(Duration::from_secs(1)).min(retry::LONGEST);
                     self.creates.hold(now + chrono::TimeDelta::from_std(pause).unwrap_or_default());
                 }
-                Effect::CreateFailed { origin, failure, .. } if failure.class == ErrorClass::NotFound => {
-                    // The App or the image is gone: both are looked up, or made, again.
+                Effect::CreateFailed { origin, failure, .. }
+                    if matches!(failure.class, ErrorClass::NotFound | ErrorClass::Invalid) =>
+                {
+                    // The App or the image may be gone, or the image not built (Modal: `NOT_FOUND`,
+                    // `FAILED_PRECONDITION`): both are looked up, or made, again.
                     let source = self.policy.class(&origin.class).map(|class| class.image.clone());
                     self.view.observed.images.retain(|class, _| {
                         self.policy.class(class).is_none_or(|class| Some(&class.image) != source.as_ref())
                     });
-                    if let Some(actor) = &self.actor {
+                    if let Some(actor) = self.actor.as_ref().filter(|_| failure.class == ErrorClass::NotFound) {
                         actor.forget_app();
                     }
                 }

@@ -104,3 +104,14 @@ async fn sandboxes_of_an_app_that_was_made_again_are_seen_in_its_list() {
     let looked_up = outcome.times(|what| matches!(what, What::Call { operation: Operation::Wait, .. })).len();
     assert!(looked_up <= 5, "{looked_up} look-ups by id: {}", outcome.summary());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_gone_is_built_again_however_modal_says_it() {
+    for name in ["images_gone", "images_unbuilt"] {
+        let lab = Lab::new(Profile::realistic(), one_job(), 1);
+        lab.world.add_fault(name).expect("a named fault");
+        let outcome = lab.run(HOURS_6, is_done_and_clean).await;
+        assert_eq!(outcome.report.jobs_completed, 1, "{name}: {}", outcome.summary());
+        assert!(outcome.report.virtual_seconds < 900.0, "{name}: {}", outcome.summary());
+    }
+}

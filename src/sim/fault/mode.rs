@@ -42,7 +42,8 @@ listed_enum! {
         Warned,
         /// All auth tokens that were given out before are refused from then on.
         TokensExpired,
-        /// All images are gone, before the call is answered.
+        /// All images are gone, before the call is answered: creates find none, or with `status` 9 one that is
+        /// not built (`FAILED_PRECONDITION`).
         ImagesGone,
         /// The Apps are stopped, and with them all their sandboxes, before the call is answered.
         AppStopped,

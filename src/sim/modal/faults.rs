@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 
 use super::endpoint::Fate;
 use super::listing::Bend;
+use super::objects::ImagesLeft;
 use super::{Call, Outcome, Page, throttled};
 use crate::sim::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
 use crate::sim::history::LimitKind;
@@ -13,6 +14,8 @@ use crate::sim::world::State;
 const THROTTLE_SECS: f64 = 1.5;
 /// For how long nothing is answered where the fault does not say.
 const SILENT_SECS: f64 = 600.0;
+/// The code with which creates are refused whose image is there and not built.
+const FAILED_PRECONDITION: u16 = 9;
 /// What Modal tells its clients in passing.
 const WARNING: &str = "simulated warning: this client is deprecated, please upgrade";
 
@@ -55,7 +58,8 @@ impl State {
             FaultMode::Truncated => Outcome { fate: Fate::Half, ..Outcome::of(carry_out(self)) },
             FaultMode::Warned => Outcome { warning: Some(WARNING), ..Outcome::of(carry_out(self)) },
             FaultMode::ImagesGone => {
-                self.lose_images();
+                let is_unbuilt = strike.status == Some(FAILED_PRECONDITION);
+                self.lose_images(if is_unbuilt { ImagesLeft::Unbuilt } else { ImagesLeft::Nothing });
                 Outcome::of(carry_out(self))
             }
             FaultMode::AppStopped => {

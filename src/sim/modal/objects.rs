@@ -45,6 +45,13 @@ impl Image {
     }
 }
 
+/// What is left of images that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ImagesLeft {
+    Nothing,
+    Unbuilt,
+}
+
 /// A Secret.
 #[derive(Debug)]
 struct Secret {
@@ -98,9 +105,13 @@ impl State {
         }
     }
 
-    /// No image is there any more, and none is known by its definition.
-    pub(super) fn lose_images(&mut self) {
-        self.objects.images.clear();
+    /// No image is there any more, and none is known by its definition: creates do not find theirs, or find it
+    /// not built.
+    pub(super) fn lose_images(&mut self, left: ImagesLeft) {
+        match left {
+            ImagesLeft::Nothing => self.objects.images.clear(),
+            ImagesLeft::Unbuilt => self.objects.images.values_mut().for_each(|image| image.has_failed = true),
+        }
         self.objects.image_by_definition.clear();
     }
 

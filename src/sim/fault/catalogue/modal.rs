@@ -227,6 +227,11 @@ pub(super) const FAULTS: &[NamedFault] = &[
     // Objects that go away.
     named("images_gone", "All images are gone, and creates do not find theirs.", &[at(Op::Create, Mode::ImagesGone)]),
     named(
+        "images_unbuilt",
+        "All images count as not built, and creates are refused: FAILED_PRECONDITION.",
+        &[at(Op::Create, Mode::ImagesGone).status(FAILED_PRECONDITION)],
+    ),
+    named(
         "image_refused",
         "Creates are refused because of their image: FAILED_PRECONDITION.",
         &[at(Op::Create, Mode::Error).status(FAILED_PRECONDITION).times(3)],
