@@ -61,7 +61,7 @@ async fn each_of_two_controllers_is_cut_off_from_another_side() {
     lab.world.add_fault(cut_off(1, Operation::Github, FaultMode::Cut)).expect("a fault");
     lab.world.add_fault(cut_off(2, Operation::Modal, FaultMode::Cut)).expect("a fault");
     let outcome = lab.run(HOURS_3, is_done_and_clean).await;
-    // Neither can act while it lasts: the one makes no demand out, the other has nothing to serve it with.
+    // While it lasts the one sees no demand, and the other has nothing to serve it with.
     check(&outcome, 6, "one each");
     assert!(struck(&outcome) > 100, "{}", outcome.summary());
 }
