@@ -52,6 +52,9 @@ impl State {
 
     /// Looks for a job for an idle runner: the oldest that its labels cover.
     pub(super) fn offer_runner(&mut self, key: RunnerKey) {
+        if self.give_taken_job(key) {
+            return;
+        }
         while let Some(runner) = self.runner(key).filter(|runner| runner.is_idle(self.now)) {
             let queued = &self.repo(key.repo).queued;
             let fits = |id: &u64| runner.labels.covers(&self.jobs[id].labels) && self.is_offered(*id);
@@ -59,6 +62,24 @@ impl State {
             let Some(offer) = self.offer_of(job, Some(key)) else { return };
             self.give(&offer);
         }
+    }
+
+    /// Lets a fault give a job to an idle runner that another runner has already; tells whether it did.
+    fn give_taken_job(&mut self, key: RunnerKey) -> bool {
+        let repo = std::sync::Arc::clone(&self.repo(key.repo).name);
+        let can = |state: &Self, mode| mode == FaultMode::AssignedTwice && state.taken_job_for(key).is_some();
+        let is_struck = self.strike_where(Operation::Assign, &repo, can).is_some();
+        let job = self.taken_job_for(key).filter(|_| is_struck);
+        job.inspect(|job| self.give_job_again(*job, key)).is_some()
+    }
+
+    /// A job that one runner has and this idle one could have as well.
+    fn taken_job_for(&self, key: RunnerKey) -> Option<u64> {
+        let runner = self.runner(key).filter(|runner| runner.is_idle(self.now))?;
+        let others = self.repo(key.repo).runners.values().filter_map(|other| Some((other.id, other.claim?.job)));
+        let mut jobs = others.filter(|(id, _)| self.is_working(RunnerKey { repo: key.repo, id: *id }));
+        let fits = |job: &u64| runner.labels.covers(&self.jobs[job].labels) && self.jobs[job].second_taker.is_none();
+        jobs.find(|(_, job)| fits(job)).map(|(_, job)| job)
     }
 
     /// Whether a job waits for a runner and nothing holds it back.

@@ -265,7 +265,8 @@ impl State {
             Verdict::Primary => return Answer::limited(LimitKind::Primary, None),
             Verdict::Secondary { retry_after } => return Answer::limited(LimitKind::Secondary, Some(retry_after)),
             Verdict::Injected { form, wait, is_under_way } => {
-                let recorded = if is_under_way { LimitKind::Injected } else { form.kind };
+                // Where nobody said how long it lasts, asking again later is how to find out.
+                let recorded = if is_under_way || !form.says_when { LimitKind::Injected } else { form.kind };
                 return Answer::limited_by_fault(form, wait, recorded);
             }
         }

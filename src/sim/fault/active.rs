@@ -83,6 +83,10 @@ impl Faults {
         self.waiting.push(Active { fault, from, until, serial: self.added, calls: 0 });
     }
 
+    pub(in crate::sim) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Takes all out.
     pub(in crate::sim) fn clear(&mut self) {
         self.waiting.clear();

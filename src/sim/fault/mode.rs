@@ -134,6 +134,9 @@ listed_enum! {
         /// For `queue`: the run completes with the job queued in it, which is given to nobody; after `seconds`
         /// (default a day), or with the fault, it is cancelled.
         RunCompleted,
+        /// For `queue`: a run of `seconds` ago (default 90 days) appears with it, whose one job is like it, listed
+        /// as queued and given to nobody; when faults are taken out, it is cancelled.
+        OldGhost,
 
         // The start of the runner in a sandbox.
         /// For `boot`: the runner never connects and the sandbox ends with exit code 66.
@@ -221,7 +224,7 @@ impl FaultMode {
             | Self::TakenByLarger
             | Self::HeldBack
             | Self::BusyLate => operation == Operation::Assign,
-            Self::Ghost | Self::RunCompleted => operation == Operation::Queue,
+            Self::Ghost | Self::RunCompleted | Self::OldGhost => operation == Operation::Queue,
             Self::RegistrationFailed
             | Self::VersionRefused
             | Self::Crash

@@ -46,6 +46,9 @@ impl State {
         repo: &str,
         can: impl Fn(&Self, FaultMode) -> bool,
     ) -> Option<Strike> {
+        if self.faults.is_empty() {
+            return None;
+        }
         // Whether one can strike is for the rest of the state to say.
         let mut faults = std::mem::take(&mut self.faults);
         let strike =

@@ -1,5 +1,6 @@
 //! What keeps a queued job from every runner: faults, ghosts of the scenario, and the limits of its run.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +11,7 @@ use crate::sim::draws::{Purpose, seconds};
 use crate::sim::engine::Due;
 use crate::sim::fault::FaultMode;
 use crate::sim::history::{Cause, Operation, What};
-use crate::sim::scenario::{Conclusion, Ghost};
+use crate::sim::scenario::{Conclusion, Ghost, ScenarioRun};
 use crate::sim::world::State;
 
 /// Why a queued job is given to no runner.
@@ -37,6 +38,11 @@ pub(in crate::sim) struct Held {
 
 /// When a foreign runner takes a job where the fault does not say.
 const FOREIGN_SECS: f64 = 5.0;
+/// How old a run of long ago is where the fault does not say.
+const GHOST_AGE_SECS: f64 = 90.0 * 86_400.0;
+/// The ids of jobs that faults invent, and the first id of their runs: low, as those of long ago are.
+const INVENTED_JOBS: Range<u64> = 800_000_000..900_000_000;
+const INVENTED_RUN: u64 = 700_000_000;
 /// When GitHub gives up a job that nobody took (24 h).
 const QUEUE_LIMIT_SECS: f64 = 86_400.0;
 
@@ -71,7 +77,8 @@ impl State {
             Some(Ghost::Queued) => Hold::Ghost,
             Some(Ghost::CompletedRun) => Hold::RunCompleted,
         };
-        self.hold_job(id, why, Some(DateTime::<Utc>::MAX_UTC));
+        let until = if INVENTED_JOBS.contains(&id) { None } else { Some(DateTime::<Utc>::MAX_UTC) };
+        self.hold_job(id, why, until);
     }
 
     /// Lets a fault decide about a job that is about to be queued.
@@ -83,7 +90,9 @@ impl State {
         let repo = Arc::clone(&self.repo(job.repo).name);
         let Some(strike) = self.strike(Operation::Queue, &repo) else { return };
         let until = strike.seconds.map(|secs| self.now + seconds(secs)).or(strike.until);
-        if strike.mode == FaultMode::TakenByForeign {
+        if strike.mode == FaultMode::OldGhost {
+            self.invent_ghost(id, strike.seconds_or(GHOST_AGE_SECS));
+        } else if strike.mode == FaultMode::TakenByForeign {
             self.schedule(self.now + seconds(strike.seconds_or(FOREIGN_SECS)), Due::JobTakenElsewhere(id));
         } else if strike.mode == FaultMode::RunCompleted {
             let limit = self.now + seconds(QUEUE_LIMIT_SECS);
@@ -93,12 +102,24 @@ impl State {
         }
     }
 
+    /// Adds a run of long ago with a job like this one, which will never run.
+    fn invent_ghost(&mut self, like: u64, age_secs: f64) {
+        let (repo, mut spec) = (self.jobs[&like].repo, self.jobs[&like].spec.clone());
+        let number = self.jobs.range(INVENTED_JOBS).count() as u64;
+        (spec.id, spec.run) = (INVENTED_JOBS.start + number, INVENTED_RUN + number);
+        (spec.arrival_secs, spec.waiting_secs, spec.cancel_secs, spec.stage) = (0.0, 0.0, None, 0);
+        let ghost = Some(Ghost::Queued);
+        self.run_entry(spec.run, repo).spec =
+            Some(ScenarioRun { id: spec.run, repo: None, max_parallel: None, age_secs, ghost });
+        self.add_jobs(&[spec], self.now);
+    }
+
     /// The time of a hold has come. A job without a run is cancelled, any other is offered again.
     pub(in crate::sim) fn end_hold(&mut self, id: u64) {
         let Some(held) = self.jobs[&id].hold.filter(|held| held.until.is_none_or(|until| until <= self.now)) else {
             return;
         };
-        if held.why == Hold::RunCompleted {
+        if held.why == Hold::RunCompleted || INVENTED_JOBS.contains(&id) {
             return self.finish_job(id, Conclusion::Cancelled, Cause::CancelledQueued);
         }
         self.drop_hold(id);

@@ -148,7 +148,11 @@ async fn every_form_of_limit_is_told_in_its_own_way_and_lasts() {
             .into_iter()
             .filter_map(|event| if let What::Call { limited, .. } = event.what { limited } else { None })
             .collect();
-        let kept = if is_primary { LimitKind::Primary } else { LimitKind::Secondary };
+        let kept = match (name.contains("bare"), is_primary) {
+            (true, _) => LimitKind::Injected,
+            (false, true) => LimitKind::Primary,
+            (false, false) => LimitKind::Secondary,
+        };
         assert_eq!((kinds.first(), kinds.last()), (Some(&LimitKind::Injected), Some(&kept)), "{name}");
     }
 }

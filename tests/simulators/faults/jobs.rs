@@ -156,6 +156,23 @@ async fn a_job_may_be_given_to_two_runners() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runner_that_comes_later_may_be_given_a_job_that_is_taken() {
+    let world = world(Profile::calm(), jobs(2));
+    let mut modal = Modal::connect(&world).await;
+    once(&world, Operation::Assign, FaultMode::AssignedTwice);
+    for attempt in 1..=2 {
+        start(&world, &mut modal, attempt, &PLAIN).await;
+        pass(&world, 10.0).await;
+    }
+    assert_eq!(statuses(&world).await, ["in_progress", "queued"], "the second job still waits");
+    let runners = get(&world, RUNNERS).await.body["runners"].clone();
+    assert_eq!((&runners[0]["busy"], &runners[1]["busy"]), (&json!(true), &json!(true)));
+    start(&world, &mut modal, 3, &PLAIN).await;
+    pass(&world, 10.0).await;
+    assert_eq!(listed(&world).await, [run_by(1), run_by(3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_of_two_runners_is_lost_with_the_last_of_them() {
     let (world, mut modal) = two_runners_and_a_job("job_assigned_twice").await;
     let sandboxes = modal.list(0.0).await;
@@ -244,6 +261,30 @@ async fn a_ghost_of_a_fault_becomes_a_job_when_faults_end() {
     pass(&world, 2.0).await;
     assert_eq!(statuses(&world).await, ["in_progress"]);
     assert_eq!(holds(&world), [Some(Hold::Ghost), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_long_ago_may_come_with_a_job() {
+    let world = world(Profile::calm(), jobs(0));
+    let mut modal = Modal::connect(&world).await;
+    world.add_fault("old_ghost_run").unwrap();
+    world.add_jobs(vec![serde_json::from_value(job(5_000_000_000, &PLAIN)).unwrap()]).unwrap();
+    for attempt in 1..=2 {
+        start(&world, &mut modal, attempt, &PLAIN).await;
+    }
+    pass(&world, 100.0).await;
+    let runs = get(&world, RUNS).await.body["workflow_runs"].clone();
+    assert_eq!((&runs[0]["status"], &runs[1]["status"]), (&json!("completed"), &json!("queued")));
+    let created: chrono::DateTime<chrono::Utc> = runs[1]["created_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!((world.clock().now() - created).num_days(), 90);
+    let path = format!("{RUNS}/{}/jobs", runs[1]["id"]);
+    let ghost = async || get(&world, &path).await.body["jobs"][0].clone();
+    assert_eq!((&ghost().await["status"], &ghost().await["labels"]), (&json!("queued"), &json!(PLAIN)));
+    world.clear_faults();
+    pass(&world, 1.0).await;
+    assert_eq!(ghost().await["conclusion"], "cancelled");
+    let report = world.report();
+    assert_eq!((report.jobs_expected, report.jobs_completed), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -389,6 +389,11 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[at(Op::Queue, Mode::Ghost).seconds(3_600.0).times(3)],
     ),
     named(
+        "old_ghost_run",
+        "With a job comes a run of three months ago whose job is listed as queued and never runs.",
+        &[at(Op::Queue, Mode::OldGhost).times(5)],
+    ),
+    named(
         "job_in_completed_run",
         "A run completes with a job queued in it; GitHub cancels the job after a day.",
         &[at(Op::Queue, Mode::RunCompleted).times(3)],
