@@ -260,7 +260,7 @@ impl Evidence {
     /// Counts an attempt for a job that served nothing.
     fn fruitless(&mut self, job: JobId, now: DateTime<Utc>) {
         let job = self.job(job, now);
-        job.fruitless += 1;
+        job.fruitless = job.fruitless.saturating_add(1);
         job.fruitless_at = Some(now);
     }
 

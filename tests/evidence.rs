@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "the notation is for situations to plan in")]
 #[path = "planner/situation.rs"]
 mod situation;
 
@@ -71,4 +70,16 @@ fn what_stays_in_view_is_not_forgotten() {
     situation.observed.repos.clear();
     learn(&mut situation, &[], 14_400);
     assert!(situation.evidence.jobs.is_empty());
+}
+
+#[test]
+fn a_runner_of_somebody_elses_with_the_highest_number_does_no_harm() {
+    let text =
+        "runner 7-4294967295 acme/web offline; sandbox 7-4294967295 acme/web ended=64 600s; job 7 acme/web queued";
+    let mut situation = Situation::parse(text);
+    for _ in 0..3 {
+        learn(&mut situation, &[], 600);
+        let _ = situation.plan();
+    }
+    assert_eq!(situation.evidence.jobs.values().map(|job| job.attempt).max(), Some(u32::MAX));
 }

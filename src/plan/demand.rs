@@ -389,7 +389,8 @@ fn attempt(queued: &Queued<'_>, now: DateTime<Utc>) -> Result<u32, (SkipReason, 
             return Err((SkipReason::Fruitless { attempts: job.fruitless }, again));
         }
     }
-    Ok(job.attempt + 1)
+    // The number comes from names that somebody else may have given.
+    Ok(job.attempt.saturating_add(1))
 }
 
 /// A listed job without a group.
