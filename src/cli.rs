@@ -29,7 +29,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon.
-    Run(ConfigArguments),
+    Run(run::RunArguments),
     /// Print what one pass would do, and change nothing.
     Plan(plan::PlanArguments),
     /// Run the controller against simulated services, with a workload.
@@ -86,7 +86,7 @@ impl Failure {
 /// [`Failure`] with its exit code.
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
-        Command::Run(config) => run::run(&config).await,
+        Command::Run(arguments) => run::run(arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
         #[cfg(feature = "sim")]
         Command::Demo(arguments) => demo::run(arguments).await,

@@ -29,6 +29,9 @@ pub struct Config {
     pub required_label: String,
     /// Whether the classes `default` and `gpu:…` exist without being configured (default true).
     pub builtin_classes: bool,
+    /// Where what was learned is kept over a restart; empty for nowhere (default: systemd's `STATE_DIRECTORY`, else
+    /// nowhere).
+    pub state_dir: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// The daemon's own HTTP server.
@@ -54,6 +57,7 @@ impl Default for Config {
             deployment: "main".into(),
             required_label: "modal".into(),
             builtin_classes: true,
+            state_dir: None,
             log: LogConfig::default(),
             http: HttpConfig::default(),
             reconcile: ReconcileConfig::default(),

@@ -25,6 +25,7 @@ use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
 use crate::retry;
 use crate::state::{Admission, Allowance, ImageState};
+use crate::state_dir::Keeper;
 use crate::status::{Coverage, RecentAction, Status, Subject};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
@@ -47,6 +48,8 @@ pub struct Controller {
     clock: Clock,
     view: View,
     evidence: Evidence,
+    /// None where nothing is kept for the next start.
+    keeper: Option<Keeper>,
     /// None in observe mode: then nothing can change anything.
     actor: Option<Actor>,
     creates: CreateBudget,
@@ -103,6 +106,7 @@ impl Controller {
         Self {
             view,
             evidence: Evidence::default(),
+            keeper: None,
             actor: writers.map(Actor::new),
             creates: CreateBudget::new(modal_creates.0, modal_creates.1),
             points_per_minute,
@@ -116,6 +120,12 @@ impl Controller {
             policy,
             clock,
         }
+    }
+
+    /// Starts from what an earlier process kept, and lets `keeper` keep what this one learns.
+    #[must_use]
+    pub fn with_kept(self, evidence: Evidence, keeper: Option<Keeper>) -> Self {
+        Self { evidence, keeper, ..self }
     }
 
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
@@ -172,6 +182,9 @@ impl Controller {
         self.view.observed.admission = self.admission(now);
         let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.offer(&self.evidence, now);
+        }
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
         self.start(now);
@@ -328,8 +341,18 @@ impl Controller {
         self.meter.meter(&self.view, &self.plan, &self.policy, now);
     }
 
-    /// Starts nothing more and waits for what is under way; no sandbox is touched.
-    async fn stop(&mut self) {
+    /// Starts nothing more, waits for what is under way, and keeps what it came to; no sandbox is touched.
+    async fn stop(mut self) {
+        self.drain().await;
+        let now = self.clock.now();
+        if let Some(keeper) = self.keeper {
+            let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
+            self.evidence.learn(&self.view.observed, &self.policy.deployment, &outcomes, now);
+            keeper.finish(&self.evidence, now).await;
+        }
+    }
+
+    async fn drain(&mut self) {
         let Some(actor) = self.actor.as_mut() else { return };
         let drained = self.clock.deadline(STOP_LIMIT, async {
             while !actor.is_idle() {

@@ -20,6 +20,7 @@ use crate::http::Server;
 use crate::modal::{self, ModalError, ModalReader, ModalWriter};
 use crate::observe::Readers;
 use crate::schedule;
+use crate::state_dir;
 
 /// Questions that may wait for the controller.
 const QUESTIONS: usize = 16;
@@ -99,7 +100,13 @@ impl Daemon {
             }
             None => None,
         };
-        let controller = controller(settings, clients, clock, Arc::clone(&wake), questions);
+        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), questions);
+        // A daemon that only observes may stand beside one that acts, whose file that is.
+        if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
+            let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
+            let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
+            controller = controller.with_kept(evidence, keeper);
+        }
         Ok(Self { controller, server, wake })
     }
 

@@ -1,13 +1,16 @@
 //! What earlier passes taught (pure): first and last sightings, agreeing readings, attempts, claims.
 //!
 //! Invariant: losing it never leads to a wrong deletion (design rule K). Everything here only delays
-//! destruction, or saves a create.
+//! destruction, or saves a create. [`kept`] says what of it survives a restart.
+
+pub mod kept;
 
 mod feedback;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
@@ -63,7 +66,7 @@ pub struct Evidence {
 }
 
 /// What is known of a job beyond its last reading.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEvidence {
     /// When it was first seen queued: its age counts from here.
     pub first_queued: DateTime<Utc>,
@@ -76,17 +79,23 @@ pub struct JobEvidence {
     /// When the last of them ended.
     pub fruitless_at: Option<DateTime<Utc>>,
     /// What came of waiting for it to be given to a runner.
+    #[serde(default)]
     pub waiting: Waiting,
+    #[serde(default)]
     has_ended: bool,
     seen_at: DateTime<Utc>,
 }
 
 /// What is known of a name beyond the last readings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// What brings a deletion nearer is not kept over a restart (`skip`): the process that destroys proves it itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NameEvidence {
     /// For what its sandbox was made.
     pub origin: Option<Origin>,
     /// Its registration.
+    #[serde(skip)]
     pub runner_id: Option<RunnerId>,
     /// When its registration was first seen, or made by us.
     pub registered_at: Option<DateTime<Utc>>,
@@ -99,12 +108,16 @@ pub struct NameEvidence {
     /// The job that it took.
     pub claim: Option<Claim>,
     /// Readings that agree that the registration is there, offline, and has no living sandbox.
+    #[serde(skip)]
     pub stale: Option<Agreement>,
     /// Readings that agree that the sandbox lives and its runner never came online.
+    #[serde(skip)]
     pub never_online: Option<Agreement>,
     /// When GitHub confirmed that it sends no more work.
+    #[serde(skip)]
     pub fenced_at: Option<DateTime<Utc>>,
     /// When its sandbox was asked to terminate.
+    #[serde(skip)]
     pub terminated_at: Option<DateTime<Utc>>,
     /// When a create of ours ended without a known sandbox: its registration may be left over.
     pub left_at: Option<DateTime<Utc>>,
@@ -115,7 +128,7 @@ pub struct NameEvidence {
 }
 
 /// Whether the Secret of a sandbox is still there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretState {
     /// It may be.
     #[default]
@@ -125,7 +138,7 @@ pub enum SecretState {
 }
 
 /// Whether the end of a sandbox was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum EndCounted {
     #[default]
     No,
@@ -133,7 +146,7 @@ enum EndCounted {
 }
 
 /// A job that was given to a runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The job.
     pub job: JobId,
@@ -484,7 +497,9 @@ impl Evidence {
         let is_fresh = |seen: DateTime<Utc>| now - seen < FORGET_AFTER;
         self.jobs.retain(|id, job| is_fresh(job.seen_at) || jobs.contains(id));
         self.names.retain(|_, name| name.seen_at.is_some_and(is_fresh));
-        self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)));
+        // What was not read yet is not empty.
+        let is_unread = |scope: &Scope| observed.repos.get(scope).is_some_and(|repo| repo.runs_read.known_at.is_none());
+        self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)) || is_unread(scope));
         self.forget_feedback(observed, is_fresh);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A text that does not have the form that its name or id needs.
@@ -33,6 +33,19 @@ macro_rules! number_id {
         }
     };
 }
+
+/// Reads the text that `Display` writes, with the checks of where the name first entered.
+macro_rules! deserialize_checked {
+    ($($name:ident),+) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+
+deserialize_checked!(AccountName, RepoName, Fingerprint, OurName);
 
 number_id! {
     /// A workflow job's id; new for every attempt of a run.
@@ -272,9 +285,22 @@ pub struct Labels {
     labels: Arc<[Box<str>]>,
 }
 
-/// Sixteen hexadecimal digits that stand for a set of labels in tags and keys.
+/// Sixteen hexadecimal digits that stand for a text or a set of texts, such as labels in tags and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// Stands for one text.
+    pub fn of(text: &str) -> Self {
+        fingerprint(&[text])
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

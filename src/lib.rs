@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`controller`] | the spine: one pass after the other |
 //! | [`poll`], [`observe`], [`state`] | what to read next; the readings; what was observed, as plain data |
-//! | [`evidence`] | what earlier passes taught: agreeing readings, attempts, claims |
+//! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims; the file that keeps some of it over a restart |
 //! | [`plan`], [`class`] | demand, supply, limits, what may be destroyed, and a reason for each job that gets nothing; from labels to a machine |
 //! | [`act`] | carries out a plan, one outcome per action |
 //! | [`budget`], [`retry`] | what may be asked and when; when to try again |
@@ -44,7 +44,7 @@
 //! - A failed reading is not an empty one. It may hold or create up to what was seen; it lowers and ends nothing.
 //! - A sandbox whose runner was ever seen online is never terminated: it ends by itself. Runners and sandboxes
 //!   whose names and tags are not wholly ours are counted and never touched.
-//! - Nothing in memory is needed for correctness, and nothing is written to disk.
+//! - Nothing in memory or on disk is needed for correctness. Only [`state_dir`] writes to disk, and nothing waits for it.
 //! - Tokens and just-in-time configs are secrets by type. They are in no log, no argument list and no tag.
 //! - Every queued job of an allowed repository that was read ends in the plan as a create or as a skip with its
 //!   reason.
@@ -74,5 +74,6 @@ pub mod schedule;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod state;
+pub mod state_dir;
 pub mod status;
 pub mod telemetry;

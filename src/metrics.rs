@@ -35,6 +35,7 @@ const RATE_REMAINING: &str = "sandrunner_github_rate_limit_remaining";
 const POINTS_PEAK: &str = "sandrunner_github_points_per_minute_peak";
 const GITHUB_REQUESTS: &str = "sandrunner_github_requests_total";
 const MODAL_REQUESTS: &str = "sandrunner_modal_requests_total";
+const STATE_SAVES: &str = "sandrunner_state_saves_total";
 const BUILD_INFO: &str = "sandrunner_build_info";
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -82,13 +83,40 @@ fn describe() {
     describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
     describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by account, operation and result");
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
+    describe_counter!(STATE_SAVES, "Saves of what a restart can use, by result");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(CROSS_CLASS).absolute(0);
     gauge!(LAST_SUCCESS).set(0.0);
+    for result in [Save::Ok, Save::Failed] {
+        counter!(STATE_SAVES, "result" => result.as_str()).absolute(0);
+    }
     for (action, reason) in Action::LABELS {
         counter!(ACTIONS, "action" => action, "reason" => reason, "result" => "ok").absolute(0);
     }
+}
+
+/// How a save of the state file ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Save {
+    /// The file holds what is known.
+    Ok,
+    /// It does not.
+    Failed,
+}
+
+impl Save {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Counts a save.
+pub fn saved(save: Save) {
+    counter!(STATE_SAVES, "result" => save.as_str()).increment(1);
 }
 
 /// Counts what happened in a pass.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::CallFailure;
 use crate::ids::{
@@ -50,7 +50,7 @@ impl<T> Reading<T> {
 }
 
 /// A repository together with the account it is read with.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Scope {
     /// The configured GitHub account.
     pub account: AccountName,
@@ -326,7 +326,7 @@ pub enum NeedsJobs {
 }
 
 /// For what a sandbox was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Where its runner is registered.
     pub scope: Scope,

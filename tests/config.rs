@@ -104,6 +104,26 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
+fn the_state_directory_is_that_of_the_file_else_that_of_systemd() {
+    let dir = |text: &str, extra: &[(&str, &str)]| load_text(&format!("{text}\n{MINIMAL}"), extra).unwrap().state_dir;
+    let systemd = ("STATE_DIRECTORY", "/var/lib/sandrunner:/var/lib/other");
+    assert_eq!(dir("", &[]), None);
+    assert_eq!(dir("", &[systemd]), Some("/var/lib/sandrunner".into()));
+    assert_eq!(dir("state_dir = \"/srv/state\"", &[systemd]), Some("/srv/state".into()));
+    assert_eq!(dir("state_dir = \"\"", &[systemd]), None);
+    assert_eq!(dir("", &[systemd, ("SANDRUNNER__STATE_DIR", "/srv/other")]), Some("/srv/other".into()));
+}
+
+#[test]
+fn what_decides_whether_a_runner_starts_has_a_fingerprint() {
+    let of = |text: &str| load_text(&format!("{MINIMAL}{text}"), &[]).unwrap().runner_fingerprint();
+    assert_eq!(of(""), of("points_per_minute = 800"));
+    let classes = |image| of(&format!("[[runner_classes]]\nname = \"a\"\nlabels = [\"a\"]\nimage = \"{image}\""));
+    assert_ne!(classes("acme/runner:1"), classes("acme/runner:2"));
+    assert_ne!(of(""), of("[runner]\nversion = \"2.336.0\""));
+}
+
+#[test]
 fn empty_variables_change_nothing() {
     load_text(MINIMAL, &[("SANDRUNNER__HTTP__LISTEN", ""), ("ALLOWED_REPOS", ""), ("WEBHOOK_SECRET", " ")]).unwrap();
 }

@@ -1,6 +1,10 @@
 //! `sandrunner run`: the daemon.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::{ConfigArguments, Failure, stopped};
 use crate::clock::Clock;
@@ -8,12 +12,25 @@ use crate::config::Mode;
 use crate::daemon::{Clients, Daemon};
 use crate::{metrics, telemetry};
 
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Where what was learned is kept over a restart, in place of `state_dir`; empty for nowhere.
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    state_dir: Option<PathBuf>,
+}
+
 /// Runs the daemon until Ctrl-C or SIGTERM; a second signal ends it at once.
 ///
 /// # Errors
 /// [`Failure`] where it cannot start.
-pub async fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
-    let settings = arguments.load().map_err(Failure::usage)?;
+pub async fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
+    let mut settings = arguments.config.load().map_err(Failure::usage)?;
+    if let Some(dir) = arguments.state_dir {
+        settings.state_dir = Some(dir).filter(|dir| !dir.as_os_str().is_empty());
+    }
     telemetry::start(settings.log_format, &settings.log_level).map_err(Failure::usage)?;
     let clock = Clock::system();
     let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;

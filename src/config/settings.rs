@@ -13,7 +13,7 @@ use super::{ClassConfig, Config, GithubConfig, LimitsConfig, ModalConfig, Reconc
 use crate::budget::BudgetLimits;
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, RunnerClass};
 use crate::github::GithubSettings;
-use crate::ids::{AccountName, ClassName, Labels, RepoName};
+use crate::ids::{AccountName, ClassName, Fingerprint, Labels, RepoName};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Limits, Policy, Waves};
 
@@ -50,6 +50,8 @@ pub struct Settings {
     pub log_level: String,
     /// The HTTP server's address.
     pub listen: SocketAddr,
+    /// Where what was learned is kept over a restart.
+    pub state_dir: Option<PathBuf>,
     /// The rules of the planner.
     pub policy: Policy,
     /// One client each.
@@ -103,6 +105,7 @@ impl Settings {
             deployment,
             required_label,
             builtin_classes: builtin,
+            state_dir,
             log,
             http,
             reconcile,
@@ -141,6 +144,7 @@ impl Settings {
                     "must be an address with a port, such as 127.0.0.1:9464",
                 )
             })?,
+            state_dir: state_directory(state_dir.as_deref(), environment),
             policy,
             github: github
                 .iter()
@@ -153,6 +157,19 @@ impl Settings {
             runs_pages_max: in_range("reconcile.runs_pages_max", reconcile.runs_pages_max, 1, 100)?,
         })
     }
+
+    /// Stands for what decides whether a runner starts: what was learned of that holds only as long as it is the same.
+    pub fn runner_fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&format!("{:?} {:?}", self.policy.classes, self.runner))
+    }
+}
+
+/// The configured directory, else the first of those that systemd made for this service (systemd.exec:
+/// `StateDirectory=`).
+fn state_directory(configured: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    let of_systemd = || environment.get("STATE_DIRECTORY")?.split(':').next().map(Path::new);
+    let dir = configured.or_else(of_systemd)?;
+    (!dir.as_os_str().is_empty()).then(|| dir.to_owned())
 }
 
 fn in_range<T: PartialOrd + Copy + std::fmt::Display>(

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::{Evidence, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, ImageId};
@@ -99,12 +100,15 @@ impl RunStamp {
 }
 
 /// What is known of a job that stays queued although runners waited for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Waiting {
     /// Since when it is not known to be claimable: a runner of its group waited in vain while it was queued.
     pub unproven_since: Option<DateTime<Utc>>,
     /// Runners made for it that ended without a job.
     pub unclaimed: u32,
+    /// Learned again from the count after a restart.
+    #[serde(skip)]
     ghost: Option<(DateTime<Utc>, RunStamp)>,
 }
 
@@ -112,6 +116,13 @@ impl Waiting {
     /// Since when it is a ghost: listed as queued, and given to nobody.
     pub fn ghost_since(&self) -> Option<DateTime<Utc>> {
         self.ghost.as_ref().map(|(at, _)| *at)
+    }
+
+    /// What of it is believed after a restart.
+    pub(super) fn believed(&self, is_as_set: bool, now: DateTime<Utc>) -> Self {
+        let Self { unproven_since, unclaimed, ghost: _ } = self;
+        let unclaimed = if is_as_set { (*unclaimed).min(GHOST_AFTER) } else { 0 };
+        Self { unproven_since: unproven_since.map(|at| at.min(now)), unclaimed, ghost: None }
     }
 
     /// When a ghost is looked at again if nothing changes.

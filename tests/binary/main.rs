@@ -7,3 +7,4 @@ mod daemon;
 mod process;
 mod restart;
 mod secrets;
+mod state;

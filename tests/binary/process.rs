@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 /// Longer than anything here takes on a busy machine, so that reaching it is a failure.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 /// How often a state is asked for that nobody announces.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Names and values of the environment of a child.
 pub(crate) type Variables = Vec<(String, String)>;
@@ -40,7 +40,16 @@ pub(crate) struct Ended {
 
 impl Sandrunner {
     pub(crate) fn start(arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sandrunner"))
+        Self::start_limited("", arguments, variables)
+    }
+
+    /// Starts it after commands of the shell that limit it, each closed by a semicolon.
+    pub(crate) fn start_limited(limits: &str, arguments: &[&str], variables: &[(String, String)]) -> Self {
+        let mut command = Command::new(if limits.is_empty() { env!("CARGO_BIN_EXE_sandrunner") } else { "/bin/bash" });
+        if !limits.is_empty() {
+            command.args(["-c", &format!("{limits} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sandrunner")]);
+        }
+        let mut child = command
             .args(arguments)
             .env_clear()
             .envs(variables.iter().cloned())

@@ -1,0 +1,271 @@
+//! Evidence as text that survives a restart (pure): what is kept, and what of it is believed.
+//!
+//! The text only saves requests, time and probes. It is believed as far as it holds something back: ages, attempts,
+//! sightings of a runner at work. What brings a deletion nearer is not in it at all: agreeing readings, answered
+//! deletions, ids by which something could be deleted. So whatever it says, even if it is a lie with the right
+//! checksum, no registration and no sandbox is destroyed before two readings of the process that destroys agree; of
+//! the grace of design rule I only the five minutes since the first sighting are carried over. A Secret is deleted on
+//! the word of an earlier process that its runner was online. The checksum protects from accidents, not from whoever
+//! may write the file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{Claim, Evidence, JobEvidence, NameEvidence, Waiting};
+use crate::ids::{ClassName, Fingerprint, JobId, OurName, RunId};
+use crate::state::Scope;
+
+/// Raised where a text of before can't be read any more, or would mean something else. A field that is added needs
+/// no new version: it has a default, and older programs overlook it.
+const VERSION: u64 = 1;
+
+/// The longest text in bytes. A job with its sandbox takes about 700, so this is far more than any installation has.
+pub const LONGEST: usize = 64 * 1024 * 1024;
+
+/// No count goes higher: an absurd one must not run into the end of its type later.
+const COUNT_MAX: u32 = 1_000_000;
+
+/// Why a text can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// There is nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// It is longer than [`LONGEST`].
+    #[error("it is longer than {} MiB", LONGEST / (1024 * 1024))]
+    TooLong,
+    /// It is cut, or something else.
+    #[error("it is not of the expected form (line {line}, column {column})")]
+    Malformed {
+        /// Where, from 1; 0 where the place is not known.
+        line: usize,
+        /// Where, from 1; 0 where the place is not known.
+        column: usize,
+    },
+    /// It was changed since it was written.
+    #[error("its checksum does not fit its content")]
+    Checksum,
+    /// A newer program wrote it.
+    #[error("it is of version {version}, and this program knows none above {VERSION}")]
+    Newer {
+        /// The version of its form.
+        version: u64,
+    },
+}
+
+impl Unusable {
+    /// Whether it holds nothing that another program could use.
+    pub fn is_worthless(self) -> bool {
+        match self {
+            Self::Empty | Self::TooLong | Self::Malformed { .. } | Self::Checksum => true,
+            Self::Newer { .. } => false,
+        }
+    }
+
+    fn malformed(error: &serde_json::Error) -> Self {
+        Self::Malformed { line: error.line(), column: error.column() }
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u64,
+    sha256: String,
+    evidence: &'a RawValue,
+}
+
+/// What every version begins with.
+#[derive(Deserialize)]
+struct Head {
+    version: u64,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    evidence: &'a RawValue,
+}
+
+/// What is kept of [`Evidence`].
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept<'a> {
+    /// Stands for what the operator had set when this was learned.
+    settings: Option<Fingerprint>,
+    jobs: Cow<'a, BTreeMap<JobId, JobEvidence>>,
+    names: Cow<'a, BTreeMap<OurName, NameEvidence>>,
+    proven: Cow<'a, BTreeSet<ClassName>>,
+    parallel: Vec<Parallel>,
+}
+
+/// How many jobs of a run and label set ran at the same time.
+#[derive(Serialize, Deserialize)]
+struct Parallel {
+    scope: Scope,
+    group: Fingerprint,
+    run: RunId,
+    count: u32,
+}
+
+/// Writes what is to be kept. `settings` stands for what the operator set, see [`decode`].
+///
+/// # Errors
+/// [`Unusable::TooLong`] where the text would be too long to be read again.
+///
+/// # Panics
+/// Never: there is nothing in it that JSON cannot say.
+pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unusable> {
+    // Every field is named, so that for a new one it is decided here whether it is kept.
+    let Evidence {
+        jobs,
+        names,
+        proven,
+        parallel,
+        groups: _,          // a restart is how an operator says: try again
+        failed_starts: _,   // likewise
+        refused_images: _,  // likewise
+        served: _,          // counts from the start of a process
+        mint_failures: _,   // as with breakers
+        create_failures: _, // likewise
+        jobs_learned_at: _, // readings of this process
+        runners_learned_at: _,
+        forgot_at: _,
+    } = evidence;
+    let parallel = parallel.iter().map(|((scope, group, run), count)| Parallel {
+        scope: scope.clone(),
+        group: *group,
+        run: *run,
+        count: *count,
+    });
+    let kept = Kept {
+        settings: Some(settings),
+        jobs: Cow::Borrowed(jobs),
+        names: Cow::Borrowed(names),
+        proven: Cow::Borrowed(proven),
+        parallel: parallel.collect(),
+    };
+    let evidence = serde_json::value::to_raw_value(&kept).expect("there is nothing in it that JSON cannot say");
+    let document = Document { version: VERSION, sha256: checksum(VERSION, evidence.get()), evidence: &evidence };
+    let text = serde_json::to_string(&document).expect("there is nothing in it that JSON cannot say");
+    if text.len() > LONGEST { Err(Unusable::TooLong) } else { Ok(text) }
+}
+
+/// Reads what was kept, as far as it is believed at the time `now`.
+///
+/// What was learned under other `settings` may no longer be true and is forgotten: fruitless attempts and images that
+/// served. No time is later than `now`, whatever clock it was written by, so that none holds anything up for ever.
+///
+/// # Errors
+/// [`Unusable`] where it is not what [`encode`] wrote.
+pub fn decode(text: &[u8], settings: Fingerprint, now: DateTime<Utc>) -> Result<Evidence, Unusable> {
+    if text.is_empty() {
+        return Err(Unusable::Empty);
+    }
+    if text.len() > LONGEST {
+        return Err(Unusable::TooLong);
+    }
+    let Head { version } = serde_json::from_slice(text).map_err(|error| Unusable::malformed(&error))?;
+    if version > VERSION {
+        return Err(Unusable::Newer { version });
+    }
+    let Body { sha256, evidence } = serde_json::from_slice(text).map_err(|error| Unusable::malformed(&error))?;
+    if sha256 != checksum(version, evidence.get()) {
+        return Err(Unusable::Checksum);
+    }
+    let kept: Kept<'_> = serde_json::from_str(evidence.get()).map_err(|error| Unusable::malformed(&error))?;
+    Ok(kept.believed(settings, now))
+}
+
+fn checksum(version: u64, evidence: &str) -> String {
+    hex::encode(Sha256::new().chain_update(version.to_be_bytes()).chain_update(evidence).finalize())
+}
+
+impl Kept<'_> {
+    fn believed(self, settings: Fingerprint, now: DateTime<Utc>) -> Evidence {
+        let is_as_set = self.settings == Some(settings);
+        let jobs = self.jobs.into_owned().into_iter().map(|(id, job)| {
+            let waiting = job.waiting.believed(is_as_set, now);
+            let mut job = JobEvidence { waiting, ..believed_job(&job, now) };
+            if !is_as_set {
+                (job.fruitless, job.fruitless_at) = (0, None);
+            }
+            (id, job)
+        });
+        let names = self.names.into_owned().into_iter().map(|(name, known)| (name, believed_name(known, now)));
+        let parallel = self.parallel.into_iter();
+        Evidence {
+            jobs: jobs.collect(),
+            names: names.collect(),
+            proven: if is_as_set { self.proven.into_owned() } else { BTreeSet::new() },
+            parallel: parallel.map(|of| ((of.scope, of.group, of.run), of.count.min(COUNT_MAX))).collect(),
+            // What is still there has a moment to be seen again, however long nobody looked.
+            forgot_at: Some(now),
+            ..Evidence::default()
+        }
+    }
+}
+
+// Every field is named in these, so that for a new one it is decided whether and how it is believed.
+
+fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
+    let JobEvidence { first_queued, advanced_at, attempt, fruitless, fruitless_at, waiting: _, has_ended, seen_at } =
+        *job;
+    JobEvidence {
+        first_queued: first_queued.min(now),
+        advanced_at: past(advanced_at, now),
+        attempt: attempt.min(COUNT_MAX),
+        fruitless: fruitless.min(COUNT_MAX),
+        fruitless_at: past(fruitless_at, now),
+        waiting: Waiting::default(),
+        has_ended,
+        seen_at: seen_at.min(now),
+    }
+}
+
+fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
+    let NameEvidence {
+        origin,
+        runner_id: _, // an id is taken from GitHub's own list, where it stands with its name
+        registered_at,
+        created_at,
+        online_at,
+        busy_at,
+        claim,
+        stale: _,        // these four are proofs of another process
+        never_online: _, //
+        fenced_at: _,    //
+        terminated_at: _,
+        left_at,
+        secret,
+        end_counted,
+        seen_at,
+    } = known;
+    NameEvidence {
+        // A create whose answer this program did not live to see may yet appear: it counts like anybody's.
+        origin: origin.filter(|_| created_at.is_some()),
+        registered_at: past(registered_at, now),
+        created_at: past(created_at, now),
+        online_at: past(online_at, now),
+        busy_at: past(busy_at, now),
+        claim: claim.map(|Claim { job, at }| Claim { job, at: at.min(now) }),
+        left_at: past(left_at, now),
+        secret,
+        end_counted,
+        seen_at: past(seen_at, now),
+        runner_id: None,
+        stale: None,
+        never_online: None,
+        fenced_at: None,
+        terminated_at: None,
+    }
+}
+
+fn past(at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    at.map(|at| at.min(now))
+}

@@ -1,0 +1,256 @@
+//! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes.
+//!
+//! It is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
+//! or the disk, the daemon runs; a pass never waits for either, and the start only [`PATIENCE`]. Each trouble is one
+//! warning. What the file holds is for [`kept`] to judge.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use crate::error::ErrorChain;
+use crate::evidence::Evidence;
+use crate::evidence::kept::{self, Unusable};
+use crate::ids::{Deployment, Fingerprint};
+use crate::metrics::{self, Save};
+use crate::retry::{self, Growth};
+
+/// What happens between two saves is lost by a kill; it costs requests, nothing else.
+const SAVE_EVERY: TimeDelta = TimeDelta::seconds(10);
+/// Between saves that fail.
+const SAVE_AGAIN: Growth = Growth { first: Duration::from_secs(10), longest: Duration::from_secs(600) };
+/// How long the start waits for the file, and the end for the last save. A disk that does not answer by then will not.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// `SIGXFSZ`, by this number on every Linux but MIPS.
+const FILE_SIZE_EXCEEDED: i32 = 25;
+
+/// The file, and how it is written.
+#[derive(Debug)]
+struct StateFile {
+    dir: PathBuf,
+    path: PathBuf,
+    temporary: PathBuf,
+    settings: Fingerprint,
+}
+
+/// Why a save failed.
+#[derive(Debug, thiserror::Error)]
+enum SaveError {
+    #[error("it would be unusable")]
+    Unusable(#[source] Unusable),
+    #[error("it cannot be written")]
+    Write(#[source] io::Error),
+    #[error("the save broke")]
+    Broken(#[source] JoinError),
+}
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("it cannot be read")]
+    Read(#[source] io::Error),
+    #[error("it was not read within {}", humantime::format_duration(PATIENCE))]
+    TooSlow,
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+}
+
+/// Saves evidence now and then, one save at a time, beside the loop.
+#[derive(Debug)]
+pub struct Keeper {
+    file: Arc<StateFile>,
+    /// At most one.
+    saving: JoinSet<Result<Fingerprint, SaveError>>,
+    /// What the file holds, where this process wrote it.
+    saved: Option<Fingerprint>,
+    due: DateTime<Utc>,
+    failures: u32,
+}
+
+/// Reads what an earlier process kept in `dir`; the keeper is none where its file must not be written over.
+///
+/// `settings` stands for what the operator set, see [`kept::decode`].
+pub async fn open(
+    dir: &Path,
+    deployment: &Deployment,
+    settings: Fingerprint,
+    now: DateTime<Utc>,
+) -> (Evidence, Option<Keeper>) {
+    // Without a handler the signal of a file that grows beyond its limit ends the process; with one the write fails.
+    // Registered once, it stays.
+    if let Err(error) = signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED)) {
+        debug!(%error, "a limit on file sizes would end this process");
+    }
+    let file = Arc::new(StateFile::new(dir, deployment, settings));
+    let path = file.path.display();
+    let (evidence, is_writable) = match read(&file, now).await {
+        Ok(Some(evidence)) => {
+            info!(%path, jobs = evidence.jobs.len(), "read what was kept");
+            (evidence, true)
+        }
+        Ok(None) => {
+            info!(%path, "nothing was kept yet");
+            (Evidence::default(), true)
+        }
+        Err(ReadError::Unusable(unusable)) if unusable.is_worthless() => {
+            warn!(%path, error = %unusable, "started without what was kept; the file is replaced, nothing is to be done");
+            (Evidence::default(), true)
+        }
+        Err(error) => {
+            let error = ErrorChain(&error);
+            warn!(%path, %error, "started without what was kept, and nothing is kept: move the file away, or set another state_dir, and restart");
+            (Evidence::default(), false)
+        }
+    };
+    let keeper = is_writable.then(|| Keeper {
+        file: Arc::clone(&file),
+        saving: JoinSet::new(),
+        saved: None,
+        due: now,
+        failures: 0,
+    });
+    (evidence, keeper)
+}
+
+async fn read(file: &Arc<StateFile>, now: DateTime<Utc>) -> Result<Option<Evidence>, ReadError> {
+    let reading = Arc::clone(file);
+    let mut task = JoinSet::new();
+    task.spawn_blocking(move || reading.read(now));
+    match timeout(PATIENCE, task.join_next()).await {
+        Ok(Some(Ok(read))) => read,
+        Ok(Some(Err(error))) => Err(ReadError::Read(io::Error::other(error))),
+        Ok(None) | Err(_) => Err(ReadError::TooSlow),
+    }
+}
+
+impl Keeper {
+    /// Starts a save where one is due and none is under way. Called by every pass; never waits.
+    pub fn offer(&mut self, evidence: &Evidence, now: DateTime<Utc>) {
+        if let Some(result) = self.saving.try_join_next() {
+            self.take(result, now);
+        }
+        if self.saving.is_empty() && now >= self.due {
+            self.due = now + SAVE_EVERY;
+            self.start(evidence);
+        }
+    }
+
+    /// Whether a save is under way.
+    pub fn is_saving(&self) -> bool {
+        !self.saving.is_empty()
+    }
+
+    /// Saves a last time, and waits a short time for that.
+    pub async fn finish(mut self, evidence: &Evidence, now: DateTime<Utc>) {
+        let last = timeout(PATIENCE, async {
+            if let Some(result) = self.saving.join_next().await {
+                self.take(result, now);
+            }
+            self.start(evidence);
+            if let Some(result) = self.saving.join_next().await {
+                self.take(result, now);
+            }
+        });
+        if last.await.is_err() {
+            warn!(path = %self.file.path.display(), "the last save did not end in time");
+        }
+    }
+
+    fn start(&mut self, evidence: &Evidence) {
+        let (file, evidence, saved) = (Arc::clone(&self.file), evidence.clone(), self.saved);
+        self.saving.spawn_blocking(move || file.save(&evidence, saved));
+    }
+
+    fn take(&mut self, result: Result<Result<Fingerprint, SaveError>, JoinError>, now: DateTime<Utc>) {
+        let path = self.file.path.display();
+        match result.unwrap_or_else(|error| Err(SaveError::Broken(error))) {
+            Ok(saved) => {
+                metrics::saved(Save::Ok);
+                if self.failures > 0 {
+                    info!(%path, "kept again");
+                }
+                (self.saved, self.failures) = (Some(saved), 0);
+            }
+            Err(error) => {
+                metrics::saved(Save::Failed);
+                self.failures = self.failures.saturating_add(1);
+                let pause = retry::delay(SAVE_AGAIN, self.failures);
+                self.due = now + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+                let error = ErrorChain(&error);
+                if self.failures == 1 {
+                    warn!(%path, %error, "nothing is kept for a restart; make room or let this process write there; tried again");
+                } else {
+                    debug!(%path, %error, failures = self.failures, "nothing is kept for a restart");
+                }
+            }
+        }
+    }
+}
+
+impl StateFile {
+    fn new(dir: &Path, deployment: &Deployment, settings: Fingerprint) -> Self {
+        // Daemons with different names may share a directory.
+        let path = dir.join(format!("evidence-{deployment}.json"));
+        let temporary = path.with_extension("json.new");
+        Self { dir: dir.to_owned(), path, temporary, settings }
+    }
+
+    fn read(&self, now: DateTime<Utc>) -> Result<Option<Evidence>, ReadError> {
+        match read_bounded(&self.path) {
+            Ok(text) => Ok(Some(kept::decode(&text, self.settings, now)?)),
+            // A directory that is none holds no file; that nothing can be written there is told by the first save.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(ReadError::Read(error)),
+        }
+    }
+
+    /// Writes the evidence unless it is what was `saved` before; returns what stands for it.
+    fn save(&self, evidence: &Evidence, saved: Option<Fingerprint>) -> Result<Fingerprint, SaveError> {
+        let text = kept::encode(evidence, self.settings).map_err(SaveError::Unusable)?;
+        let fingerprint = Fingerprint::of(&text);
+        if saved != Some(fingerprint) {
+            self.write(text.as_bytes()).map_err(|error| {
+                // What was written of it takes room; the error is told in any case.
+                let _ = fs::remove_file(&self.temporary);
+                SaveError::Write(error)
+            })?;
+        }
+        Ok(fingerprint)
+    }
+
+    /// Replaces the file, so that at any moment it is the old or the new one, also after a power failure.
+    fn write(&self, text: &[u8]) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        match fs::remove_file(&self.temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // `create_new` follows no link that somebody else may have put there.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        // Some file systems cannot do this for a directory; without it a power failure may bring back the old file.
+        let _ = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        Ok(())
+    }
+}
+
+/// Reads a file of a bearable length; a pipe or a device could be without end.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = Vec::new();
+    File::open(path)?.take(kept::LONGEST as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}

@@ -1,0 +1,189 @@
+//! What the daemon keeps over a restart, and that no trouble with the place it keeps it in stops it.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use crate::process::{BOUND, Ended, LOOK_EVERY, REPO, Sandrunner, Simulation, http, number, small};
+
+const FILE: &str = "evidence-main.json";
+
+fn variables(simulation: &Simulation, dir: &Path) -> Vec<(String, String)> {
+    let dir = dir.to_str().unwrap();
+    simulation.variables(&[("SANDRUNNER__STATE_DIR", dir), ("SANDRUNNER__RECONCILE__INTERVAL", "1s")])
+}
+
+async fn text(address: &str, path: &str) -> String {
+    http().get(format!("http://{address}{path}")).send().await.unwrap().text().await.unwrap()
+}
+
+/// Waits for a status of the daemon.
+async fn status(address: &str, is_reached: impl Fn(&Value) -> bool) -> Value {
+    let reached = timeout(BOUND, async {
+        loop {
+            let status: Value = serde_json::from_str(&text(address, "/api/v1/status").await).unwrap();
+            if is_reached(&status) {
+                return status;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    });
+    reached.await.expect("the status is reached")
+}
+
+/// The warnings that speak of the state directory.
+fn warnings(ended: &Ended, dir: &Path) -> Vec<String> {
+    let dir = dir.to_str().unwrap();
+    let is_ours = |line: &&str| line.contains(" WARN ") && line.contains(dir);
+    ended.stderr.lines().filter(is_ours).map(str::to_owned).collect()
+}
+
+/// Runs a daemon until one more job of the World is done, and ends it.
+async fn one_job(simulation: &Simulation, daemon: Sandrunner, done: u64) -> Ended {
+    simulation.reaches(BOUND, |state| number(state, "jobs_completed") == done).await;
+    let ended = daemon.interrupted().await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+    ended
+}
+
+async fn add_job(simulation: &Simulation, index: u64) {
+    let job = json!({ "id": 5_000_001_000 + index, "run": 6_000_001_000 + index, "repo": REPO,
+        "labels": ["self-hosted", "modal", format!("job-{index}")], "duration_secs": 1 });
+    let url = simulation.url("/_sim/jobs");
+    let request = http().post(url).body(json!({ "jobs": [job] }).to_string());
+    request.send().await.unwrap().error_for_status().unwrap();
+}
+
+#[tokio::test]
+async fn jobs_are_served_whatever_stands_in_the_place_of_the_file() {
+    let folder = TempDir::new().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    let newer = r#"{"version":1000,"rows":[]}"#;
+    // What stands there, what is said about it, and whether it is replaced.
+    let troubles: [(Option<&str>, &[&str], bool); 5] = [
+        (None, &[], true),
+        (Some(""), &["it is empty", "replaced"], true),
+        (Some("{\"version\":1,\"sha256\":\"0\",\"evidence\":{}}"), &["checksum", "replaced"], true),
+        (Some("\u{1b}[31m\nERROR forged"), &["not of the expected form (line 1, column 1)"], true),
+        (Some(newer), &["it is of version 1000", "move the file away"], false),
+    ];
+    for (index, (content, says, is_replaced)) in (1..).zip(troubles) {
+        let dir = folder.path().join(format!("state-{index}"));
+        fs::create_dir(&dir).unwrap();
+        if let Some(content) = content {
+            fs::write(dir.join(FILE), content).unwrap();
+        }
+        add_job(&simulation, index).await;
+        let daemon = Sandrunner::start(&["run"], &variables(&simulation, &dir));
+        let ended = one_job(&simulation, daemon, index).await;
+        let warnings = warnings(&ended, &dir);
+        assert_eq!(warnings.len(), usize::from(!says.is_empty()), "{content:?}: {warnings:#?}");
+        for part in says {
+            assert!(warnings[0].contains(part), "`{part}` is missing in {warnings:#?}");
+        }
+        let kept = fs::read_to_string(dir.join(FILE)).unwrap();
+        assert_eq!(kept.contains("\"sha256\""), is_replaced, "{content:?}: {kept}");
+        assert!(is_replaced || kept == newer, "{kept}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_are_served_where_nothing_can_be_kept() {
+    let folder = TempDir::new().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let full = folder.path().join("full");
+    // A file in the place of the directory, a file system that takes no directory, and one that takes no byte.
+    let troubles = [(file.as_path(), ""), (Path::new("/proc/sandrunner-state"), ""), (&full, "ulimit -f 0; ")];
+    for (index, (dir, limit)) in (1..).zip(troubles) {
+        add_job(&simulation, index).await;
+        let mut daemon = Sandrunner::start_limited(limit, &["run"], &variables(&simulation, dir));
+        let address = daemon.logged("address=").await;
+        simulation.reaches(BOUND, |state| number(state, "jobs_completed") == index).await;
+        let metrics = text(&address, "/metrics").await;
+        let failed = metrics.lines().find(|line| line.starts_with("sandrunner_state_saves_total{result=\"failed\"}"));
+        assert!(failed.is_some_and(|line| !line.ends_with(" 0")), "{dir:?}: {failed:?}");
+        let ended = one_job(&simulation, daemon, index).await;
+        let warnings = warnings(&ended, dir);
+        assert!(warnings.len() == 1 && warnings[0].contains("nothing is kept for a restart"), "{dir:?}: {warnings:#?}");
+    }
+    assert!(fs::read_dir(&full).unwrap().next().is_none(), "a part of the file takes room");
+}
+
+#[tokio::test]
+async fn what_can_be_kept_again_is_kept_again() {
+    let folder = TempDir::new().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    let dir = folder.path().join("state");
+    fs::write(&dir, "").unwrap();
+    let mut daemon = Sandrunner::start(&["run"], &variables(&simulation, &dir));
+    daemon.logged("nothing is kept for a restart").await;
+    fs::remove_file(&dir).unwrap();
+    daemon.logged("kept again").await;
+    assert!(dir.join(FILE).exists());
+    // Nobody misses what is taken away.
+    fs::remove_dir_all(&dir).unwrap();
+    add_job(&simulation, 1).await;
+    let ended = one_job(&simulation, daemon, 1).await;
+    assert_eq!(warnings(&ended, &dir).len(), 1, "{ended:#?}");
+    assert!(dir.join(FILE).exists());
+}
+
+/// Changes the file as if more had happened, and gives it the checksum that goes with that.
+fn change(file: &Path, change: impl FnOnce(&mut Value)) {
+    let mut document: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    change(&mut document["evidence"]);
+    let evidence = document["evidence"].to_string();
+    let sha256 = hex::encode(Sha256::new().chain_update(1_u64.to_be_bytes()).chain_update(&evidence).finalize());
+    fs::write(file, format!(r#"{{"version":1,"sha256":"{sha256}","evidence":{evidence}}}"#)).unwrap();
+}
+
+#[tokio::test]
+async fn attempts_and_first_sightings_survive_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let mut scenario = serde_json::to_value(small(1)).unwrap();
+    scenario["jobs"][0]["labels"] = json!(["modal", "gpu:t4"]);
+    let scenario = serde_json::from_value(scenario).unwrap();
+    let simulation = Simulation::start(&folder, &scenario, &["--profile", "calm"]).await;
+    let dir = folder.path().join("state");
+    let variables = variables(&simulation, &dir);
+    let limited = [&variables[..], &[("SANDRUNNER__LIMITS__MAX_GPUS".to_owned(), "0".to_owned())]].concat();
+    let job = async |arguments: &[&str], variables: &[(String, String)]| {
+        let mut daemon = Sandrunner::start(arguments, variables);
+        let address = daemon.logged("address=").await;
+        // Other reasons come before, until everything was read once.
+        let job =
+            status(&address, |status| ["at_limit", "fruitless"].contains(&reason(status))).await["jobs"][0].clone();
+        assert_eq!(daemon.interrupted().await.status.code(), Some(0));
+        job
+    };
+    let before = job(&["run"], &limited).await;
+    let after = job(&["run"], &limited).await;
+    assert_eq!(before["reason"], "at_limit");
+    assert_eq!(after["queued_since"], before["queued_since"]);
+    let nowhere = job(&["run", "--state-dir", ""], &limited).await;
+    assert_ne!(nowhere["queued_since"], before["queued_since"]);
+
+    change(&dir.join(FILE), |evidence| {
+        let job = evidence["jobs"].as_object_mut().unwrap().values_mut().next().unwrap();
+        job["fruitless_at"] = job["seen_at"].clone();
+        (job["fruitless"], job["attempt"]) = (json!(3), json!(3));
+    });
+    let fruitless = job(&["run"], &variables).await;
+    assert_eq!(
+        (&fruitless["reason"], number(&simulation.report().await, "sandboxes_created")),
+        (&"fruitless".into(), 0)
+    );
+    let served = Sandrunner::start(&["run", "--state-dir", ""], &variables);
+    one_job(&simulation, served, 1).await;
+}
+
+/// Why the first job in the status gets nothing.
+fn reason(status: &Value) -> &str {
+    status["jobs"][0]["reason"].as_str().unwrap_or_default()
+}
