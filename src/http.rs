@@ -1,5 +1,7 @@
 //! The daemon's own HTTP server: metrics, health, status. It changes nothing.
 
+pub mod webhook;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
