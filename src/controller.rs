@@ -347,7 +347,7 @@ impl Controller {
         let now = self.clock.now();
         if let Some(keeper) = self.keeper {
             let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
-            self.evidence.learn(&self.view.observed, &self.policy.deployment, &outcomes, now);
+            self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
             keeper.finish(&self.evidence, now).await;
         }
     }

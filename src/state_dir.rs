@@ -1,7 +1,7 @@
 //! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes.
 //!
 //! It is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
-//! or the disk, the daemon runs; a pass never waits for either, and the start only [`PATIENCE`]. Each trouble is one
+//! or the disk, the daemon runs; a pass never waits for either, and the start only for a second. Each trouble is one
 //! warning. What the file holds is for [`kept`] to judge.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

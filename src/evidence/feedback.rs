@@ -119,10 +119,10 @@ impl Waiting {
     }
 
     /// What of it is believed after a restart.
-    pub(super) fn believed(&self, is_as_set: bool, now: DateTime<Utc>) -> Self {
+    pub(super) fn believed(&self, now: DateTime<Utc>) -> Self {
         let Self { unproven_since, unclaimed, ghost: _ } = self;
-        let unclaimed = if is_as_set { (*unclaimed).min(GHOST_AFTER) } else { 0 };
-        Self { unproven_since: unproven_since.map(|at| at.min(now)), unclaimed, ghost: None }
+        let unproven_since = unproven_since.map(|at| at.min(now));
+        Self { unproven_since, unclaimed: (*unclaimed).min(GHOST_AFTER), ghost: None }
     }
 
     /// When a ghost is looked at again if nothing changes.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{Claim, Evidence, JobEvidence, NameEvidence, Waiting};
+use super::{Claim, Evidence, JobEvidence, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, JobId, OurName, RunId};
 use crate::state::Scope;
 
@@ -190,10 +190,9 @@ impl Kept<'_> {
     fn believed(self, settings: Fingerprint, now: DateTime<Utc>) -> Evidence {
         let is_as_set = self.settings == Some(settings);
         let jobs = self.jobs.into_owned().into_iter().map(|(id, job)| {
-            let waiting = job.waiting.believed(is_as_set, now);
-            let mut job = JobEvidence { waiting, ..believed_job(&job, now) };
+            let mut job = believed_job(&job, now);
             if !is_as_set {
-                (job.fruitless, job.fruitless_at) = (0, None);
+                (job.fruitless, job.fruitless_at, job.waiting.unclaimed) = (0, None, 0);
             }
             (id, job)
         });
@@ -214,7 +213,7 @@ impl Kept<'_> {
 // Every field is named in these, so that for a new one it is decided whether and how it is believed.
 
 fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
-    let JobEvidence { first_queued, advanced_at, attempt, fruitless, fruitless_at, waiting: _, has_ended, seen_at } =
+    let JobEvidence { first_queued, advanced_at, attempt, fruitless, fruitless_at, ref waiting, has_ended, seen_at } =
         *job;
     JobEvidence {
         first_queued: first_queued.min(now),
@@ -222,7 +221,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         attempt: attempt.min(COUNT_MAX),
         fruitless: fruitless.min(COUNT_MAX),
         fruitless_at: past(fruitless_at, now),
-        waiting: Waiting::default(),
+        waiting: waiting.believed(now),
         has_ended,
         seen_at: seen_at.min(now),
     }

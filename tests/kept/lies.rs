@@ -115,8 +115,7 @@ fn plan_at(situation: &Situation, after: TimeDelta) -> Plan {
 
 fn learn_at(situation: &mut Situation, after: TimeDelta) {
     read_again(situation, after);
-    let deployment = situation.policy.deployment.clone();
-    situation.evidence.learn(&situation.observed, &deployment, &[], now() + after);
+    situation.evidence.learn(&situation.observed, &situation.policy, &[], now() + after);
 }
 
 fn created(plan: &Plan) -> BTreeSet<JobId> {

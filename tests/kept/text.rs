@@ -31,8 +31,7 @@ fn created(which: &str) -> Outcome {
 }
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], at: DateTime<Utc>) {
-    let deployment = situation.policy.deployment.clone();
-    situation.evidence.learn(&situation.observed, &deployment, outcomes, at);
+    situation.evidence.learn(&situation.observed, &situation.policy, outcomes, at);
 }
 
 /// Jobs 7 to 9: one whose runner was made and took it, one that waits, one whose two runners served nothing.
@@ -42,7 +41,10 @@ fn learned() -> Evidence {
     learn(&mut situation, &[created("7-1")], now() - TimeDelta::seconds(20));
     situation.observed = Situation::parse("sandbox 7-1 acme/web idle; job 7 acme/web in_progress runner=7-1").observed;
     let repo = situation.observed.repos.values_mut().next().unwrap();
-    repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(now() - TimeDelta::seconds(11)));
+    repo.runs.values_mut().for_each(|run| {
+        run.jobs_read.succeeded(now() - TimeDelta::seconds(11));
+        run.jobs.values_mut().for_each(|job| job.started_at = Some(now() - TimeDelta::seconds(12)));
+    });
     learn(&mut situation, &[], now() - TimeDelta::seconds(10));
     situation.evidence
 }
@@ -58,8 +60,8 @@ fn ages_attempts_and_sightings_survive() {
     assert!(is.claim.is_some() && is.created_at.is_some() && is.registered_at.is_some() && is.origin.is_some());
     assert_eq!((is.claim, is.created_at, is.registered_at), (was.claim, was.created_at, was.registered_at));
     assert_eq!((&is.origin, is.secret), (&was.origin, SecretState::MayExist));
-    assert_eq!((&after.claims, &after.proven), (&before.claims, &before.proven));
-    assert!(!after.claims.is_empty() && !after.proven.is_empty());
+    assert_eq!((&after.parallel, &after.proven), (&before.parallel, &before.proven));
+    assert!(!after.parallel.is_empty() && !after.proven.is_empty());
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn what_brings_a_deletion_nearer_does_not_survive() {
 
 #[test]
 fn the_end_of_a_sandbox_is_counted_once_over_a_restart() {
-    let mut situation = Situation::parse("sandbox 7-1 acme/web ended=64 60s");
+    let mut situation = Situation::parse("sandbox 7-1 acme/web ended=66 60s");
     learn(&mut situation, &[], now());
     assert_eq!(situation.evidence.jobs[&JobId(7)].fruitless, 1);
     situation.evidence = restarted(&situation.evidence);
@@ -92,7 +94,7 @@ fn other_settings_give_a_job_and_an_image_a_new_chance() {
     let after = decode(text.as_bytes(), Fingerprint::of("other settings"), now()).unwrap();
     let job = &after.jobs[&JobId(9)];
     assert_eq!((job.attempt, job.fruitless, job.fruitless_at), (2, 0, None));
-    assert!(after.proven.is_empty() && !after.claims.is_empty());
+    assert!(after.proven.is_empty() && !after.parallel.is_empty());
 }
 
 #[test]
@@ -104,11 +106,11 @@ fn a_wave_that_grew_is_not_forgotten_before_the_runs_are_read() {
     repo.runs.clear();
     repo.runs_read = sandrunner::state::ReadState::default();
     learn(&mut situation, &[], now() + TimeDelta::seconds(90));
-    assert_eq!(situation.evidence.claims.values().sum::<u32>(), 1, "nothing was read yet");
+    assert_eq!(situation.evidence.parallel.values().sum::<u32>(), 1, "nothing was read yet");
     read.repos.values_mut().for_each(|repo| repo.runs.clear());
     situation.observed = read;
     learn(&mut situation, &[], now() + TimeDelta::seconds(200));
-    assert!(situation.evidence.claims.is_empty(), "the run was read and is gone");
+    assert!(situation.evidence.parallel.is_empty(), "the run was read and is gone");
 }
 
 #[test]

@@ -182,13 +182,13 @@ async fn the_same_seed_gives_the_same_faults() {
     async fn play(seed: u64) -> Vec<String> {
         let scenario = serde_json::from_value(plain_jobs(4)).unwrap();
         let world = World::new(Profile::realistic(), scenario, seed, crate::clock());
+        let mut modal = Modal::connect(&world).await;
         // What lets nothing through would leave nothing to compare.
         let is_total =
             |name: &str| ["github_", "limit", "repo_", "token_", "actions_"].iter().any(|part| name.contains(part));
         for fault in NamedFault::all().filter(|fault| !is_total(fault.name)) {
             world.add_fault(FaultRequest { rate: Some(0.3), ..FaultRequest::from(fault.name) }).unwrap();
         }
-        let mut modal = Modal::connect(&world).await;
         for attempt in 1..=20 {
             let name = format!("sr-main-gh-1-{attempt}");
             let body = json!({ "name": name, "runner_group_id": 1, "labels": PLAIN });
