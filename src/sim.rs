@@ -23,6 +23,7 @@ macro_rules! listed_enum {
 
 mod assign;
 mod client;
+mod connection;
 mod control;
 mod deaths;
 mod draws;

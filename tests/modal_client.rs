@@ -117,6 +117,26 @@ fn is_about(elapsed: TimeDelta, expected: f64) -> bool {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_reset_is_made_again_and_a_lost_create_adopted() {
+    let world = World::new(Profile::calm(), Scenario::default(), 7, fast_clock());
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let servers = sim::serve(world.clone(), any, any).await.unwrap();
+    let (reader, writer) =
+        modal::connect(settings(format!("http://{}", servers.modal())), world.clock().clone()).unwrap();
+    world.add_fault(Fault::new(Operation::Hello, FaultMode::Cut)).unwrap();
+    reader.hello().await.unwrap();
+    let app = writer.ensure_app().await.unwrap();
+    let definition = ImageDefinition::registry_layers("ubuntu:24.04").unwrap();
+    let spec = spec(app.clone(), modal::build(&writer, &app, &definition, |_| ()).await.unwrap());
+    world.add_fault(Fault::new(Operation::Create, FaultMode::CutAfter)).unwrap();
+    assert_eq!(writer.create_sandbox(&spec).await.unwrap().origin, modal::Origin::Adopted);
+    world.add_fault(Fault { times: 4, ..Fault::new(Operation::App, FaultMode::Cut) }).unwrap();
+    assert_eq!(reader.lookup_app().await.unwrap_err().class(), ErrorClass::Unavailable);
+    assert_eq!(reader.lookup_app().await.unwrap(), Some(app));
+    servers.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn over_a_socket_everything_is_the_same() {
     let world = World::new(Profile::calm(), Scenario::default(), 7, fast_clock());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::world::World;
 
 /// How long requests that are under way may take at the end.
@@ -80,10 +82,11 @@ pub async fn serve(world: World, github: SocketAddr, modal: SocketAddr) -> io::R
     servers.tasks.spawn(async move { axum::serve(github_listener, router).with_graceful_shutdown(until).await });
     let service = world.modal_service();
     let until = stopped(stop);
+    let connections = TcpListenerStream::new(modal_listener).map_ok(Connection::new);
     servers.tasks.spawn(async move {
         tonic::transport::Server::builder()
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(modal_listener), until)
+            .serve_with_incoming_shutdown(connections, until)
             .await
             .map_err(io::Error::other)
     });

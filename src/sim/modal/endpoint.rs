@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::ModalService;
 use crate::modal::api::modal_client_server::ModalClientServer;
+use crate::sim::connection::Reset;
 
 /// What becomes of an answer; a value of the mark's.
 const FATE: &str = "x-sim-fate";
@@ -97,13 +98,23 @@ impl Service<Request<Body>> for ModalEndpoint {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let connection = request.extensions().get::<Reset>().cloned();
         let answer = self.server.call(request);
-        Box::pin(async move { answer.await.map(on_the_wire) })
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            let fate = Fate::take(answer.headers_mut());
+            if let Some(connection) = connection.filter(|_| fate == Fate::Cut) {
+                connection.throw();
+                // With the connection ends what is under way on it, this included.
+                std::future::pending::<()>().await;
+            }
+            Ok(on_the_wire(answer, fate))
+        })
     }
 }
 
-fn on_the_wire(mut answer: Response<Body>) -> Response<Body> {
-    match Fate::take(answer.headers_mut()) {
+fn on_the_wire(mut answer: Response<Body>, fate: Fate) -> Response<Body> {
+    match fate {
         Fate::Whole => {}
         Fate::Cut => return cut(),
         Fate::Half => return answer.map(|body| Body::new(body.map_frame(|frame| frame.map_data(|data| half(&data))))),
@@ -118,7 +129,7 @@ fn on_the_wire(mut answer: Response<Body>) -> Response<Body> {
     }
 }
 
-/// The headers have been sent when the connection breaks: in process nobody could be told otherwise.
+/// Without a connection that could break, the answer does: its headers came, and no more.
 fn cut() -> Response<Body> {
     let reset = io::Error::from(io::ErrorKind::ConnectionReset);
     let body = axum::body::Body::from_stream(tokio_stream::once(Err::<Bytes, io::Error>(reset)));
