@@ -42,10 +42,9 @@ async fn run(fault: &NamedFault) -> Outcome {
 
 /// Whether the fault itself took effect, beside those that only lead to it.
 fn has_struck(outcome: &Outcome, fault: &NamedFault) -> bool {
-    let is_it = |what: &What| match what {
-        What::FaultStruck { fault: name, .. } => **name == *fault.name,
-        What::KnobsChanged { knobs } => !knobs.is_empty(),
-        _ => false,
+    let is_it = |what: &What| {
+        let is_struck = matches!(what, What::FaultStruck { fault: name, .. } if **name == *fault.name);
+        is_struck || matches!(what, What::KnobsChanged { knobs } if !knobs.is_empty())
     };
     !outcome.times(is_it).is_empty()
 }
