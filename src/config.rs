@@ -14,7 +14,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use load::{ConfigError, Environment, load};
+pub use load::{ConfigError, Environment, load, read};
 pub use settings::{LogFormat, Mode, RunnerReleaseChoice, RunnerSettings, Settings};
 
 /// The whole file.

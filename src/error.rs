@@ -77,6 +77,13 @@ impl fmt::Display for CallFailure {
 
 impl Error for CallFailure {}
 
+/// The text without a secret that it repeats, as a careless proxy or service may.
+///
+/// Short secrets are left alone: replacing "1" or "true" would destroy the text and hide nothing.
+pub(crate) fn redact(text: &str, secret: &str) -> String {
+    if secret.len() < 8 { text.to_owned() } else { text.replace(secret, "[redacted]") }
+}
+
 /// Prints an error with all its causes, separated by colons, each once.
 #[derive(Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));

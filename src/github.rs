@@ -8,6 +8,7 @@
 //! sleeps through a rate limit, follows a redirect or a link that GitHub sent, or serves a cached page
 //! without asking GitHub whether it is still true.
 
+pub mod answers;
 mod call;
 mod client;
 mod error;
@@ -27,6 +28,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::budget::BudgetLimits;
 use crate::clock::Clock;
+use crate::error::redact;
 use crate::ids::AccountName;
 
 pub use self::call::{Call, Operation};
@@ -64,7 +66,7 @@ pub fn connect(settings: GithubSettings, clock: Clock) -> Result<(GithubReader, 
     let checked = Checked::new(&settings)?;
     transport::refuse_plain_http(&checked.base)?;
     let octocrab = transport::over_network(checked.base.clone(), &checked.token)?;
-    Ok(share(Client::new(octocrab, checked.credential, settings, clock)))
+    Ok(share(Client::new(octocrab, checked, settings, clock)))
 }
 
 /// Makes a client that hands its requests to a service within this process, such as an axum `Router`.
@@ -86,7 +88,7 @@ where
 {
     let checked = Checked::new(&settings)?;
     let octocrab = transport::in_process(service, checked.base.clone(), &checked.token);
-    Ok(share(Client::new(octocrab, checked.credential, settings, clock)))
+    Ok(share(Client::new(octocrab, checked, settings, clock)))
 }
 
 fn share(client: Client) -> (GithubReader, GithubWriter) {
@@ -126,6 +128,17 @@ struct Answer {
 }
 
 impl Answer {
+    /// Takes the credential out of headers that repeat it, as a careless proxy may: some of them are logged.
+    fn new(status: http::StatusCode, mut headers: http::HeaderMap, body: Bytes, token: &SecretString) -> Self {
+        for value in headers.values_mut() {
+            let hidden = value.to_str().ok().map(|text| redact(text, token.expose_secret()));
+            if let Some(hidden) = hidden.and_then(|text| text.parse().ok()) {
+                *value = hidden;
+            }
+        }
+        Self { status, headers, body }
+    }
+
     fn request_id(&self) -> Option<String> {
         error::request_id(&self.headers)
     }

@@ -32,7 +32,7 @@ use self::call::Caller;
 use self::transport::ModalService;
 use crate::clock::Clock;
 
-pub use self::error::{ModalError, Refusal, Replies};
+pub use self::error::{ModalError, Refusal, Replies, retry_after};
 pub use self::image::{BuildProgress, ImageDefinition, build};
 pub use self::operation::Operation;
 pub use self::reader::{ModalReader, NameOf, SandboxFate};

@@ -104,6 +104,23 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
+fn a_line_that_may_hold_a_secret_is_not_shown() {
+    let wrong = |text: &str| with_causes(&load_text(text, &[]).unwrap_err());
+    let shown = wrong("[limits]\nmax_gpus = 4 4\n");
+    assert!(shown.contains("line 2, column 12") && shown.contains("max_gpus = 4 4"), "{shown}");
+    for (text, place) in [
+        ("[[github]]\ntoken = \"ghp_canary\" 4\n", "line 2, column "),
+        ("[[github]]\nToken_ID = \"ghp_canary\n", "line 2, column "),
+        ("modal = { token_secret = \"ghp_canary\", app = 4 }\n", "line 1, column "),
+        ("[[github]]\ntoken = \"\"\"\nghp_canary\u{7}\n\"\"\"\n", "line 3, column "),
+        ("[[github]]\ntoken = [\"ghp_canary\"]\n", "line 2, column "),
+    ] {
+        let told = wrong(text);
+        assert!(told.contains(place) && !told.contains("canary"), "{told}");
+    }
+}
+
+#[test]
 fn the_state_directory_is_that_of_the_file_else_that_of_systemd() {
     let dir = |text: &str, extra: &[(&str, &str)]| load_text(&format!("{text}\n{MINIMAL}"), extra).unwrap().state_dir;
     let systemd = ("STATE_DIRECTORY", "/var/lib/sandrunner:/var/lib/other");

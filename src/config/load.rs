@@ -73,15 +73,23 @@ pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, 
         }
         None => String::new(),
     };
-    let shown = path.unwrap_or(Path::new("(none)"));
-    parse(&text, shown, environment).and_then(|config| Settings::new(&config, environment))
+    read(&text, path.unwrap_or(Path::new("(none)")), environment)
+}
+
+/// The same of a text, called `path` in errors.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settings, ConfigError> {
+    let config = parse(text, path, environment)?;
+    Settings::new(&config, environment)
 }
 
 /// The file and the environment, layered.
 pub(super) fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigError> {
     // The layering crate names no line; toml alone does, so it reads first.
     let _: Config = toml::from_str(text)
-        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: told(&error, text) })?;
     let ours = environment.iter().filter(|(name, _)| name.starts_with("SANDRUNNER__"));
     let variables = config::Environment::with_prefix("SANDRUNNER")
         .prefix_separator("__")
@@ -99,4 +107,19 @@ pub(super) fn parse(text: &str, path: &Path, environment: &Environment) -> Resul
         .map_err(|error| ConfigError::Layered(error.to_string()))?;
     environment::apply_earlier_names(&mut config, environment)?;
     Ok(config)
+}
+
+/// What is wrong, with the line where it is wrong unless a secret may stand in it.
+fn told(error: &toml::de::Error, text: &str) -> String {
+    let whole = error.to_string();
+    let is_secret = |text: &str| ["token", "secret"].iter().any(|word| text.to_lowercase().contains(word));
+    // A secret over several lines would be shown without its key.
+    let has_long_strings = text.contains("\"\"\"") || text.contains("'''");
+    if !is_secret(&whole) && !has_long_strings {
+        return whole;
+    }
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}, column {column}: {} (the line is not shown: it may hold a secret)", error.message())
 }

@@ -8,13 +8,14 @@ use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use octocrab::Octocrab;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::call::Call;
 use super::error::Refusal;
 use super::etag::{Credential, PageCaches};
 use super::rate::{self, Limit};
-use super::{Answer, GithubError, GithubSettings};
+use super::{Answer, Checked, GithubError, GithubSettings};
 use crate::budget::{Budget, Purpose};
 use crate::clock::Clock;
 use crate::ids::AccountName;
@@ -44,6 +45,8 @@ pub(super) enum Request<'a> {
 /// The client of one credential, shared by reader and writer.
 pub(super) struct Client {
     octocrab: Octocrab,
+    /// To take it out of answers that repeat it.
+    token: SecretString,
     account: AccountName,
     clock: Clock,
     budget: Arc<Mutex<Budget>>,
@@ -55,10 +58,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(octocrab: Octocrab, credential: Credential, settings: GithubSettings, clock: Clock) -> Self {
+    pub(super) fn new(octocrab: Octocrab, checked: Checked, settings: GithubSettings, clock: Clock) -> Self {
         let GithubSettings { account, api_url: _, token: _, limits, max_in_flight } = settings;
+        let Checked { base: _, token, credential } = checked;
         Self {
             octocrab,
+            token,
             account,
             clock,
             budget: Arc::new(Mutex::new(Budget::new(limits))),
@@ -146,7 +151,7 @@ impl Client {
         };
         let (parts, body) = sent.map_err(|error| no_answer(error.into()))?.into_parts();
         let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(no_answer)?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(Answer::new(parts.status, parts.headers, body, &self.token))
     }
 
     /// Whatever else the answer says, its date tells how far our clock is off.
@@ -163,7 +168,7 @@ impl Client {
             self.lock_budget().answered(rate::quota(&answer.headers, now));
             return Ok(answer);
         }
-        let (refusal, limit) = Refusal::read(call, &answer, now);
+        let (refusal, limit) = Refusal::read(call, &answer, self.token.expose_secret(), now);
         let mut budget = self.lock_budget();
         match limit {
             Some(Limit::Secondary(retry_after)) => budget.limited_secondary(retry_after, now),

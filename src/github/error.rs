@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::call::Call;
 use super::rate::{self, Limit};
 use crate::clock::Elapsed;
-use crate::error::{CallFailure, ErrorChain, ErrorClass};
+use crate::error::{CallFailure, ErrorChain, ErrorClass, redact};
 use crate::ids::{Labels, RunnerId};
 
 /// A call to GitHub that failed, or a client that could not be made.
@@ -170,9 +170,9 @@ fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 impl Refusal {
-    /// Reads an answer that is no success.
-    pub(super) fn read(call: &Call, answer: &super::Answer, now: DateTime<Utc>) -> (Self, Option<Limit>) {
-        let message = message(answer.status, &answer.body);
+    /// Reads an answer that is no success; `token` is not repeated even if the answer does.
+    pub(super) fn read(call: &Call, answer: &super::Answer, token: &str, now: DateTime<Utc>) -> (Self, Option<Limit>) {
+        let message = message(answer.status, &answer.body, token);
         let limit = Limit::of(answer.status, &answer.headers, &message, now);
         let class = if limit.is_some() { ErrorClass::RateLimited } else { class(answer.status, &message) };
         let refusal = Self {
@@ -244,7 +244,7 @@ struct ErrorBody {
 const LONGEST_MESSAGE: usize = 300;
 
 /// GitHub's message with its details; the status in words where a proxy answered something else.
-fn message(status: StatusCode, body: &[u8]) -> String {
+fn message(status: StatusCode, body: &[u8], token: &str) -> String {
     let Ok(body) = serde_json::from_slice::<ErrorBody>(body) else {
         let words = status.canonical_reason().unwrap_or("unknown status");
         return if body.is_empty() { words.to_owned() } else { format!("{words}, in a body that is not GitHub's") };
@@ -253,11 +253,8 @@ fn message(status: StatusCode, body: &[u8]) -> String {
         Some(errors) => errors.iter().filter_map(detail).collect(),
         None => detail(&body.errors).into_iter().collect(),
     };
-    if details.is_empty() {
-        one_line(&body.message)
-    } else {
-        one_line(&format!("{}: {}", body.message, details.join(", ")))
-    }
+    let text = if details.is_empty() { body.message } else { format!("{}: {}", body.message, details.join(", ")) };
+    one_line(&redact(&text, token))
 }
 
 /// One entry of `errors`: a text, or an object with a message or with a field and a code.
@@ -319,7 +316,7 @@ mod tests {
         let call = Call { operation: Operation::ListJobs, subject: "run 7 of acme/web".into() };
         let status = StatusCode::from_u16(status).unwrap();
         let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
-        Refusal::read(&call, &answer, DateTime::UNIX_EPOCH).0
+        Refusal::read(&call, &answer, "ghp_0123456789", DateTime::UNIX_EPOCH).0
     }
 
     #[test]
@@ -344,6 +341,10 @@ mod tests {
         assert_eq!(message(r#"{"message":"Invalid","errors":"odd\nline"}"#), "Invalid: odd line");
         assert_eq!(message("<html>"), "Unprocessable Entity, in a body that is not GitHub's");
         assert_eq!(message(""), "Unprocessable Entity");
+        assert_eq!(
+            message(r#"{"message":"no ghp\u005f0123456789","errors":["ghp_0123456789"]}"#),
+            "no [redacted]: [redacted]"
+        );
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn unreadable_rows(call: &Call, count: usize) -> CallFailure {
 }
 
 /// Whether the `Link` header names a next page; none where there is no such header.
-fn names_next(headers: &HeaderMap) -> Option<bool> {
+pub fn names_next(headers: &HeaderMap) -> Option<bool> {
     let links = headers.get(LINK)?.to_str().ok()?;
     let is_next = |link: &str| link.split(';').skip(1).any(|parameter| parameter.trim() == "rel=\"next\"");
     Some(links.split(',').any(is_next))

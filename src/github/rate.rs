@@ -55,13 +55,13 @@ impl Limit {
 }
 
 /// `Retry-After` in seconds; GitHub does not use its other form, a date.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = u64::try_from(number(headers, "retry-after")?).ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 /// The primary quota after this answer, its reset put on our clock; none where GitHub states none.
-pub(super) fn quota(headers: &HeaderMap, now: DateTime<Utc>) -> Option<RateHeaders> {
+pub fn quota(headers: &HeaderMap, now: DateTime<Utc>) -> Option<RateHeaders> {
     let count = |name| number(headers, name).and_then(|count| u32::try_from(count).ok());
     let resource = headers.get("x-ratelimit-resource").and_then(|value| value.to_str().ok());
     Some(RateHeaders {

@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::GithubError;
 use super::call::{Call, Operation};
 use super::client::{Client, Request};
 use super::error::Malformed;
 use super::pages::unreadable;
 use super::wire::JitConfigBody;
-use super::{Answer, GithubError};
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
 use crate::ids::{AccountName, Labels, RepoName, RunnerId};
@@ -91,14 +91,12 @@ impl GithubWriter {
             "work_folder": work_folder,
         });
         let answer = self.client.send(&call, Purpose::Mint, Request::Post { path: &path, body: &body }).await?;
-        let JitConfigBody { runner, encoded_jit_config: config } =
-            read_jit_config(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
-        let runner_id = RunnerId(runner.id);
-        let actual = runner.labels();
+        let (minted, actual) =
+            read_jit_config(&answer.body).map_err(|malformed| unreadable(&call, &answer, malformed))?;
         if actual != *labels {
-            return Err(GithubError::OtherLabels { call, runner_id, wanted: labels.clone(), actual });
+            return Err(GithubError::OtherLabels { call, runner_id: minted.runner_id, wanted: labels.clone(), actual });
         }
-        Ok(Minted { runner_id, config })
+        Ok(minted)
     }
 
     /// Deletes a runner's registration, unless it runs a job.
@@ -123,13 +121,20 @@ fn is_running(error: &GithubError) -> bool {
     refusal.status == 422 && refusal.message.contains("still running a job")
 }
 
-/// Reads the answer and checks the config: base64 of a JSON object, file names to contents. Corrupted ones
-/// have been handed out.
-fn read_jit_config(answer: &Answer) -> Result<JitConfigBody, Malformed> {
-    let body: JitConfigBody =
-        serde_json::from_slice(&answer.body).map_err(|error| Malformed::json("the answer", &error))?;
-    let config = BASE64_STANDARD.decode(body.encoded_jit_config.expose_secret()).map_err(|_| Malformed::Base64)?;
+/// Reads the answer of `generate-jitconfig`: the runner with its config, and its labels.
+///
+/// The config is checked to be base64 of a JSON object, file names to contents: corrupted ones have been handed out.
+///
+/// # Errors
+/// [`Malformed`], which repeats nothing of it.
+pub fn read_jit_config(body: &[u8]) -> Result<(Minted, Labels), Malformed> {
+    let JitConfigBody { runner, encoded_jit_config: config } =
+        serde_json::from_slice(body).map_err(|error| Malformed::json("the answer", &error))?;
+    let decoded = BASE64_STANDARD.decode(config.expose_secret()).map_err(|_| Malformed::Base64)?;
     let files: BTreeMap<String, String> =
-        serde_json::from_slice(&config).map_err(|error| Malformed::json("the JIT config", &error))?;
-    if files.is_empty() { Err(Malformed::NoFiles) } else { Ok(body) }
+        serde_json::from_slice(&decoded).map_err(|error| Malformed::json("the JIT config", &error))?;
+    if files.is_empty() {
+        return Err(Malformed::NoFiles);
+    }
+    Ok((Minted { runner_id: RunnerId(runner.id), config }, runner.labels()))
 }

@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn refused(code: Code) -> Refusal {
-        Refusal::new(Operation::CREATE_V2, &Status::new(code, "no"), "")
+        Refusal::new(Operation::CREATE_V2, &Status::new(code, "no"), [])
     }
 
     fn throttled(secs: f32) -> Refusal {
@@ -152,7 +152,7 @@ mod tests {
         let detail = prost_types::Any { type_url: "x/modal.client.RPCRetryPolicy".to_owned(), value: policy };
         let details = api::RpcStatus { details: vec![detail], ..Default::default() }.encode_to_vec();
         let status = Status::with_details(Code::ResourceExhausted, "slow down", details.into());
-        Refusal::new(Operation::CREATE_V2, &status, "")
+        Refusal::new(Operation::CREATE_V2, &status, [])
     }
 
     #[test]

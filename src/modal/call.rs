@@ -91,7 +91,7 @@ impl Caller {
             let limit = attempts.limit(clock.now());
             let refusal = match self.transport.attempt(call.operation, limit, request, &send).await {
                 Ok(answer) => return Ok(answer),
-                Err(refusal) => refusal,
+                Err(refusal) => session.hide(refusal),
             };
             match session.renew(&refusal).await {
                 Ok(true) => continue,
@@ -128,7 +128,7 @@ impl Caller {
                 Ok(stream) => return Ok(stream),
                 Err(refusal) => {
                     if !session.renew(&refusal).await? {
-                        return Err(call.failed(refusal, Replies::All));
+                        return Err(call.failed(session.hide(refusal), Replies::All));
                     }
                 }
             }
@@ -159,6 +159,14 @@ impl<'a> Session<'a> {
 
     fn describe(&self, metadata: &mut MetadataMap) {
         metadata.insert("x-modal-auth-token", self.token.value.clone());
+    }
+
+    /// The refusal without this call's token, should Modal have repeated it.
+    fn hide(&self, refusal: Refusal) -> Refusal {
+        match self.token.value.to_str() {
+            Ok(token) => refusal.without(token),
+            Err(_) => refusal,
+        }
     }
 
     /// Gets another token where this one was refused; whether it did.

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::api;
 use super::operation::Operation;
-use crate::error::{CallFailure, ErrorChain, ErrorClass};
+use crate::error::{CallFailure, ErrorChain, ErrorClass, redact};
 
 /// The longest text of Modal's that an error repeats.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -167,14 +167,20 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// Takes what matters out of a status that `operation` was answered with.
     ///
-    /// `secret` is the one that every call carries; it is not repeated even if Modal's text does.
-    pub(super) fn new(operation: Operation, status: &Status, secret: &str) -> Self {
+    /// `secrets` are those that every call carries; they are not repeated even if Modal's text does.
+    pub(super) fn new<'a>(operation: Operation, status: &Status, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let message = secrets.into_iter().fold(status.message().to_owned(), |text, secret| redact(&text, secret));
         Self {
             code: status.code(),
-            message: plain(&redact(status.message(), secret)),
+            message: plain(&message),
             remedy: remedy(operation, status.code()),
             retry_after: retry_after(status.details()),
         }
+    }
+
+    /// The same without a secret that one call carried.
+    pub(super) fn without(self, secret: &str) -> Self {
+        Self { message: redact(&self.message, secret), ..self }
     }
 
     /// What the status means for the next attempt.
@@ -249,8 +255,8 @@ fn remedy(operation: Operation, code: Code) -> &'static str {
     }
 }
 
-/// The wait that a status's details ask for (`RPCStatus` with an `RPCRetryPolicy`, whatever the code).
-fn retry_after(details: &[u8]) -> Option<Duration> {
+/// The wait that a status's details ask for (`RPCStatus` with an `RPCRetryPolicy`, whatever the code); at least 0.1 s.
+pub fn retry_after(details: &[u8]) -> Option<Duration> {
     let status = api::RpcStatus::decode(details).ok()?;
     let policy = status.details.iter().find(|detail| detail.type_url.ends_with("/modal.client.RPCRetryPolicy"))?;
     let secs = api::RpcRetryPolicy::decode(&*policy.value).ok()?.retry_after_secs;
@@ -262,11 +268,6 @@ fn retry_after(details: &[u8]) -> Option<Duration> {
 pub(super) fn plain(text: &str) -> String {
     let line: String = text.chars().take(MESSAGE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
     line.trim().to_owned()
-}
-
-/// Leaves short values alone: replacing "1" or "true" would destroy the text and hide nothing.
-fn redact(text: &str, secret: &str) -> String {
-    if secret.len() < 8 { text.to_owned() } else { text.replace(secret, "[redacted]") }
 }
 
 #[cfg(test)]
@@ -292,7 +293,7 @@ mod tests {
     }
 
     fn failed(operation: Operation, code: Code, replies: Replies) -> ModalError {
-        let refusal = Refusal::new(operation, &Status::new(code, "no\u{7} as-0123456789\nat all"), "as-0123456789");
+        let refusal = Refusal::new(operation, &Status::new(code, "no\u{7} as-0123456789\nat all"), ["as-0123456789"]);
         ModalError::Call { operation, subject: "sr-1".to_owned(), refusal, replies }
     }
 

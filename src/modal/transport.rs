@@ -3,6 +3,7 @@
 //! It never repeats anything.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -32,19 +33,20 @@ const MESSAGE_BYTES_MAX: usize = 100 << 20;
 pub(super) struct Transport {
     client: Client,
     metadata: MetadataMap,
-    token_secret: SecretString,
+    secrets: Arc<[SecretString]>,
     pub(super) clock: Clock,
     pub(super) warnings: Warnings,
 }
 
 impl Transport {
     pub(super) fn new(service: ModalService, settings: &ModalSettings, clock: Clock) -> Result<Self, ModalError> {
+        let secrets: Arc<[SecretString]> = [settings.token_id.clone(), settings.token_secret.clone()].into();
         Ok(Self {
             client: Client::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX),
             metadata: common_metadata(settings)?,
-            token_secret: settings.token_secret.clone(),
+            warnings: Warnings::new(Arc::clone(&secrets)),
+            secrets,
             clock,
-            warnings: Warnings::default(),
         })
     }
 
@@ -87,7 +89,7 @@ impl Transport {
     /// What matters of a status, without the token.
     pub(super) fn refusal(&self, operation: Operation, status: &Status) -> Refusal {
         self.warnings.note_trailers(status.metadata());
-        Refusal::new(operation, status, self.token_secret.expose_secret())
+        Refusal::new(operation, status, self.secrets.iter().map(ExposeSecret::expose_secret))
     }
 }
 

@@ -1,12 +1,14 @@
 //! What Modal tells its clients in passing: each distinct text is logged once.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use secrecy::{ExposeSecret, SecretString};
 use tonic::metadata::MetadataMap;
 use tracing::warn;
 
 use super::error::plain;
+use crate::error::redact;
 
 /// How many texts are remembered; more than that are not worth the log's space either.
 const TEXTS_MAX: usize = 100;
@@ -15,9 +17,15 @@ const TEXTS_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     texts: Mutex<BTreeSet<String>>,
+    secrets: Arc<[SecretString]>,
 }
 
 impl Warnings {
+    /// Has logged nothing, and never logs one of `secrets`.
+    pub(super) fn new(secrets: Arc<[SecretString]>) -> Self {
+        Self { texts: Mutex::default(), secrets }
+    }
+
     /// Logs what the trailers of an answer hold: percent-encoded texts, repeated or joined by commas.
     pub(super) fn note_trailers(&self, trailers: &MetadataMap) {
         for value in trailers.get_all("x-modal-warning") {
@@ -29,7 +37,8 @@ impl Warnings {
 
     /// Logs a text unless it is known.
     pub(super) fn note(&self, text: &str) {
-        let text = plain(text);
+        let secrets = self.secrets.iter().map(ExposeSecret::expose_secret);
+        let text = plain(&secrets.fold(text.to_owned(), |text, secret| redact(&text, secret)));
         if !text.is_empty() && self.is_new(&text) {
             warn!(warning = text, "Modal warns this client");
         }
@@ -63,13 +72,14 @@ mod tests {
 
     #[test]
     fn each_text_is_new_once_however_it_arrives() {
-        let warnings = Warnings::default();
+        let warnings = Warnings::new([SecretString::from("as-0123456789")].into());
         let mut trailers = MetadataMap::new();
         trailers.append("x-modal-warning", "old%20client%2C%20sorry,quota".parse().unwrap());
         trailers.append("x-modal-warning", "quota".parse().unwrap());
+        trailers.append("x-modal-warning", "as-0123456789%20is%20old".parse().unwrap());
         warnings.note_trailers(&trailers);
         let texts = warnings.texts.lock().unwrap().clone();
-        assert_eq!(texts, BTreeSet::from(["old client, sorry".to_owned(), "quota".to_owned()]));
+        assert_eq!(texts, BTreeSet::from(["old client, sorry", "quota", "[redacted] is old"].map(str::to_owned)));
         assert!(!warnings.is_new("quota"));
     }
 

@@ -80,6 +80,11 @@ impl Sandrunner {
         self.stderr.borrow().clone()
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Ends it as the kernel or an impatient operator would: it cannot react.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
@@ -87,7 +92,7 @@ impl Sandrunner {
 
     /// Sends what Ctrl-C sends.
     pub(crate) async fn interrupt(&self) {
-        let id = self.child.id().unwrap().to_string();
+        let id = self.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
     }
 
@@ -172,6 +177,11 @@ impl Simulation {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.github)
+    }
+
+    /// The address of the simulated Modal.
+    pub(crate) fn modal(&self) -> &str {
+        &self.variables[2].1
     }
 
     /// Makes GitHub refuse a token.

@@ -1,46 +1,199 @@
-//! No secret leaves the daemon, however much it is asked to log.
+//! No secret leaves the daemon, whatever goes wrong and however much it is asked to log.
 
+mod echo;
+mod search;
+
+use std::time::Duration;
+
+use sandrunner::config::{Environment, read};
+use sandrunner::github::answers::read_jit_config;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::process::{BOUND, REPO, Sandrunner, Simulation, http, number, small};
+use crate::process::{BOUND, REPO, Sandrunner, Simulation, config, http, number, small};
+use search::{JIT_CONFIG, Places, TOKENS, found, in_sandboxes};
 
-const TOKENS: [(&str, &str); 3] =
-    [("GITHUB_TOKEN", "ghp_canary7Rk2"), ("MODAL_TOKEN_ID", "ak-canary9Xw4"), ("MODAL_TOKEN_SECRET", "as-canary5Tz8")];
 /// Everything, also of the libraries whose noise is off unless it is asked for.
 const EVERYTHING: &str = "trace,hyper=trace,h2=trace,tower=trace,octocrab=trace,tokio_cron_scheduler=trace";
+const LOG_EVERYTHING: (&str, &str) = ("SANDRUNNER__LOG__LEVEL", EVERYTHING);
+const LOG_JSON: (&str, &str) = ("SANDRUNNER__LOG__FORMAT", "json");
+const LOOK_OFTEN: (&str, &str) = ("SANDRUNNER__RECONCILE__INTERVAL", "1s");
 
-/// How every JIT config of this World begins: with the name of the file that holds the credentials.
-async fn jit_config_start(simulation: &Simulation) -> String {
+fn variables(simulation: &Simulation, extra: &[(&str, &str)]) -> Vec<(String, String)> {
+    let all: Vec<(&str, &str)> =
+        TOKENS.into_iter().chain([LOG_EVERYTHING, LOOK_OFTEN]).chain(extra.iter().copied()).collect();
+    simulation.variables(&all)
+}
+
+/// A World with jobs that run for long enough to be looked at, one of them on a GPU.
+async fn world(folder: &TempDir) -> Simulation {
+    let mut scenario = serde_json::to_value(small(3)).unwrap();
+    scenario["jobs"][2]["labels"] = json!(["modal", "gpu:t4"]);
+    for job in scenario["jobs"].as_array_mut().unwrap() {
+        job["duration_secs"] = json!(4);
+    }
+    let simulation =
+        Simulation::start(folder, &serde_json::from_value(scenario).unwrap(), &["--profile", "calm"]).await;
+    // What is looked for is what this World hands out.
+    assert!(jit_config(&simulation).await.starts_with(JIT_CONFIG));
+    simulation
+}
+
+async fn jit_config(simulation: &Simulation) -> String {
     let url = simulation.url(&format!("/repos/{REPO}/actions/runners/generate-jitconfig"));
     let body = json!({ "name": "canary-1", "runner_group_id": 1, "labels": ["other"] }).to_string();
     let request = http().post(url).header("authorization", "Bearer other").header("user-agent", "test").body(body);
     let answer: Value = request.send().await.unwrap().json().await.unwrap();
-    answer["encoded_jit_config"].as_str().unwrap()[..20].to_owned()
+    answer["encoded_jit_config"].as_str().unwrap().to_owned()
+}
+
+async fn fault(simulation: &Simulation, fault: Value) {
+    let request = http().post(simulation.url("/_sim/faults")).body(fault.to_string());
+    request.send().await.unwrap().error_for_status().unwrap();
+}
+
+fn holds(places: &Places, place: &str, control: &str) -> bool {
+    places[place].iter().any(|text| text.contains(control))
+}
+
+/// Where a daemon that started serves, from a line of either format.
+async fn address(daemon: &mut Sandrunner) -> String {
+    daemon.logged("is_acting").await.trim_matches(|c: char| !c.is_ascii_digit()).to_owned()
+}
+
+/// Runs a daemon until its jobs are done, and collects all that can be seen of it.
+async fn seen(simulation: &Simulation, arguments: &[&str], extra: &[(&str, &str)], folder: &TempDir) -> Places {
+    let limit = Duration::from_secs(90);
+    let mut daemon = Sandrunner::start(arguments, &variables(simulation, extra));
+    let address = address(&mut daemon).await;
+    simulation.reaches(limit, |state| number(state, "jobs_in_progress") > 0).await;
+    let mut places = Places::from([("sandboxes", in_sandboxes(simulation).await)]);
+    simulation.reaches(limit, |state| number(state, "jobs_completed") == 3).await;
+    search::look(&mut places, &daemon, &address).await;
+    search::end(&mut places, daemon, &folder.path().join("state")).await;
+    places
 }
 
 #[tokio::test]
-async fn no_secret_is_logged_or_served_at_the_highest_log_level() {
-    let folder = tempfile::tempdir().unwrap();
-    let simulation = Simulation::start(&folder, &small(2), &["--profile", "calm"]).await;
-    let jit_config = jit_config_start(&simulation).await;
-    let extra = [("SANDRUNNER__RECONCILE__INTERVAL", "1s"), ("SANDRUNNER__LOG__LEVEL", EVERYTHING)];
-    let all: Vec<(&str, &str)> = TOKENS.into_iter().chain(extra).collect();
-    let mut daemon = Sandrunner::start(&["run"], &simulation.variables(&all));
-    let address = daemon.logged("address=").await;
-    simulation.reaches(BOUND, |state| number(state, "jobs_completed") == 2).await;
-    let mut texts = Vec::new();
-    for path in ["/metrics", "/api/v1/status", "/readyz"] {
-        texts.push(http().get(format!("http://{address}{path}")).send().await.unwrap().text().await.unwrap());
-    }
-    let ended = daemon.interrupted().await;
-    texts.extend([ended.stdout, ended.stderr.clone()]);
-    let everything = texts.join("\n");
-    // The search can find: what is no secret stands there, from our own lines and from those of libraries.
+async fn no_secret_is_anywhere_at_the_highest_log_level() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    let state = folder.path().join("state");
+    let places = seen(&simulation, &["run", "--state-dir", state.to_str().unwrap()], &[], &folder).await;
+    // What is no secret stands there, from our own lines and from those of libraries.
     for control in [REPO, "TRACE", "frame=Headers", "created sandbox"] {
-        assert!(everything.contains(control), "without `{control}` this shows nothing:\n{everything}");
+        assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
     }
-    for secret in TOKENS.iter().map(|(_, token)| *token).chain([jit_config.as_str()]) {
-        let found = everything.lines().find(|line| line.contains(secret));
-        assert_eq!(found, None, "the secret {secret} came out");
+    assert_eq!(found(&places), []);
+}
+
+#[tokio::test]
+async fn no_secret_is_anywhere_while_everything_fails() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    // Answers that are refused, cut, late for their purpose or lost, at every call that carries a secret or gets one.
+    let faults = [
+        ("list_runs", "error"),
+        ("list_runs", "truncated"),
+        ("list_jobs", "truncated"),
+        ("list_runners", "error"),
+        ("mint", "error"),
+        ("mint", "truncated"),
+        ("auth_token", "error"),
+        ("list_sandboxes", "unauthorized"),
+        ("image", "error"),
+        ("secret", "error"),
+        ("create", "error"),
+        ("create", "rate_limited"),
+    ];
+    for (operation, mode) in faults {
+        fault(&simulation, json!({ "operation": operation, "mode": mode })).await;
     }
+    let state = folder.path().join("state");
+    let places = seen(&simulation, &["run", "--state-dir", state.to_str().unwrap()], &[LOG_JSON], &folder).await;
+    let struck = simulation.history().await.iter().filter(|what| what["event"] == "fault_struck").count();
+    assert_eq!(struck, faults.len());
+    for control in ["GitHub answered 5", "the answer cannot be read", "\"level\":\"TRACE\""] {
+        assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
+    }
+    assert_eq!(found(&places), []);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_planted_is_found_in_every_place() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    let [(_, github), (_, modal_id), (_, modal_secret)] = TOKENS;
+    // As the name of a class, of a repository that is not there, and in a path.
+    let class =
+        |labels: &str| format!("[[runner_classes]]\nname = \"{github}{}\"\nlabels = [{labels}]\n", labels.len().min(1));
+    let file = config(&folder, &format!("{}{}", class(""), class("\"gpu:t4\"")));
+    let state = folder.path().join("state").join(modal_secret);
+    let repos = format!("{REPO},acme/{modal_id}");
+    let arguments = ["run", "--config", &file, "--state-dir", state.to_str().unwrap()];
+    let places = seen(&simulation, &arguments, &[LOG_JSON, ("ALLOWED_REPOS", &repos)], &folder).await;
+    let found = found(&places);
+    for place in ["sandboxes", "metrics", "status", "state"] {
+        assert!(found.contains(&(place, "GITHUB_TOKEN")), "nothing was found in {place}: {found:?}");
+    }
+    for place in ["ready", "output"] {
+        assert!(found.contains(&(place, "MODAL_TOKEN_ID")), "nothing was found in {place}: {found:?}");
+    }
+    for place in ["arguments", "output"] {
+        assert!(found.contains(&(place, "MODAL_TOKEN_SECRET")), "nothing was found in {place}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_not_repeated() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    simulation.revoke(TOKENS[0].1).await;
+    fault(&simulation, json!({ "operation": "modal", "mode": "unauthorized", "times": 1_000 })).await;
+    let mut daemon = Sandrunner::start(&["run"], &variables(&simulation, &[]));
+    let address = address(&mut daemon).await;
+    daemon.logged("check that the token is whole").await;
+    daemon.logged("check Modal's token id and token secret").await;
+    let mut places = Places::new();
+    search::look(&mut places, &daemon, &address).await;
+    search::end(&mut places, daemon, folder.path()).await;
+    for arguments in [&["plan", "--timeout", "5s"][..], &["plan", "--timeout", "5s", "--json"]] {
+        let ended = Sandrunner::start(arguments, &variables(&simulation, &[])).ended(BOUND).await;
+        assert!(ended.stdout.contains("check that the token is whole"), "{ended:#?}");
+        places.entry("output").or_default().extend([ended.stdout, ended.stderr]);
+    }
+    assert_eq!(found(&places), []);
+}
+
+#[tokio::test]
+async fn an_answer_that_repeats_a_secret_is_told_without_it() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    let (url, _server) = echo::serve().await;
+    let extra = [("GITHUB_API_URL", url.as_str()), ("MODAL_SERVER_URL", &url), LOG_JSON];
+    let mut daemon = Sandrunner::start(&["run"], &variables(&simulation, &extra));
+    daemon.logged("started").await;
+    daemon.logged("GitHub answered 403").await;
+    daemon.logged("permission_denied").await;
+    let log = daemon.log();
+    assert!(log.contains("echo of Bearer [redacted]") && log.contains("echo of [redacted]"), "{log}");
+    let mut places = Places::new();
+    search::end(&mut places, daemon, folder.path()).await;
+    assert_eq!(found(&places), []);
+}
+
+#[test]
+fn a_panic_that_prints_what_holds_secrets_prints_none() {
+    let environment: Environment = TOKENS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let text = format!("[[github]]\nallowed_repos = [\"{REPO}\"]\n");
+    let settings = read(&text, "config.toml".as_ref(), &environment).unwrap();
+    let config = "eyIuY3JlZGVudGlhbHMiOiJlMzA9IiwiLnJ1bm5lciI6ImUzMD0ifQ==";
+    let answer = json!({ "runner": { "id": 4711 }, "encoded_jit_config": config }).to_string();
+    let minted = read_jit_config(answer.as_bytes()).unwrap();
+    // As `unwrap` prints what it does not like.
+    let panicked = std::panic::catch_unwind(|| panic!("{settings:?} and {minted:?}"));
+    let message = panicked.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains(REPO) && message.contains("4711"), "{message}");
+    assert!(config.starts_with(JIT_CONFIG));
+    assert_eq!(found(&Places::from([("panic", vec![*message])])), []);
 }

@@ -1,0 +1,109 @@
+//! Where secrets are looked for, and in which forms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sandrunner::clock::Clock;
+use sandrunner::modal::{self, ModalSettings};
+
+use crate::process::{Sandrunner, Simulation, http};
+
+/// In small letters, so that they may be planted as names.
+pub(super) const TOKENS: [(&str, &str); 3] =
+    [("GITHUB_TOKEN", "ghp_canary7rk2"), ("MODAL_TOKEN_ID", "ak-canary9xw4"), ("MODAL_TOKEN_SECRET", "as-canary5tz8")];
+/// How every JIT config begins: with the name of the file that holds the credentials.
+pub(super) const JIT_CONFIG: &str = "eyIuY3JlZGVudGlhbHMi";
+/// How every auth token of Modal's begins: with the name of its algorithm.
+const AUTH_TOKEN: &str = "eyJhbGciOiJIUzI1NiIs";
+
+/// What was seen, by where.
+pub(super) type Places = BTreeMap<&'static str, Vec<String>>;
+
+/// A secret in the forms in which it may get somewhere.
+fn forms(secret: &str) -> Vec<String> {
+    // Base64 of a text that holds it somewhere: what does not depend on the bytes around it.
+    let inside = |before: usize| {
+        let bytes = [&vec![b'_'; before][..], secret.as_bytes()].concat();
+        let from = (before * 8).div_ceil(6);
+        BASE64_STANDARD.encode(&bytes)[from..bytes.len() * 8 / 6].to_owned()
+    };
+    let encoded = [hex::encode(secret), secret.replace('_', "%5F").replace('-', "%2D")];
+    [secret.to_owned()].into_iter().chain((0..3).map(inside)).chain(encoded).collect()
+}
+
+/// Where which secret was found.
+pub(super) fn found(places: &Places) -> Vec<(&'static str, &'static str)> {
+    let mut secrets: Vec<(&'static str, Vec<String>)> =
+        TOKENS.iter().map(|(name, value)| (*name, forms(value))).collect();
+    secrets.push(("JIT config", vec![JIT_CONFIG.to_owned(), ".credentials_rsaparams".to_owned()]));
+    secrets.push(("auth token", vec![AUTH_TOKEN.to_owned()]));
+    let mut found = BTreeSet::new();
+    for (place, texts) in places {
+        for (name, forms) in &secrets {
+            if texts.iter().any(|text| forms.iter().any(|form| text.contains(form))) {
+                found.insert((*place, *name));
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Names and tags of the living sandboxes, as Modal's simulator lists them.
+pub(super) async fn in_sandboxes(simulation: &Simulation) -> Vec<String> {
+    let settings = ModalSettings {
+        server_url: simulation.modal().to_owned(),
+        ..ModalSettings::new("ak-other".into(), "as-other".into(), "sandrunner")
+    };
+    let (reader, _) = modal::connect(settings, Clock::system()).unwrap();
+    let app = reader.lookup_app().await.unwrap().unwrap();
+    let listed = reader.list_sandboxes(&app, &BTreeMap::new()).await;
+    let sandboxes = listed.seen().unwrap();
+    assert!(!sandboxes.is_empty(), "there is no sandbox to look at");
+    sandboxes.iter().map(|sandbox| format!("{sandbox:?}")).collect()
+}
+
+/// What a running daemon shows.
+pub(super) async fn look(places: &mut Places, daemon: &Sandrunner, address: &str) {
+    for (place, path) in [("metrics", "/metrics"), ("status", "/api/v1/status"), ("ready", "/readyz")] {
+        let answer = http().get(format!("http://{address}{path}")).send().await.unwrap();
+        places.insert(place, vec![answer.text().await.unwrap()]);
+    }
+    let arguments = fs::read(format!("/proc/{}/cmdline", daemon.id())).unwrap();
+    assert!(arguments.starts_with(env!("CARGO_BIN_EXE_sandrunner").as_bytes()));
+    places.insert("arguments", vec![String::from_utf8(arguments).unwrap()]);
+}
+
+/// Ends the daemon and takes what it leaves: its output, and the files below `state`.
+pub(super) async fn end(places: &mut Places, daemon: Sandrunner, state: &Path) {
+    let ended = daemon.interrupted().await;
+    assert!(ended.status.success(), "{ended:#?}");
+    places.entry("output").or_default().extend([ended.stdout, ended.stderr]);
+    let mut folders = vec![state.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                places.entry("state").or_default().push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_found_in_every_form() {
+    let (name, secret) = TOKENS[0];
+    for before in ["", "a", "ab", "abc", "Bearer "] {
+        let text = format!("{before}{secret}, and more");
+        for said in
+            [text.clone(), BASE64_STANDARD.encode(&text), hex::encode(&text), format!("x=ghp%5Fcanary7rk2{before}")]
+        {
+            assert_eq!(found(&Places::from([("log", vec![said.clone()])])), [("log", name)], "{said}");
+        }
+    }
+    assert_eq!(found(&Places::from([("log", vec!["ghp_ canary7rk2".to_owned()])])), []);
+}
