@@ -403,6 +403,10 @@ impl Evidence {
             return None;
         }
         self.learn_group_claim(scope, job, now);
+        // The name is used up, also where nothing else of it is left: a second runner of that name would pass for
+        // the one that took this job.
+        let made_for = self.job(name.job, now);
+        made_for.attempt = made_for.attempt.max(name.attempt);
         let evidence = self.name(&name, now);
         evidence.claim = Some(Claim { job: job.id, at: now });
         let origin = evidence.origin.clone();

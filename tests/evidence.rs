@@ -31,6 +31,15 @@ fn a_reading_that_was_under_way_during_earlier_passes_is_learned() {
     assert!(situation.evidence.names[&name("7-1")].claim.is_some());
 }
 
+#[test]
+fn a_name_that_a_job_shows_is_used_up_even_after_a_restart() {
+    // The runner made for job 7 took job 8 and is gone; no list but that of the jobs remembers its name.
+    let mut situation = Situation::parse("job 7 acme/web queued; job 8 acme/web in_progress runner=7-1");
+    learn(&mut situation, &[], 1);
+    let plan = situation.plan().to_string();
+    assert!(plan.contains("create sr-main-gh-7-2 for job 7"), "{plan}");
+}
+
 fn refused(job: u32, class: ErrorClass) -> Outcome {
     let origin = Origin {
         scope: scope("acme/web"),
