@@ -68,6 +68,18 @@ fn a_runner_that_served_and_ended_stays_supply_until_a_newer_job_reading() {
 }
 
 #[test]
+fn a_sandbox_that_was_killed_may_have_had_a_job_and_one_that_says_why_it_ended_had_none() {
+    let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
+    for killed in [137, 68, 67] {
+        check(&format!("job 7 acme/web queued; sandbox 6-1 acme/web ended={killed} 5s; old-jobs 20s"), served);
+        check(&format!("job 7 acme/web queued; sandbox 6-1 acme/web ended={killed} 60s"), CREATE_7);
+    }
+    for jobless in [64, 65, 66, 69] {
+        check(&format!("job 7 acme/web queued; sandbox 6-1 acme/web ended={jobless} 5s; old-jobs 20s"), CREATE_7);
+    }
+}
+
+#[test]
 fn a_job_seen_in_progress_a_moment_ago_is_not_believed_to_be_queued() {
     check("job 7 acme/web queued advanced=5s", "skip job 7 of acme/web: it was seen in progress a moment ago");
     check("job 7 acme/web queued advanced=90s", CREATE_7);

@@ -262,12 +262,15 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
     }
 }
 
+/// Whether it may have taken a job that no reading shows: a sandbox that was killed says nothing of that.
 fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
     if evidence.is_some_and(|evidence| evidence.claim.is_some()) {
         return false;
     }
     let reason = sandbox.ended.as_ref().map(|ended| crate::evidence::end_reason(ended.result.as_ref()));
-    matches!(reason, Some("served" | "gone")) || evidence.is_some_and(|evidence| evidence.busy_at.is_some())
+    let is_without_job =
+        matches!(reason, Some("unclaimed" | "version_refused" | "registration_failed" | "stopped" | "init_failure"));
+    !is_without_job || evidence.is_some_and(|evidence| evidence.busy_at.is_some())
 }
 
 /// A runner that was seen busy, while no job reading is new enough to show which job it took.
