@@ -94,7 +94,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Simulate(arguments) => {
             simulate::run(arguments, stopped(), std::io::stdout()).await.map_err(|error| match error {
                 SimulateError::Profile(_) | SimulateError::Scenario(_) => Failure::usage(error),
-                SimulateError::Serve { .. } | SimulateError::Output(_) => Failure::work(error),
+                SimulateError::Serve { .. } | SimulateError::History { .. } | SimulateError::Output(_) => {
+                    Failure::work(error)
+                }
             })?;
             Ok(ExitCode::SUCCESS)
         }

@@ -47,7 +47,7 @@ mod world;
 
 pub use client::{Client, Crash, CrashPhase};
 pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
-pub use history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
+pub use history::{Cause, ControllerChange, Event, LimitKind, Operation, RemovalReason, Service, StatedLimits, What};
 pub use jobs::Hold;
 pub use modal::ModalEndpoint;
 pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};

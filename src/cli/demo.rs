@@ -15,11 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, say, stopped};
+use super::{Failure, say, simulate, stopped};
+use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, GithubConfig, LimitsConfig, LogFormat, ModalConfig, Settings};
 use crate::daemon::{Clients, Daemon};
-use crate::sim::{Profile, Replay, Report, Scenario, Servers, World, serve};
+use crate::observe::class_tag;
+use crate::plan::Policy;
+use crate::sim::{Profile, Replay, Report, Scenario, Servers, StatedLimits, World, serve};
 use crate::{metrics, telemetry};
 
 /// Arguments of `demo`.
@@ -60,6 +63,9 @@ pub struct DemoArguments {
     /// Print one JSON object at the end, and nothing else on standard output.
     #[arg(long)]
     json: bool,
+    /// Write every call and every change to this file as it happens, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// What the controller logs to standard error, such as `info`.
     #[arg(long, default_value = "off", value_name = "LEVEL")]
     log: String,
@@ -117,12 +123,16 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     for name in &arguments.faults {
         world.add_fault(name.as_str()).map_err(Failure::usage)?;
     }
+    if let Some(path) = &arguments.history {
+        simulate::write_history(&world, path).map_err(Failure::work)?;
+    }
     let any = "127.0.0.1:0".parse().expect("an address");
     let servers = serve(world.clone(), any, any).await.map_err(Failure::work)?;
     let settings = settings(&world, &servers)?;
     let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
     let metrics = metrics::install().map_err(Failure::work)?;
     let daemon = Daemon::new(&settings, clients, clock.clone(), Some(metrics)).await.map_err(Failure::work)?;
+    world.state_limits(stated_limits(&settings));
     let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
     let began = Instant::now();
     let stop = CancellationToken::new();
@@ -179,6 +189,18 @@ fn settings(world: &World, servers: &Servers) -> Result<Settings, Failure> {
     };
     "127.0.0.1:0".clone_into(&mut config.http.listen);
     Settings::new(&config, &Environment::new()).map_err(Failure::usage)
+}
+
+/// The limits that the history is judged by.
+fn stated_limits(settings: &Settings) -> StatedLimits {
+    let Policy { limits, classes, .. } = &settings.policy;
+    let of_class = |class: &RunnerClass| Some((class_tag(&class.name), class.max_sandboxes?));
+    StatedLimits {
+        sandboxes: Some(limits.sandboxes),
+        sandboxes_per_repo: limits.sandboxes_per_repo,
+        classes: classes.iter().filter_map(of_class).collect(),
+        gpus: Some(limits.gpus),
+    }
 }
 
 /// Shows what happens, until the workload is done or someone stops it.

@@ -1,8 +1,9 @@
 //! `sandrunner simulate`: both simulators alone, until stopped.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -30,6 +31,9 @@ pub struct SimulateArgs {
     /// Seed of everything that is left to chance
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Write every call and every change to this file as it happens, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 /// Why the simulators cannot run.
@@ -49,6 +53,15 @@ pub enum SimulateError {
         /// The address asked for.
         modal: SocketAddr,
         /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The history cannot be written.
+    #[error("cannot write the history to {path}")]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
         #[source]
         source: io::Error,
     },
@@ -74,6 +87,9 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
     };
     let scenario = args.scenario.as_deref().map(Scenario::load).transpose()?.unwrap_or_default();
     let world = World::try_new(Profile::named(&args.profile)?, scenario, args.seed, clock)?;
+    if let Some(path) = &args.history {
+        write_history(&world, path)?;
+    }
     let failed = |source| SimulateError::Serve { github: args.github, modal: args.modal, source };
     let mut servers = serve(world.clone(), args.github, args.modal).await.map_err(failed)?;
     out.write_all(instructions(&world, &servers).as_bytes())
@@ -83,6 +99,15 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
         ended = servers.failed() => ended.map_err(failed),
         () = stop => servers.shutdown().await.map_err(failed),
     }
+}
+
+/// Writes the history of a World to a file, from its begin and as it grows.
+///
+/// # Errors
+/// [`SimulateError::History`] where the file cannot be made or written.
+pub(super) fn write_history(world: &World, path: &Path) -> Result<(), SimulateError> {
+    let written = File::create(path).and_then(|file| world.write_history(file));
+    written.map_err(|source| SimulateError::History { path: path.to_owned(), source })
 }
 
 /// The environment that points Sandrunner, or an official client, at the simulators.
@@ -98,8 +123,8 @@ fn instructions(world: &World, servers: &Servers) -> String {
          export MODAL_TOKEN_ID=ak-simulated\n\
          export MODAL_TOKEN_SECRET=as-simulated\n\
          # Control: GET http://{github}/_sim/state, /_sim/report, /_sim/history?since=N;\n\
-         # POST /_sim/jobs, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke,\n\
-         # /_sim/clock {{\"advance_seconds\": 60}}\n",
+         # POST /_sim/jobs, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke, /_sim/limits,\n\
+         # /_sim/controllers, /_sim/clock {{\"advance_seconds\": 60}}\n",
         repos.join(",")
     )
 }
@@ -116,6 +141,7 @@ mod tests {
             speed: 1.0,
             profile: "calm".to_owned(),
             seed: 1,
+            history: None,
         }
     }
 
@@ -126,6 +152,18 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("export GITHUB_API_URL=http://127.0.0.1:"), "{text}");
         assert!(!text.contains(":0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_history_is_written_to_the_file_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.jsonl");
+        run(SimulateArgs { history: Some(path.clone()), ..args() }, async {}, Vec::new()).await.unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.starts_with(r#"{"seq":0,"#) && text.contains(r#""event":"began""#), "{text}");
+        let nowhere = Some(dir.path().join("no/such/folder"));
+        let error = run(SimulateArgs { history: nowhere, ..args() }, async {}, Vec::new()).await.unwrap_err();
+        assert!(matches!(error, SimulateError::History { .. }), "{error:?}");
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::fault::{FaultRequest, NamedFault};
+use super::history::{ControllerChange, StatedLimits};
 use super::scenario::{ScenarioJob, ScenarioRun};
 use super::world::World;
 use crate::error::ErrorChain;
@@ -42,11 +43,22 @@ struct Revoke {
     token: String,
 }
 
+/// What happened to a controller.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControllerNote {
+    #[serde(default)]
+    client: u32,
+    change: ControllerChange,
+}
+
 pub(super) fn routes() -> Router<World> {
     Router::new()
         .route("/_sim/jobs", post(add_jobs))
         .route("/_sim/faults", get(catalogue).post(add_fault).delete(clear_faults))
         .route("/_sim/revoke", post(revoke))
+        .route("/_sim/limits", post(state_limits))
+        .route("/_sim/controllers", post(note_controller))
         .route("/_sim/clock", post(advance))
         .route("/_sim/history", get(history))
         .route("/_sim/state", get(state))
@@ -84,6 +96,20 @@ async fn catalogue() -> Response {
 async fn revoke(State(world): State<World>, body: Bytes) -> Response {
     parsed(&body, |revoke: Revoke| {
         world.revoke_token(&revoke.token);
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn state_limits(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |limits: StatedLimits| {
+        world.state_limits(limits);
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
+
+async fn note_controller(State(world): State<World>, body: Bytes) -> Response {
+    parsed(&body, |note: ControllerNote| {
+        world.note_controller(note.client, note.change);
         StatusCode::NO_CONTENT.into_response()
     })
 }

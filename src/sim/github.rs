@@ -106,6 +106,33 @@ impl Asked {
         Page::of(&self.query)
     }
 
+    /// What it is about within its repository, for the history: an id, the name to register, a filter.
+    fn target(&self) -> String {
+        if let Some(id) = self.route.id() {
+            return id.to_string();
+        }
+        match &self.route {
+            Route::Mint(_) => write::name_asked(&self.body),
+            Route::Runs(_) => self.query.get("status").cloned().unwrap_or_default(),
+            Route::Run(..)
+            | Route::Jobs(..)
+            | Route::Job(..)
+            | Route::Repo(_)
+            | Route::Runners(_)
+            | Route::Runner(..)
+            | Route::DeleteRunner(..)
+            | Route::Downloads(_)
+            | Route::RateLimit
+            | Route::Unknown => String::new(),
+        }
+    }
+
+    /// The number of the page, where a list is asked for.
+    fn listed_page(&self) -> Option<usize> {
+        let is_list = matches!(self.route, Route::Runs(_) | Route::Jobs(..) | Route::Runners(_));
+        is_list.then(|| self.page().number)
+    }
+
     fn url_of_page(&self, number: usize) -> String {
         let others = self.query.iter().filter(|(key, _)| *key != "page");
         let mut url = format!("{}?", self.url);
@@ -182,6 +209,7 @@ impl State {
         if let Some(limiter) = self.tokens.get_mut(token.as_str()).filter(|_| !is_free) {
             limiter.charge();
         }
+        let wait_secs = self.told_wait(&token, &answer);
         self.record(What::Call {
             service: Service::Github,
             operation,
@@ -191,6 +219,11 @@ impl State {
             limited: answer.limited,
             subject: asked.route.subject(),
             client: self.caller,
+            target: asked.target(),
+            wait_secs,
+            delay_secs: answer.delay_secs,
+            page: asked.listed_page(),
+            more: answer.link.as_deref().is_some_and(|link| link.contains("rel=\"next\"")),
         });
         let latency = if asked.is_write() { self.profile.write_latency_secs } else { self.profile.read_latency_secs };
         let wait = Duration::from_secs_f64(latency + answer.delay_secs).saturating_sub(TRANSIT);
@@ -210,6 +243,18 @@ impl State {
             }
         }
         (response, wait)
+    }
+
+    /// How long the answer asks to wait.
+    fn told_wait(&mut self, token: &str, answer: &Answer) -> Option<f64> {
+        let now = self.now;
+        let until_reset =
+            |limiter: &mut GithubLimiter| (limiter.quota(now, &self.profile).reset - now).as_seconds_f64();
+        match (answer.limited, answer.retry_after) {
+            (_, Some(secs)) => Some(f64::from(secs)),
+            (Some(LimitKind::Primary), None) => self.tokens.get_mut(token).map(until_reset),
+            (_, None) => None,
+        }
     }
 
     fn headers(

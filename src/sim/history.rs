@@ -3,6 +3,8 @@
 //! It holds fingerprints of tokens and of JIT configs, never the secrets themselves.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +15,8 @@ use sha2::{Digest, Sha256};
 use super::client::CrashPhase;
 use super::fault::FaultMode;
 use super::jobs::Hold;
-use super::scenario::Conclusion;
+use super::profile::Profile;
+use super::scenario::{Conclusion, SkipReason};
 
 /// Which of the two services was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -216,6 +219,36 @@ pub enum RemovalReason {
     NotTaken,
 }
 
+/// The operator's limits, as whoever runs a controller states them; the World does not enforce them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatedLimits {
+    /// The most sandboxes at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandboxes: Option<u32>,
+    /// The most of one repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandboxes_per_repo: Option<u32>,
+    /// The most of a class, by the class's tag.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, u32>,
+    /// The most GPUs at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+}
+
+/// What happened to a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControllerChange {
+    /// It was started.
+    Started,
+    /// It was told to stop.
+    Stopped,
+    /// It was killed in the middle of its work.
+    Killed,
+}
+
 /// One line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -232,8 +265,21 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are named like what they hold; the variants say when")]
 pub enum What {
+    /// The World began. `repos` are the allow-listed ones.
+    Began { seed: u64, repos: Vec<Arc<str>>, profile: Box<Profile> },
+    /// The limits that the run is judged by from now on.
+    LimitsStated { limits: StatedLimits },
+    /// A controller was started, stopped or killed by whoever runs it.
+    ControllerChanged {
+        #[serde(skip_serializing_if = "is_unknown", default)]
+        client: u32,
+        change: ControllerChange,
+    },
     /// A service was called. `status` is GitHub's HTTP status, 0 where it answers nothing, or Modal's gRPC code;
-    /// `client` is the number of the process that called, where it has one.
+    /// `client` is the number of the process that called, where it has one, `subject` the repository, `target`
+    /// what the call is about within it: an id, or the name that is asked for. `wait_secs` is how long the answer
+    /// asks to wait, `delay_secs` by how much it is late. A list has the number of its page, and `more` where a
+    /// further page follows.
     Call {
         service: Service,
         operation: Operation,
@@ -246,9 +292,27 @@ pub enum What {
         subject: String,
         #[serde(skip_serializing_if = "is_unknown", default)]
         client: u32,
+        #[serde(skip_serializing_if = "String::is_empty", default)]
+        target: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        wait_secs: Option<f64>,
+        #[serde(skip_serializing_if = "is_none_at_all", default)]
+        delay_secs: f64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        page: Option<usize>,
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        more: bool,
     },
-    /// A job became demand.
-    JobQueued { job: u64, run: u64, attempt: u32, repo: Arc<str>, labels: Vec<String> },
+    /// A job became demand; `skip` says why it is not expected to be served, where it is not.
+    JobQueued {
+        job: u64,
+        run: u64,
+        attempt: u32,
+        repo: Arc<str>,
+        labels: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        skip: Option<SkipReason>,
+    },
     /// Something keeps a queued job from every runner, or with `why` absent no longer does.
     JobHeld {
         job: u64,
@@ -271,7 +335,16 @@ pub enum What {
     /// A Secret was created or deleted in Modal.
     SecretChanged { secret: String, exists: bool },
     /// A sandbox was created; `config` is the fingerprint of the JIT config in its environment.
-    SandboxCreated { sandbox: Arc<str>, name: String, gpu: bool, config: Option<String> },
+    SandboxCreated {
+        sandbox: Arc<str>,
+        name: String,
+        gpu: bool,
+        config: Option<String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+        tags: BTreeMap<String, String>,
+        #[serde(default)]
+        timeout_secs: u32,
+    },
     /// A GPU sandbox was placed on a machine.
     SandboxScheduled { sandbox: Arc<str> },
     /// `SandboxTerminate` was asked for, of a sandbox that was alive; `job` is what ran in it.
@@ -309,20 +382,59 @@ fn is_unknown(client: &u32) -> bool {
     *client == 0
 }
 
-/// All events so far.
-#[derive(Debug, Default)]
-pub(super) struct History(Vec<Event>);
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none_at_all(secs: &f64) -> bool {
+    *secs == 0.0
+}
+
+/// All events so far, and where they are written to as they happen.
+#[derive(Default)]
+pub(super) struct History {
+    events: Vec<Event>,
+    writer: Option<Box<dyn Write + Send>>,
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").field("events", &self.events.len()).finish_non_exhaustive()
+    }
+}
 
 impl History {
     pub(super) fn push(&mut self, at: DateTime<Utc>, what: What) {
-        self.0.push(Event { seq: self.0.len() as u64, at, what });
+        let event = Event { seq: self.events.len() as u64, at, what };
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = write_line(writer, &event)
+        {
+            // The World goes on: what is written down is for people, or judged by its absence.
+            tracing::error!(%error, "the history is written no further");
+            self.writer = None;
+        }
+        self.events.push(event);
     }
 
     /// The events from number `since` on.
     pub(super) fn since(&self, since: u64) -> &[Event] {
-        let from = usize::try_from(since).unwrap_or(usize::MAX).min(self.0.len());
-        &self.0[from..]
+        let from = usize::try_from(since).unwrap_or(usize::MAX).min(self.events.len());
+        &self.events[from..]
     }
+
+    /// Writes all events so far, and each further one as it happens.
+    pub(super) fn write_to(&mut self, mut writer: Box<dyn Write + Send>) -> std::io::Result<()> {
+        for event in &self.events {
+            write_line(&mut writer, event)?;
+        }
+        self.writer = Some(writer);
+        Ok(())
+    }
+}
+
+/// One event as a line, flushed, so that whoever is killed loses at most the line that is being written.
+fn write_line(writer: &mut impl Write, event: &Event) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    writer.write_all(&line)?;
+    writer.flush()
 }
 
 /// Sixteen hexadecimal digits that stand for a secret.
@@ -345,6 +457,31 @@ mod tests {
         let line = serde_json::to_string(&history.since(1)[0]).unwrap();
         assert!(line.contains(r#""event":"sandbox_scheduled""#), "{line}");
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), history.since(1)[0]);
+    }
+
+    /// Shares what is written to it.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_history_is_written_from_its_begin_and_as_it_grows() {
+        let (mut history, paper, at) = (History::default(), Paper::default(), DateTime::UNIX_EPOCH);
+        history.push(at, What::ClockAdvanced { seconds: 1.0 });
+        history.write_to(Box::new(paper.clone())).unwrap();
+        history.push(at, What::ClockAdvanced { seconds: 2.0 });
+        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, history.since(0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Modal's side of the World: the gRPC calls that Sandrunner and the official clients use.
 
+mod about;
 mod calls;
 mod endpoint;
 mod faults;
@@ -19,6 +20,7 @@ use super::history::{LimitKind, Operation, Service, What, fingerprint};
 use super::world::{State, World};
 use crate::modal::api;
 use crate::modal::api::modal_client_server::ModalClientServer;
+use about::{About, Subject};
 
 pub use endpoint::ModalEndpoint;
 pub(super) use listing::Bend;
@@ -114,14 +116,16 @@ impl ModalService {
         carry_out: impl FnOnce(&mut State, Q) -> Result<A, Status> + Send + 'static,
     ) -> Result<Response<A>, Status>
     where
-        Q: Send + 'static,
+        Q: Subject + Send + 'static,
         A: Clone + Default + Send + 'static,
     {
         let latency = Duration::from_secs_f64(self.world.with(|state| state.profile.modal_latency_secs));
         let (metadata, extensions, message) = request.into_parts();
         let passage = Caller::of(&extensions).sends(&self.world, call.operation).await;
         self.world.clock().sleep(latency / 2).await;
-        let outcome = passage.with(|state| state.answer_modal(call, &metadata, move |state| carry_out(state, message)));
+        let about = message.about();
+        let outcome =
+            passage.with(|state| state.answer_modal((call, about), &metadata, move |state| carry_out(state, message)));
         passage.applied().await;
         self.world.clock().sleep(latency / 2 + Duration::from_secs_f64(outcome.delay_secs)).await;
         passage.replied().await;
@@ -132,10 +136,11 @@ impl ModalService {
 impl State {
     fn answer_modal<A: Clone + Default + Send + 'static>(
         &mut self,
-        call: Call,
+        (call, about): (Call, About),
         metadata: &MetadataMap,
         carry_out: impl FnOnce(&mut Self) -> Result<A, Status> + Send + 'static,
     ) -> Outcome<A> {
+        self.rows_listed = 0;
         let token = header(metadata, "x-modal-token-id").unwrap_or_default();
         let key = header(metadata, "x-idempotency-key").map(|key| (call.operation, key.to_owned()));
         let carry_out = move |state: &mut Self| state.carry_out_once(key, carry_out);
@@ -161,6 +166,11 @@ impl State {
             limited: outcome.limited,
             subject: String::new(),
             client: self.caller,
+            target: about.target,
+            wait_secs: outcome.result.as_ref().err().and_then(wait_asked),
+            delay_secs: outcome.delay_secs,
+            page: about.page,
+            more: code == Code::Ok && self.rows_listed > 0,
         });
         outcome
     }
@@ -205,6 +215,16 @@ fn throttled(secs: f64, per_second: f64) -> Status {
     let status =
         api::RpcStatus { code: Code::ResourceExhausted.into(), message: message.clone(), details: vec![detail] };
     Status::with_details(Code::ResourceExhausted, message, status.encode_to_vec().into())
+}
+
+/// How long a status asks to wait.
+fn wait_asked(status: &Status) -> Option<f64> {
+    use prost::Message as _;
+
+    let details = api::RpcStatus::decode(status.details()).ok()?.details;
+    let policy = details.iter().find(|detail| detail.type_url.ends_with("RPCRetryPolicy"))?;
+    let policy = api::RpcRetryPolicy::decode(policy.value.as_slice()).ok()?;
+    Some(f64::from(policy.retry_after_secs))
 }
 
 /// What the streaming call returns.

@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn queued(job: u64) -> What {
-        What::JobQueued { job, run: 1, attempt: 1, repo: repo(), labels: vec!["modal".to_owned()] }
+        What::JobQueued { job, run: 1, attempt: 1, repo: repo(), labels: vec!["modal".to_owned()], skip: None }
     }
 
     fn registered(runner: &str) -> What {
@@ -265,7 +265,14 @@ mod tests {
 
     fn created(sandbox: &str, name: &str) -> What {
         let config = Some(name.to_owned());
-        What::SandboxCreated { sandbox: sandbox.into(), name: name.to_owned(), gpu: false, config }
+        What::SandboxCreated {
+            sandbox: sandbox.into(),
+            name: name.to_owned(),
+            gpu: false,
+            config,
+            tags: BTreeMap::new(),
+            timeout_secs: 0,
+        }
     }
 
     fn online(sandbox: &str, runner: &str) -> What {
@@ -425,6 +432,11 @@ mod tests {
             limited,
             subject: "acme/web".to_owned(),
             client: 0,
+            target: String::new(),
+            wait_secs: None,
+            delay_secs: 0.0,
+            page: None,
+            more: false,
         };
         let report = report(
             vec![

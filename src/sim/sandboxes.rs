@@ -196,6 +196,8 @@ impl State {
             name: sandbox.name.clone(),
             gpu: !sandbox.gpu.is_empty(),
             config: credential.as_deref().map(fingerprint),
+            tags: sandbox.tags.clone(),
+            timeout_secs: sandbox.timeout_secs,
         });
         self.sandbox_by_id.insert(Arc::clone(&sandbox.id), key);
         self.sandboxes.push(sandbox);

@@ -1,6 +1,7 @@
 //! The World: one truth behind a lock, advanced by whoever looks at it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
 use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
-use super::history::{Event, History, What, fingerprint};
+use super::history::{ControllerChange, Event, History, StatedLimits, What, fingerprint};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
 use super::modal::{self, Answers, Bend, ModalEndpoint, Objects};
@@ -72,6 +73,8 @@ pub(super) struct State {
     /// The process whose call is being answered; 0 where that is not known.
     pub(super) caller: u32,
     pub(super) crashes: Vec<Crash>,
+    /// How many sandboxes the list holds that is being answered.
+    pub(super) rows_listed: usize,
     history: History,
 }
 
@@ -142,12 +145,14 @@ impl World {
             answers: 0,
             caller: 0,
             crashes: Vec::new(),
+            rows_listed: 0,
             faults: Faults::default(),
             knobs: Knobs::new(profile.clone()),
             history: History::default(),
             profile,
             scenario: Scenario::default(),
         };
+        state.begin(seed, &scenario);
         state.populate(scenario)?;
         Ok(Self { shared: Arc::new(Shared { state: Mutex::new(state), clock }) })
     }
@@ -185,6 +190,24 @@ impl World {
     /// The history from event number `since` on.
     pub fn history(&self, since: u64) -> Vec<Event> {
         self.with(|state| state.history.since(since).to_vec())
+    }
+
+    /// Writes the history down: all events so far, and each further one as it happens.
+    ///
+    /// # Errors
+    /// Where the events so far cannot be written.
+    pub fn write_history(&self, writer: impl Write + Send + 'static) -> io::Result<()> {
+        self.with(|state| state.history.write_to(Box::new(writer)))
+    }
+
+    /// Notes the limits that the run is to be judged by; nothing here enforces them.
+    pub fn state_limits(&self, limits: StatedLimits) {
+        self.with(|state| state.record(What::LimitsStated { limits }));
+    }
+
+    /// Notes what happened to the controller that calls as the process `client`; 0 where it has no number.
+    pub fn note_controller(&self, client: u32, change: ControllerChange) {
+        self.with(|state| state.record(What::ControllerChanged { client, change }));
     }
 
     /// What the history tells so far.
@@ -271,6 +294,12 @@ impl World {
 }
 
 impl State {
+    fn begin(&mut self, seed: u64, scenario: &Scenario) {
+        let repos = scenario.allowed_repos().iter().map(|repo| repo.to_string().into()).collect();
+        let profile = Box::new(self.profile.clone());
+        self.record(What::Began { seed, repos, profile });
+    }
+
     fn populate(&mut self, scenario: Scenario) -> Result<(), InvalidFault> {
         for repo in &scenario.repos {
             self.repo_key(&repo.name);

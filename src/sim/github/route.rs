@@ -79,6 +79,24 @@ impl Route {
             Self::RateLimit | Self::Unknown => String::new(),
         }
     }
+
+    /// The id within the repository that the path names.
+    pub(super) fn id(&self) -> Option<u64> {
+        match self {
+            Self::Run(_, id)
+            | Self::Jobs(_, id)
+            | Self::Job(_, id)
+            | Self::Runner(_, id)
+            | Self::DeleteRunner(_, id) => Some(*id),
+            Self::Runs(_)
+            | Self::Repo(_)
+            | Self::Runners(_)
+            | Self::Mint(_)
+            | Self::Downloads(_)
+            | Self::RateLimit
+            | Self::Unknown => None,
+        }
+    }
 }
 
 fn numbered(text: &str, route: impl FnOnce(u64) -> Route) -> Route {
@@ -100,5 +118,6 @@ mod tests {
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/"), Route::Unknown);
         assert_eq!(parse("POST", "/repos/Acme/web/actions/runs"), Route::Unknown);
         assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Unknown);
+        assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/7/jobs").id(), Some(7));
     }
 }

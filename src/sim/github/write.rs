@@ -99,6 +99,12 @@ pub(super) fn disabled(asked: &Asked) -> Answer {
     )
 }
 
+/// The name that a request to mint asks for; empty where it cannot be read.
+pub(super) fn name_asked(body: &[u8]) -> String {
+    let fields: Option<Map<String, Value>> = serde_json::from_slice(body).ok();
+    fields.and_then(|fields| Some(fields.get("name")?.as_str()?.to_owned())).unwrap_or_default()
+}
+
 fn invalid(problem: &str) -> Answer {
     let body = json!({
         "message": "Invalid request.",

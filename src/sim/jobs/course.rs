@@ -37,6 +37,7 @@ impl State {
             attempt: job.spec.attempt,
             repo: Arc::clone(&self.repo(repo).name),
             labels: job.spec.labels.clone(),
+            skip: self.scenario.skip_reason(&job.spec),
         };
         self.record(what);
         self.record_hold(id);

@@ -102,6 +102,7 @@ impl State {
         {
             sandboxes.remove(self.seed.stream(Purpose::FaultDraw, number).index(sandboxes.len()));
         }
+        self.rows_listed = sandboxes.len();
         api::SandboxListResponse { sandboxes }
     }
 

@@ -212,7 +212,10 @@ impl Tally {
                 self.early_timeouts += usize::from(*mode == FaultMode::TimesOut);
                 self.faulted.insert(Arc::clone(subject));
             }
-            What::SandboxScheduled { .. }
+            What::Began { .. }
+            | What::LimitsStated { .. }
+            | What::ControllerChanged { .. }
+            | What::SandboxScheduled { .. }
             | What::JobHeld { .. }
             | What::ClientKilled { .. }
             | What::FaultAdded { .. }
@@ -223,9 +226,7 @@ impl Tally {
     }
 
     fn take_call(&mut self, at: Time, call: &What) {
-        let What::Call { service, operation, status, points, token, limited, subject, client: _ } = call else {
-            return;
-        };
+        let What::Call { service, operation, status, points, token, limited, subject, .. } = call else { return };
         // The workspace's capacity is met, not overrun: nobody tells it beforehand.
         if let Some(kind) = limited.filter(|kind| !matches!(kind, LimitKind::Injected | LimitKind::Capacity)) {
             self.limited.push(format!("{kind:?} at {operation:?} {subject}").to_lowercase());
@@ -295,7 +296,10 @@ impl Tally {
                     }
                 }
             }
-            What::Call { .. }
+            What::Began { .. }
+            | What::LimitsStated { .. }
+            | What::ControllerChanged { .. }
+            | What::Call { .. }
             | What::JobQueued { .. }
             | What::JobAssigned { .. }
             | What::JobCompleted { .. }
