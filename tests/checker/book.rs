@@ -1,0 +1,498 @@
+//! The truth, put together from the history: jobs, attempts to serve them, sandboxes, readings, controllers.
+//!
+//! Nothing is judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use chrono::TimeDelta;
+
+use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time, What, code, seconds};
+use super::readings::Readings;
+use super::{OurNames, Rules};
+
+/// A line of the history.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mark {
+    pub(crate) seq: u64,
+    pub(crate) at: Time,
+}
+
+/// A repository and a label set.
+pub(crate) type Group = (Rc<str>, Rc<str>);
+
+/// A job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) group: Group,
+    pub(crate) run: u64,
+    pub(crate) queued: Mark,
+    /// When it left the queue: assigned, or ended before.
+    pub(crate) left: Option<Time>,
+    pub(crate) is_done: bool,
+    /// The attempt that got it first, if one of ours did.
+    pub(crate) taker: Option<usize>,
+}
+
+/// One life of a process that calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) caller: Caller,
+    /// Counts its starts.
+    pub(crate) life: usize,
+}
+
+/// What a call has just brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// A mint registered a runner.
+    Minted(usize),
+    /// A create made a sandbox.
+    Created(usize),
+    /// A sandbox was asked to end.
+    Terminated(usize),
+}
+
+/// An answer to a call.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) mark: Mark,
+    pub(crate) call: Rc<Call>,
+}
+
+/// A registration, and what became of it: one attempt to serve a need.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) group: Group,
+    pub(crate) name: Rc<str>,
+    pub(crate) registered: Mark,
+    /// Who registered it; not known where the mint was carried out late.
+    pub(crate) process: Option<Process>,
+    /// The answer to the mint; none where it was carried out late.
+    pub(crate) mint: Option<Answer>,
+    /// The answers to creates under its name since.
+    pub(crate) creates: Vec<Answer>,
+    /// The answers to `DELETE` of its registration.
+    pub(crate) deletes: Vec<Answer>,
+    pub(crate) sandbox: Option<usize>,
+    pub(crate) online: Option<Time>,
+    /// When it got its job, and which.
+    pub(crate) job: Option<(Time, u64)>,
+    pub(crate) removed: Option<Time>,
+    /// When Modal said that it has no such sandbox.
+    pub(crate) gone_told: Option<Time>,
+}
+
+/// A sandbox.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
+pub(crate) struct Sandbox {
+    pub(crate) id: Rc<str>,
+    pub(crate) name: Rc<str>,
+    pub(crate) is_ours: bool,
+    pub(crate) is_gpu: bool,
+    pub(crate) class: String,
+    pub(crate) secret: Option<String>,
+    pub(crate) created: Mark,
+    /// When it was placed on a machine; a GPU sandbox is placed some time after its creation.
+    pub(crate) scheduled: Option<Time>,
+    pub(crate) ended: Option<Mark>,
+    pub(crate) terminate_asked: Option<Mark>,
+    /// The registration that its config belongs to.
+    pub(crate) attempt: Option<usize>,
+}
+
+impl Sandbox {
+    pub(crate) fn is_alive(&self) -> bool {
+        self.ended.is_none()
+    }
+}
+
+/// The jobs and attempts of a group.
+#[derive(Debug, Default)]
+pub(crate) struct GroupBook {
+    pub(crate) jobs: Vec<u64>,
+    pub(crate) attempts: Vec<usize>,
+}
+
+/// Everything that a history has told so far.
+#[derive(Debug)]
+pub(crate) struct Book {
+    pub(crate) profile: Profile,
+    /// The allow-listed repositories, where the history names them.
+    pub(crate) allowed: Option<Vec<String>>,
+    pub(crate) limits: Limits,
+    pub(crate) jobs: BTreeMap<u64, Job>,
+    pub(crate) groups: BTreeMap<Group, GroupBook>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) sandboxes: Vec<Sandbox>,
+    /// Live sandboxes of ours.
+    pub(crate) live: Vec<usize>,
+    pub(crate) readings: Readings,
+    /// What the call on this line brought about, and who called.
+    pub(crate) done: Option<(Done, Process)>,
+    /// The last moment at which something went wrong from outside: a fault, a kill.
+    pub(crate) disturbed_at: Option<Time>,
+    pub(crate) now: Time,
+    /// How many controllers run at a time.
+    pub(crate) controllers: usize,
+    by_name: BTreeMap<(Rc<str>, Rc<str>), usize>,
+    by_runner: BTreeMap<(Rc<str>, u64), usize>,
+    by_config: BTreeMap<String, usize>,
+    by_sandbox: BTreeMap<Rc<str>, usize>,
+    /// The faults since the last call; one of them may have struck the call that follows.
+    strikes: Vec<(Operation, String)>,
+    /// What happened since the last call, which the call that follows may have brought about.
+    fresh: Vec<Done>,
+    /// How often each caller was started anew, and when it last was.
+    lives: BTreeMap<Caller, (usize, Time)>,
+    names: BTreeSet<Rc<str>>,
+    ours: OurNames,
+}
+
+impl Book {
+    pub(crate) fn new(rules: &Rules) -> Self {
+        Self {
+            profile: Profile::default(),
+            allowed: None,
+            limits: rules.limits.clone(),
+            jobs: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            attempts: Vec::new(),
+            sandboxes: Vec::new(),
+            live: Vec::new(),
+            readings: Readings::default(),
+            done: None,
+            disturbed_at: None,
+            now: Time::UNIX_EPOCH,
+            controllers: rules.controllers,
+            by_name: BTreeMap::new(),
+            by_runner: BTreeMap::new(),
+            by_config: BTreeMap::new(),
+            by_sandbox: BTreeMap::new(),
+            strikes: Vec::new(),
+            fresh: Vec::new(),
+            lives: BTreeMap::new(),
+            names: BTreeSet::new(),
+            ours: rules.names.clone(),
+        }
+    }
+
+    /// Takes a line; a call gets the fault that struck it.
+    pub(crate) fn take(&mut self, line: &mut Line) {
+        let mark = Mark { seq: line.seq, at: line.at };
+        self.now = line.at;
+        self.done = None;
+        match &mut line.what {
+            What::Began { repos, profile } => {
+                self.profile = profile.clone();
+                self.allowed = Some(repos.clone());
+            }
+            What::LimitsStated { limits } => {
+                // What the checker itself was told wins.
+                let mut stated = limits.clone();
+                stated.override_with(self.limits.clone());
+                self.limits = stated;
+            }
+            What::ControllerChanged { client, change } => match change {
+                Change::Started => self.born(*client, mark.at),
+                Change::Killed => self.disturbed_at = Some(mark.at),
+                Change::Stopped => {}
+            },
+            What::ClientKilled { client } => {
+                self.disturbed_at = Some(mark.at);
+                self.born(*client, mark.at);
+            }
+            What::FaultStruck { operation, mode } => {
+                self.disturbed_at = Some(mark.at);
+                self.strikes.push((*operation, mode.clone()));
+            }
+            What::FaultsCleared => self.disturbed_at = Some(mark.at),
+            What::KnobsChanged { knobs } => {
+                self.disturbed_at = Some(mark.at);
+                self.take_knobs(knobs);
+            }
+            What::Call(call) => self.take_call(mark, call),
+            What::JobQueued { .. } | What::JobAssigned { .. } | What::JobCompleted { .. } => {
+                self.take_job(mark, &line.what);
+            }
+            What::RunnerRegistered { .. } | What::RunnerOnline { .. } | What::RunnerRemoved { .. } => {
+                self.take_runner(mark, &line.what);
+            }
+            What::SandboxCreated { .. }
+            | What::SandboxScheduled { .. }
+            | What::TerminateAsked { .. }
+            | What::SandboxEnded { .. } => self.take_sandbox(mark, &line.what),
+            What::JobHeld { .. } | What::RunnerDeleteAsked { .. } | What::SecretChanged { .. } | What::Other => {}
+        }
+    }
+
+    /// A caller was started anew, or died: whatever calls in its name from now on is another process.
+    fn born(&mut self, client: u32, at: Time) {
+        let caller = if client > 0 { Caller::Client(client) } else { Caller::Unknown };
+        let life = self.lives.entry(caller).or_insert((0, at));
+        *life = (life.0 + 1, at);
+    }
+
+    /// The process that calls now.
+    pub(crate) fn process(&self, call: &Call) -> Process {
+        let caller = call.caller();
+        Process { caller, life: self.lives.get(&caller).map_or(0, |(life, _)| *life) }
+    }
+
+    /// Whether a process is surely dead.
+    pub(crate) fn has_died(&self, process: Option<&Process>) -> bool {
+        process.is_none_or(|process| self.lives.get(&process.caller).is_some_and(|(life, _)| *life > process.life))
+    }
+
+    /// When the process of a caller was started, where another one was before.
+    pub(crate) fn born_at(&self, caller: Caller) -> Option<Time> {
+        self.lives.get(&caller).map(|(_, at)| *at)
+    }
+
+    /// The lags that faults have put in; a knob keeps its widest value, because what is known from before
+    /// it was put back may still be old.
+    fn take_knobs(&mut self, knobs: &BTreeMap<String, serde_json::Value>) {
+        let widest = |knob: &str, field: &mut f64| {
+            if let Some(value) = knobs.get(knob).and_then(serde_json::Value::as_f64) {
+                *field = field.max(value);
+            }
+        };
+        widest("github_list_lag_secs", &mut self.profile.github_list_lag_secs);
+        widest("modal_list_lag_secs", &mut self.profile.modal_list_lag_secs);
+        let late = knobs.get("runner_visible_secs").and_then(|span| span.get(1)?.as_f64());
+        self.profile.runner_visible_secs[1] = self.profile.runner_visible_secs[1].max(late.unwrap_or_default());
+    }
+
+    fn take_call(&mut self, mark: Mark, call: &mut Call) {
+        let strikes = std::mem::take(&mut self.strikes);
+        let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
+        call.fault = own.map(|(_, mode)| mode);
+        self.readings.take(mark, call);
+        let answer = Answer { mark, call: Rc::new(call.clone()) };
+        let fresh = std::mem::take(&mut self.fresh);
+        let done = fresh.into_iter().rev().find(|done| self.is_brought_about(*done, call));
+        self.done = done.map(|done| (done, self.process(call)));
+        match call.operation {
+            Operation::Mint => {
+                if let Some((Done::Minted(index), process)) = &self.done {
+                    let attempt = &mut self.attempts[*index];
+                    attempt.mint = Some(answer);
+                    attempt.process = Some(*process);
+                }
+            }
+            Operation::DeleteRunner => {
+                let id = call.target.parse().unwrap_or_default();
+                let key = (Rc::from(call.subject.as_str()), id);
+                if let Some(index) = self.by_runner.get(&key) {
+                    self.attempts[*index].deletes.push(answer);
+                }
+            }
+            Operation::Create => {
+                let name: Rc<str> = call.target.as_str().into();
+                let tried = self.attempts.iter_mut().rev().find(|attempt| attempt.name == name);
+                if let Some(attempt) = tried {
+                    attempt.creates.push(answer);
+                }
+            }
+            Operation::Wait if call.status == code::NOT_FOUND => {
+                let sandbox = self.by_sandbox.get(call.target.as_str());
+                if let Some(attempt) = sandbox.and_then(|index| self.sandboxes[*index].attempt) {
+                    self.attempts[attempt].gone_told.get_or_insert(mark.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_brought_about(&self, done: Done, call: &Call) -> bool {
+        match (done, call.operation) {
+            (Done::Minted(index), Operation::Mint) => *self.attempts[index].name == *call.target,
+            (Done::Created(index), Operation::Create) => *self.sandboxes[index].name == *call.target,
+            (Done::Terminated(index), Operation::Terminate) => *self.sandboxes[index].id == *call.target,
+            _ => false,
+        }
+    }
+
+    fn take_job(&mut self, mark: Mark, what: &What) {
+        match what {
+            What::JobQueued { job, run, repo, labels, .. } => {
+                let group = (self.shared(repo), self.shared(&label_set(labels)));
+                self.groups.entry(group.clone()).or_default().jobs.push(*job);
+                let seen = Job { group, run: *run, queued: mark, left: None, is_done: false, taker: None };
+                self.jobs.insert(*job, seen);
+            }
+            What::JobAssigned { job, runner, repo } => {
+                let taker = self.attempt_named(repo, runner);
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.left = Some(mark.at);
+                    job.taker = job.taker.or(taker);
+                }
+                if let Some(index) = taker {
+                    self.attempts[index].job = Some((mark.at, *job));
+                }
+            }
+            What::JobCompleted { job, .. } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.left.get_or_insert(mark.at);
+                    job.is_done = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_runner(&mut self, mark: Mark, what: &What) {
+        match what {
+            What::RunnerRegistered { repo, runner_id, runner, labels, config } => {
+                let (repo, name) = (self.shared(repo), self.shared(runner));
+                let group = (Rc::clone(&repo), self.shared(&label_set(labels)));
+                let index = self.attempts.len();
+                self.groups.entry(group.clone()).or_default().attempts.push(index);
+                self.by_name.insert((Rc::clone(&repo), Rc::clone(&name)), index);
+                self.by_runner.insert((repo, *runner_id), index);
+                self.by_config.insert(config.clone(), index);
+                self.fresh.push(Done::Minted(index));
+                self.attempts.push(Attempt {
+                    group,
+                    name,
+                    registered: mark,
+                    process: None,
+                    mint: None,
+                    creates: Vec::new(),
+                    deletes: Vec::new(),
+                    sandbox: None,
+                    online: None,
+                    job: None,
+                    removed: None,
+                    gone_told: None,
+                });
+            }
+            What::RunnerOnline { repo, runner } => {
+                if let Some(index) = self.attempt_named(repo, runner) {
+                    self.attempts[index].online = Some(mark.at);
+                }
+            }
+            What::RunnerRemoved { repo, runner, .. } => {
+                if let Some(index) = self.attempt_named(repo, runner) {
+                    self.attempts[index].removed = Some(mark.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_sandbox(&mut self, mark: Mark, what: &What) {
+        match what {
+            What::SandboxCreated { sandbox, name, gpu, config, tags, .. } => {
+                let index = self.sandboxes.len();
+                let attempt = config.as_ref().and_then(|config| self.by_config.get(config).copied());
+                let id = self.shared(sandbox);
+                if let Some(attempt) = attempt {
+                    self.attempts[attempt].sandbox.get_or_insert(index);
+                }
+                let is_ours = config.is_some() && self.ours.job_of(name).is_some();
+                if is_ours {
+                    self.live.push(index);
+                }
+                self.by_sandbox.insert(Rc::clone(&id), index);
+                self.fresh.push(Done::Created(index));
+                self.sandboxes.push(Sandbox {
+                    id,
+                    name: self.names.get(name.as_str()).map_or_else(|| name.as_str().into(), Rc::clone),
+                    is_ours,
+                    is_gpu: *gpu,
+                    class: tags.get("class").cloned().unwrap_or_default(),
+                    secret: tags.get("secret").cloned(),
+                    created: mark,
+                    scheduled: (!gpu).then_some(mark.at),
+                    ended: None,
+                    terminate_asked: None,
+                    attempt,
+                });
+            }
+            What::SandboxScheduled { sandbox } => {
+                if let Some(sandbox) = self.sandbox_mut(sandbox) {
+                    sandbox.scheduled = Some(mark.at);
+                }
+            }
+            What::TerminateAsked { sandbox, .. } => {
+                if let Some(index) = self.by_sandbox.get(sandbox.as_str()) {
+                    self.sandboxes[*index].terminate_asked.get_or_insert(mark);
+                    self.fresh.push(Done::Terminated(*index));
+                }
+            }
+            What::SandboxEnded { sandbox } => {
+                let index = self.by_sandbox.get(sandbox.as_str()).copied();
+                if let Some(index) = index {
+                    self.sandboxes[index].ended = Some(mark);
+                    self.live.retain(|live| *live != index);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The sandbox of an id.
+    pub(crate) fn sandbox(&self, id: &str) -> Option<&Sandbox> {
+        self.by_sandbox.get(id).map(|index| &self.sandboxes[*index])
+    }
+
+    fn sandbox_mut(&mut self, id: &str) -> Option<&mut Sandbox> {
+        self.by_sandbox.get(id).map(|index| &mut self.sandboxes[*index])
+    }
+
+    /// The newest registration of a name.
+    pub(crate) fn attempt_named(&self, repo: &str, runner: &str) -> Option<usize> {
+        let key = (self.names.get(repo)?, self.names.get(runner)?);
+        self.by_name.get(&(Rc::clone(key.0), Rc::clone(key.1))).copied()
+    }
+
+    /// The registration of an id.
+    pub(crate) fn attempt_of(&self, repo: &str, runner_id: &str) -> Option<&Attempt> {
+        let key = (Rc::clone(self.names.get(repo)?), runner_id.parse().ok()?);
+        self.by_runner.get(&key).map(|index| &self.attempts[*index])
+    }
+
+    /// Whether calls of several processes look alike.
+    pub(crate) fn is_ambiguous(&self, process: &Process) -> bool {
+        self.controllers > 1 && process.caller == Caller::Unknown
+    }
+
+    /// How long what was decided may take until it shows in the history.
+    ///
+    /// Usually an answer is known and acted upon within a second; where a fault has just struck, calls before
+    /// the one that shows may be repeated, held or slow, each up to its deadline of 30 s.
+    pub(crate) fn settle(&self) -> TimeDelta {
+        let is_disturbed = self.disturbed_at.is_some_and(|at| self.now - at < TimeDelta::seconds(90));
+        if is_disturbed { TimeDelta::seconds(62) } else { TimeDelta::seconds(2) }
+    }
+
+    /// How old what a list of GitHub's shows may be.
+    pub(crate) fn github_lag(&self) -> TimeDelta {
+        seconds(self.profile.github_list_lag_secs)
+    }
+
+    /// How old what a list of Modal's shows may be.
+    pub(crate) fn modal_lag(&self) -> TimeDelta {
+        seconds(self.profile.modal_list_lag_secs)
+    }
+
+    /// One copy of each text.
+    fn shared(&mut self, text: &str) -> Rc<str> {
+        if let Some(known) = self.names.get(text) {
+            return Rc::clone(known);
+        }
+        let text: Rc<str> = text.into();
+        self.names.insert(Rc::clone(&text));
+        text
+    }
+}
+
+/// A label set as one text: folded, sorted, each label once.
+fn label_set(labels: &[String]) -> String {
+    let mut folded: Vec<String> = labels.iter().map(|label| label.to_lowercase()).collect();
+    folded.sort_unstable();
+    folded.dedup();
+    folded.join(",")
+}

@@ -1,0 +1,152 @@
+//! Controls of what may be deleted and terminated.
+
+use serde_json::json;
+
+use super::running;
+use super::tale::{JOB, Tale, created, name};
+
+/// A registration whose sandbox never came, with both lists read once a minute.
+fn stale() -> Tale {
+    let minted = Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1));
+    (1..=5_u8).fold(minted, |tale, minute| {
+        let at = f64::from(minute) * 60.0;
+        tale.runners(at).fleet(at)
+    })
+}
+
+/// A sandbox whose runner never came online, with both lists read once a minute, and jobs too.
+fn silent(minutes: u8) -> Tale {
+    let started = Tale::new().queued(1.0, 0).started(10.0, "sb-1", &name(0, 1));
+    (1..=minutes).fold(started, |tale, minute| {
+        let at = f64::from(minute) * 60.0;
+        tale.runners(at).fleet(at).jobs(at)
+    })
+}
+
+#[test]
+fn what_is_foreign_is_not_touched() {
+    let delete = |runner: &str| {
+        let asked = json!({ "event": "runner_delete_asked", "repo": "acme/web", "runner": runner, "deleted": true });
+        Tale::new().then(1.0, asked).violated(running())
+    };
+    let ours = name(0, 1);
+    assert_eq!(delete(&ours), [""; 0]);
+    for foreign in ["build-box-1", "sr-other-gh-5000000000-1", "sr-main-gh2-5-1", "sr-main-gh-05-1", "sr-main-gh-5-0"] {
+        assert_eq!(delete(foreign), ["foreign"], "{foreign}");
+    }
+    assert_eq!(delete(&format!("{ours}-x")), ["foreign"], "a prefix is not enough");
+    let notebook = json!({ "event": "sandbox_created", "sandbox": "sb-9", "name": "notebook", "gpu": false,
+        "config": null });
+    let terminated = Tale::new().then(1.0, notebook).terminated(900.0, "sb-9", "notebook", None);
+    assert_eq!(terminated.violated(running()), ["foreign"]);
+}
+
+#[test]
+fn a_sandbox_with_a_job_is_never_terminated() {
+    let working = || {
+        let started = Tale::new().queued(1.0, 0).started(3.0, "sb-1", &name(0, 1));
+        started.online(7.0, "sb-1", &name(0, 1)).assigned(8.0, 0, &name(0, 1))
+    };
+    let violated = working().terminated(9.0, "sb-1", &name(0, 1), Some(JOB)).violated(running());
+    assert_eq!(violated.first(), Some(&"claimed_terminated"));
+    // The job was given between the request and the end.
+    let raced = silent(7).deleted(430.0, &name(0, 1)).jobs(440.0).terminated(530.0, "sb-1", &name(0, 1), None);
+    let raced = raced.online(530.5, "sb-1", &name(0, 1)).assigned(530.6, 0, &name(0, 1));
+    assert_eq!(raced.ended(531.0, "sb-1", &name(0, 1)).violated(running()), ["claimed_terminated"]);
+}
+
+#[test]
+fn a_registration_is_deleted_after_five_minutes_and_two_readings_of_both_lists() {
+    assert_eq!(stale().deleted(310.0, &name(0, 1)).violated(running()), [""; 0]);
+    assert_eq!(stale().deleted(309.0, &name(0, 1)).violated(running()), ["destroyed_unproven"], "too early");
+    let unread = || Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1)).fleet(60.0).fleet(300.0);
+    let once = unread().runners(250.0).runners(309.0).deleted(311.0, &name(0, 1));
+    assert_eq!(once.violated(running()), ["destroyed_unproven"], "59 s apart");
+    let twice = unread().runners(249.0).runners(309.0).deleted(311.0, &name(0, 1));
+    assert_eq!(twice.violated(running()), [""; 0]);
+    let before = unread().runners(5.0).runners(309.0).deleted(311.0, &name(0, 1));
+    assert_eq!(before.violated(running()), ["destroyed_unproven"], "a reading from before the registration");
+    let lists = Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1)).runners(100.0).runners(300.0).fleet(300.0);
+    assert_eq!(lists.deleted(311.0, &name(0, 1)).violated(running()), ["destroyed_unproven"], "one fleet");
+}
+
+#[test]
+fn readings_that_failed_or_lack_a_page_prove_nothing() {
+    let base = || Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1)).fleet(60.0).fleet(300.0).runners(100.0);
+    let with = |status: u16, more: bool| {
+        base().github(200.0, "list_runners", status, &json!({ "page": 1, "more": more })).deleted(311.0, &name(0, 1))
+    };
+    assert_eq!(with(200, false).violated(running()), [""; 0]);
+    assert_eq!(with(304, false).violated(running()), [""; 0]);
+    assert_eq!(with(502, false).violated(running()), ["destroyed_unproven"]);
+    assert_eq!(with(200, true).violated(running()), ["destroyed_unproven"]);
+    let late = base().github(200.0, "list_runners", 200, &json!({ "page": 1, "delay_secs": 20.0 }));
+    assert_eq!(late.deleted(311.0, &name(0, 1)).violated(running()), ["destroyed_unproven"]);
+    // An empty list that is a lie cannot be told from the truth.
+    let lie = base().then(200.0, json!({ "event": "fault_struck", "operation": "list_runners", "mode": "empty" }));
+    assert_eq!(lie.runners(200.0).deleted(311.0, &name(0, 1)).violated(running()), [""; 0]);
+}
+
+#[test]
+fn a_registration_whose_name_is_taken_may_be_deleted_at_once() {
+    let taken = |status| {
+        let minted = Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1));
+        minted.modal(10.4, "create", status, &json!({ "target": name(0, 1) })).deleted(10.6, &name(0, 1))
+    };
+    assert_eq!(taken(6).violated(running()), [""; 0]);
+    assert_eq!(taken(14).violated(running()), ["destroyed_unproven"]);
+}
+
+#[test]
+fn a_runner_that_was_seen_online_is_left_alone() {
+    let online = |at: f64| {
+        let tale = silent(4).online(at, "sb-1", &name(0, 1)).runners(300.0).fleet(300.0).runners(350.0);
+        tale.deleted(352.1, &name(0, 1))
+    };
+    assert_eq!(online(250.0).violated(running()), ["destroyed_unproven"]);
+    assert_eq!(online(349.0).violated(running()), ["destroyed_unproven"]);
+    assert_eq!(online(351.0).violated(running()), [""; 0], "no reading can have shown it");
+    let dead =
+        silent(4).online(250.0, "sb-1", &name(0, 1)).ended(270.0, "sb-1", &name(0, 1)).runners(300.0).fleet(300.0);
+    assert_eq!(dead.deleted(352.0, &name(0, 1)).violated(running()), [""; 0], "its sandbox is dead");
+}
+
+#[test]
+fn a_sandbox_is_terminated_only_behind_a_fence() {
+    let fenced = || silent(6).deleted(370.0, &name(0, 1));
+    let end = |tale: Tale, at: f64| tale.terminated(at, "sb-1", &name(0, 1), None).violated(running());
+    assert_eq!(end(fenced().jobs(400.0), 460.0), [""; 0]);
+    assert_eq!(end(fenced().jobs(400.0), 459.0), ["destroyed_unproven"], "it did not settle");
+    assert_eq!(end(fenced(), 460.0), ["destroyed_unproven"], "no job was read since");
+    assert_eq!(end(silent(7), 470.0), ["destroyed_unproven"], "there is no fence");
+    let busy =
+        silent(6).github(370.0, "delete_runner", 422, &json!({ "target": super::tale::id(&name(0, 1)).to_string() }));
+    assert_eq!(end(busy.jobs(400.0), 470.0), ["destroyed_unproven"], "GitHub said no");
+    assert_eq!(end(Tale::new().queued(1.0, 0).started(10.0, "sb-1", &name(0, 1)), 200.0), ["destroyed_unproven"]);
+}
+
+#[test]
+fn a_sandbox_that_was_never_placed_may_be_terminated_after_its_limit() {
+    let waiting = |at: f64| {
+        let created = created("sb-1", &name(0, 1), &json!({ "gpu": true }));
+        let tale = Tale::new().queued(1.0, 0).minted(9.6, &name(0, 1)).then(10.0, created);
+        tale.terminated(at, "sb-1", &name(0, 1), None).violated(running())
+    };
+    assert_eq!(waiting(910.0), [""; 0]);
+    assert_eq!(waiting(909.0), ["destroyed_unproven"]);
+}
+
+#[test]
+fn a_secret_is_kept_until_the_runner_has_read_it() {
+    let tags = json!({ "gpu": true, "tags": { "class": "gpu..t4", "secret": "st-1" } });
+    let with_secret = || {
+        let tale = Tale::new().queued(1.0, 0).minted(3.0, &name(0, 1)).then(3.4, created("sb-1", &name(0, 1), &tags));
+        tale.then(3.5, json!({ "event": "sandbox_scheduled", "sandbox": "sb-1" }))
+    };
+    let deleted = |tale: Tale| {
+        tale.then(30.0, json!({ "event": "secret_changed", "secret": "st-1", "exists": false })).violated(running())
+    };
+    assert_eq!(deleted(with_secret()), ["destroyed_unproven"]);
+    assert_eq!(deleted(with_secret().online(20.0, "sb-1", &name(0, 1))), [""; 0]);
+    assert_eq!(deleted(with_secret().ended(20.0, "sb-1", &name(0, 1))), [""; 0]);
+}

@@ -1,0 +1,90 @@
+//! JIT configs: used at most once, at once, and never lost.
+//!
+//! Every mint is followed by a create or by the end of the registration, within a bound: five minutes of
+//! grace, two readings of the runners a minute apart, and as much again. Only where a process was killed (or
+//! two run), the runners may be read an hour later: a repository in which nothing happens is looked at for
+//! leftovers once an hour. Faults put the bound off until they are over.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+
+use super::Found;
+use super::book::{Attempt, Book};
+use super::event::{Line, Time, What};
+
+/// A config that is older when it is used was kept too long.
+const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
+/// How long a registration may be left without a sandbox.
+const LEFT_MAX: TimeDelta = TimeDelta::minutes(15);
+/// How much longer after a kill.
+const HOURLY: TimeDelta = TimeDelta::minutes(65);
+
+/// What was used.
+#[derive(Debug, Default)]
+pub(crate) struct Jit {
+    used: BTreeMap<String, (u64, String)>,
+    live: BTreeMap<String, (u64, String)>,
+}
+
+impl Jit {
+    /// Judges a line after the book has taken it.
+    pub(crate) fn see(&mut self, line: &Line, book: &Book, found: &mut Found) {
+        match &line.what {
+            What::SandboxCreated { sandbox, name, config: Some(config), .. } => {
+                if let Some((seq, other)) = self.used.insert(config.clone(), (line.seq, sandbox.clone())) {
+                    let text = format!("{sandbox} and {other} were created with one config");
+                    found.add("config_reused", &[seq, line.seq], line.at, text);
+                }
+                if let Some((seq, other)) = self.live.insert(name.clone(), (line.seq, sandbox.clone())) {
+                    let text = format!("{sandbox} and {other} live under the name {name}");
+                    found.add("name_twice", &[seq, line.seq], line.at, text);
+                }
+                let newest = book.sandboxes.last().and_then(|sandbox| sandbox.attempt);
+                if let Some(attempt) = newest.map(|index| &book.attempts[index]) {
+                    age(line, attempt, found);
+                }
+            }
+            What::RunnerRemoved { repo, runner } => {
+                if let Some(attempt) = book.attempt_named(repo, runner).map(|index| &book.attempts[index]) {
+                    left(attempt, line.at, book, found);
+                }
+            }
+            What::SandboxEnded { sandbox } => {
+                if let Some(ended) = book.sandbox(sandbox) {
+                    self.live.retain(|_, (_, live)| live != &*ended.id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn age(line: &Line, attempt: &Attempt, found: &mut Found) {
+    // A create that a fault puts off is sent when it is asked for, not when it is carried out.
+    let is_late = |create: &super::book::Answer| create.call.fault.as_deref() == Some("applied_late");
+    let sent = attempt.creates.iter().find(|create| is_late(create)).map_or(line.at, |create| create.mark.at);
+    if sent - attempt.registered.at > AGE_MAX {
+        let text =
+            format!("{} is used {} s after its mint", attempt.name, (sent - attempt.registered.at).num_seconds());
+        found.add("config_old", &[attempt.registered.seq, line.seq], line.at, text);
+    }
+}
+
+/// Judges at the end.
+pub(crate) fn at_end(end: Time, book: &Book, found: &mut Found) {
+    for attempt in book.attempts.iter().filter(|attempt| attempt.removed.is_none()) {
+        left(attempt, end, book, found);
+    }
+}
+
+/// A registration that no sandbox used, until it was deleted, or until the end.
+fn left(attempt: &Attempt, until: Time, book: &Book, found: &mut Found) {
+    let is_orphan = book.controllers > 1 || book.has_died(attempt.process.as_ref());
+    let bound = if is_orphan { LEFT_MAX + HOURLY } else { LEFT_MAX };
+    let since = book.disturbed_at.map_or(attempt.registered.at, |at| at.max(attempt.registered.at));
+    if attempt.sandbox.is_none() && until - since > bound {
+        let text = format!("runner {} of {} was neither used nor deleted in time", attempt.name, attempt.group.0);
+        found.add("mint_lost", &[attempt.registered.seq], until, text);
+    }
+}

@@ -1,0 +1,214 @@
+//! At most one live runner per need, beyond those that are provably lost.
+//!
+//! A *need* is one job that was queued; a *group* is a repository and a label set. Two rules hold at every
+//! registration of a runner, which is the moment at which supply rises:
+//!
+//! 1. **In sum**: registrations of the group so far <= needs of the group so far + attempts that are *excused*
+//!    or are over without having had a job of the group. No staleness is allowed here: whatever a controller
+//!    last read, a second runner for one need is one too many unless the first is known to be lost.
+//! 2. **At the moment**: runners of the group that could take a job now and are not excused <= jobs of the
+//!    group that the controller may believe to be queued. A job may be believed queued if it was queued at
+//!    some moment that its newest reading may show: not before the last true and complete reading of its
+//!    run's jobs less the list's lag. A job whose run was never read cannot be believed in.
+//!
+//! An attempt is excused, for good, where its controller must or may count it as lost:
+//!
+//! - `mint`: its mint was not answered with a config (a 5xx, an answer that was cut, lost or later than any
+//!   deadline, or carried out after the answer): nobody can use the registration.
+//! - `create`: the last create under its name was refused, and no sandbox came of any.
+//! - `unsure`: no sandbox came of it within three minutes (a create in doubt, a kill between both calls).
+//! - `late`: its runner was not online within the start limit after the sandbox's start, or Modal did not
+//!   place the sandbox within the schedule limit.
+//! - `gone`: Modal said that there is no such sandbox.
+//!
+//! - `doubled`: GitHub gave it a job that another runner had got before.
+//!
+//! A controller that is not alone, or that was killed before, need not know what another process did a moment
+//! ago: a registration of another process is not counted until the caller can have read it, in the list of
+//! runners or, with its sandbox, in Modal's, and its own tries under that name were not refused.
+
+use chrono::TimeDelta;
+
+use super::book::{Attempt, Book, Done, Job, Process};
+use super::event::{Line, Operation, Time, code, seconds};
+use super::{Found, Rules};
+
+/// How long a registration without a sandbox, or a create without an answer, counts as about to appear.
+pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
+/// No client waits longer for the answer to a mint.
+const MINT_PATIENCE_SECS: f64 = 30.0;
+
+/// Judges a line after the book has taken it.
+pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
+    let Some((Done::Minted(index), process)) = &book.done else { return };
+    let attempt = &book.attempts[*index];
+    let Some(job) = rules.names.job_of(&attempt.name) else { return };
+    let named = book.jobs.get(&job).filter(|job| job.group == attempt.group);
+    if named.is_none() {
+        let text = format!("{} has the labels [{}], which are not those of job {job}", attempt.name, attempt.group.1);
+        found.add("labels", &[line.seq], line.at, text);
+    }
+    if book.allowed.as_ref().is_some_and(|allowed| !allowed.iter().any(|repo| **repo == *attempt.group.0)) {
+        let text = format!("{} is registered in {}, which is not allowed", attempt.name, attempt.group.0);
+        found.add("allow_list", &[line.seq], line.at, text);
+    }
+    let tally = Tally::new(attempt, process, book, rules);
+    let place = format!("{} [{}]", attempt.group.0, attempt.group.1);
+    if tally.registered > tally.needs + tally.spent {
+        let text = format!(
+            "{} registrations for {} needs and {} lost attempts in {place}",
+            tally.registered, tally.needs, tally.spent
+        );
+        found.add("one_runner_per_need", &[line.seq], line.at, text);
+    }
+    if tally.supply > tally.believed {
+        let text = format!(
+            "{} runners could take a job of {place}, of which at most {} can be believed queued",
+            tally.supply, tally.believed
+        );
+        found.add("runners_without_need", &[line.seq], line.at, text);
+    }
+}
+
+/// The counts of a group.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Registrations that the process can know of.
+    registered: usize,
+    /// Jobs that were queued.
+    needs: usize,
+    /// Attempts that are excused, or over without a job of the group.
+    spent: usize,
+    /// Runners that could take a job now.
+    supply: usize,
+    /// Jobs that may be believed queued.
+    believed: usize,
+}
+
+impl Tally {
+    /// Counts the group of an attempt as the process that made it can know it.
+    fn new(newest: &Attempt, process: &Process, book: &Book, rules: &Rules) -> Self {
+        let group = &book.groups[&newest.group];
+        let mut tally = Self { needs: group.jobs.len(), ..Self::default() };
+        let reader = Reader::new(newest, process, book);
+        for index in &group.attempts {
+            let attempt = &book.attempts[*index];
+            if !reader.can_know(attempt) {
+                continue;
+            }
+            tally.registered += 1;
+            let is_lost = excuse(attempt, book, rules).is_some();
+            let is_over = is_over(attempt, book);
+            let has_served = attempt.job.is_some_and(|(_, job)| {
+                book.jobs.get(&job).is_some_and(|job| job.group == newest.group && job.taker == Some(*index))
+            });
+            let is_in_vain = !has_served && (attempt.job.is_some() || is_over);
+            tally.spent += usize::from(is_lost || is_in_vain);
+            tally.supply += usize::from(attempt.job.is_none() && !is_over && !is_lost);
+        }
+        tally.believed = group.jobs.iter().filter(|job| reader.may_believe(&book.jobs[job])).count();
+        tally
+    }
+}
+
+/// What a process can know of a repository.
+struct Reader<'a> {
+    process: &'a Process,
+    book: &'a Book,
+    /// What was registered before is on its list of runners.
+    runners: Option<Time>,
+    /// What was created before is on its list of sandboxes.
+    sandboxes: Option<Time>,
+    newest: &'a Attempt,
+}
+
+impl<'a> Reader<'a> {
+    fn new(newest: &'a Attempt, process: &'a Process, book: &'a Book) -> Self {
+        let known = book.readings.by(process.caller);
+        let by = book.now - book.settle();
+        let born = book.born_at(process.caller);
+        let own = |read: &Time| born.is_none_or(|born| *read >= born);
+        let visible = seconds(book.profile.runner_visible_secs[1]);
+        let runners = known.last_true((Operation::ListRunners, &newest.group.0, ""), by).filter(own);
+        let sandboxes = known.last_true((Operation::ListSandboxes, "", ""), by).filter(own);
+        Self {
+            process,
+            book,
+            runners: runners.map(|read| read - book.github_lag() - visible),
+            sandboxes: sandboxes.map(|read| read - book.modal_lag()),
+            newest,
+        }
+    }
+
+    fn can_know(&self, attempt: &Attempt) -> bool {
+        let is_newest = attempt.registered == self.newest.registered;
+        let is_own = attempt.process.as_ref() == Some(self.process) && !self.book.is_ambiguous(self.process);
+        let created = attempt.sandbox.map(|index| self.book.sandboxes[index].created.at);
+        is_newest
+            || is_own
+            || self.runners.is_some_and(|listed| attempt.registered.at <= listed && is_shown_in_time(attempt))
+            || self.sandboxes.zip(created).is_some_and(|(listed, created)| created <= listed)
+    }
+
+    /// Whether it may believe that a job is queued.
+    fn may_believe(&self, job: &Job) -> bool {
+        let book = self.book;
+        let run = job.run.to_string();
+        let list = (Operation::ListJobs, &*job.group.0, run.as_str());
+        let known = book.readings.by(self.process.caller);
+        let is_read = !known.of(list).is_empty();
+        let since = known.last_true(list, book.now - book.settle());
+        is_read && job.left.is_none_or(|left| since.is_none_or(|read| left >= read - book.github_lag()))
+    }
+}
+
+/// Whether no fault keeps a registration from the list of runners.
+pub(crate) fn is_shown_in_time(attempt: &Attempt) -> bool {
+    attempt.mint.as_ref().is_none_or(|mint| mint.call.fault.as_deref() != Some("visible_late"))
+}
+
+/// Whether an attempt can take no job any more.
+fn is_over(attempt: &Attempt, book: &Book) -> bool {
+    let ended = attempt.sandbox.is_some_and(|index| !book.sandboxes[index].is_alive());
+    ended || attempt.removed.is_some()
+}
+
+/// Why an attempt counts as lost, if it does.
+pub(crate) fn excuse(attempt: &Attempt, book: &Book, rules: &Rules) -> Option<&'static str> {
+    let now = book.now;
+    if is_mint_lost(attempt, now) {
+        return Some("mint");
+    }
+    if attempt.gone_told.is_some() {
+        return Some("gone");
+    }
+    let Some(sandbox) = attempt.sandbox.map(|index| &book.sandboxes[index]) else {
+        let refused = attempt.creates.last().is_some_and(|last| {
+            !last.call.is_answered() && !last.call.is_in_doubt() && last.call.status != code::ALREADY_EXISTS
+        });
+        let is_taken = attempt.creates.last().is_some_and(|last| last.call.status == code::ALREADY_EXISTS);
+        return if refused || is_taken {
+            Some("create")
+        } else {
+            (now - attempt.registered.at >= UNSURE).then_some("unsure")
+        };
+    };
+    if sandbox.created.at - attempt.registered.at >= UNSURE {
+        return Some("unsure");
+    }
+    let Some(scheduled) = sandbox.scheduled else {
+        return (now - sandbox.created.at >= rules.clocks.schedule).then_some("late");
+    };
+    // A limit counts from the start, which lies a little after the placement.
+    let until = attempt.online.or(sandbox.ended.map(|end| end.at)).unwrap_or(now);
+    (until - scheduled >= rules.clocks.start).then_some("late")
+}
+
+/// Whether nobody holds the config of a registration.
+fn is_mint_lost(attempt: &Attempt, now: Time) -> bool {
+    match &attempt.mint {
+        Some(mint) => !mint.call.is_answered() || mint.call.delay_secs >= MINT_PATIENCE_SECS,
+        // The answer is on the line after the registration.
+        None => now > attempt.registered.at,
+    }
+}

@@ -1,0 +1,190 @@
+//! Liveness: every job that should be served is served in time, and then there is silence.
+//!
+//! A job's clock runs from its being queued until a runner takes it, or it ends. It stands still
+//!
+//! - until the last fault, kill or clearing of faults, and for the time that recovery is given;
+//! - while GitHub keeps the job from every runner;
+//! - while a limit of the operator that concerns the job is reached, and half a minute longer, in which the
+//!   freed room is noticed (an interval, the lag of Modal's list, a look-up);
+//!
+//! and it is given half a second for every registration that goes before, because GitHub lets no more than
+//! two a second be made, and the time of three waves: a run of several jobs grows by waves, each of which is
+//! claimed before the next is let start.
+//!
+//! At the end nothing of ours is left, and for the quiet window before it nothing was changed.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+
+use super::book::{Book, Mark};
+use super::event::{Line, Time, What};
+use super::{Found, Rules};
+
+/// How long freed room may go unnoticed.
+const ROOM_NOTICED: TimeDelta = TimeDelta::seconds(30);
+/// What a registration that goes before costs.
+const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
+
+/// The clocks of the waiting jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    waiting: BTreeMap<u64, Waiting>,
+    seen_at: Option<Time>,
+    full_at: Option<Time>,
+    full_repo_at: BTreeMap<String, Time>,
+    full_gpus_at: Option<Time>,
+    mutated: Option<(Mark, String)>,
+    /// Modal Secrets that exist.
+    secrets: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
+struct Waiting {
+    since: Mark,
+    repo: String,
+    is_gpu: bool,
+    waited: TimeDelta,
+    registrations_before: usize,
+    /// Whether GitHub keeps it from every runner.
+    is_held: bool,
+}
+
+impl Serving {
+    /// Judges a line after the book has taken it.
+    pub(crate) fn see(&mut self, line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
+        self.run_clocks(line.at, book, rules);
+        match &line.what {
+            What::JobQueued { job, repo, labels, skip: None, .. } => {
+                let waiting = Waiting {
+                    since: Mark { seq: line.seq, at: line.at },
+                    repo: repo.clone(),
+                    is_gpu: labels.iter().any(|label| label.starts_with("gpu:")),
+                    waited: TimeDelta::zero(),
+                    registrations_before: book.attempts.len(),
+                    is_held: false,
+                };
+                self.waiting.insert(*job, waiting);
+            }
+            What::JobHeld { job, why } => {
+                if let Some(waiting) = self.waiting.get_mut(job) {
+                    waiting.is_held = why.is_some();
+                }
+            }
+            What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
+                if let Some(waiting) = self.waiting.remove(job) {
+                    judge((*job, &waiting), line.at, book, rules, found);
+                }
+            }
+            What::SandboxCreated { .. } | What::SandboxEnded { .. } | What::LimitsStated { .. } => {
+                self.note_limits(line.at, book);
+            }
+            What::SecretChanged { secret, exists: true } => {
+                self.secrets.insert(secret.clone(), line.seq);
+            }
+            What::SecretChanged { secret, .. } => {
+                self.secrets.remove(secret);
+            }
+            What::Call(call) if call.operation.is_mutation() => {
+                self.mutated = Some((Mark { seq: line.seq, at: line.at }, format!("{:?}", call.operation)));
+            }
+            _ => {}
+        }
+    }
+
+    fn run_clocks(&mut self, now: Time, book: &Book, rules: &Rules) {
+        let before = self.seen_at.replace(now).unwrap_or(now);
+        let calm = book.disturbed_at.map_or(before, |at| at + rules.recover_within);
+        let from = before.max(calm);
+        if now <= from {
+            return;
+        }
+        for waiting in self.waiting.values_mut() {
+            let gpus = self.full_gpus_at.filter(|_| waiting.is_gpu);
+            let full = [self.full_at, self.full_repo_at.get(&waiting.repo).copied(), gpus];
+            let free = full.into_iter().flatten().map(|full| full + ROOM_NOTICED).max();
+            let from = free.map_or(from, |free| free.max(from));
+            if !waiting.is_held {
+                waiting.waited += (now - from).max(TimeDelta::zero());
+            }
+        }
+    }
+
+    /// Notes which limits are reached; between two notes nothing about that changes.
+    fn note_limits(&mut self, now: Time, book: &Book) {
+        let is_reached = |limit: Option<u32>, count: usize| limit.is_some_and(|limit| count >= limit as usize);
+        let live = || book.live.iter().map(|index| &book.sandboxes[*index]);
+        let far = now + TimeDelta::days(3_650);
+        let note = |is_full: bool, at: &mut Option<Time>| {
+            if is_full {
+                *at = Some(far);
+            } else if at.is_some_and(|at| at > now) {
+                *at = Some(now);
+            }
+        };
+        note(is_reached(book.limits.sandboxes, live().count()), &mut self.full_at);
+        note(is_reached(book.limits.gpus, live().filter(|it| it.is_gpu).count()), &mut self.full_gpus_at);
+        let repo = |it: &super::book::Sandbox| it.attempt.map(|index| book.attempts[index].group.0.to_string());
+        let mut of_repo: BTreeMap<String, usize> = BTreeMap::new();
+        for name in live().filter_map(repo) {
+            *of_repo.entry(name).or_default() += 1;
+        }
+        for (name, at) in &mut self.full_repo_at {
+            if !is_reached(book.limits.sandboxes_per_repo, of_repo.get(name).copied().unwrap_or_default()) {
+                *at = (*at).min(now);
+            }
+        }
+        of_repo.retain(|_, count| is_reached(book.limits.sandboxes_per_repo, *count));
+        self.full_repo_at.extend(of_repo.into_keys().map(|name| (name, far)));
+    }
+
+    /// Judges at the end.
+    pub(crate) fn at_end(&mut self, end: Time, book: &Book, rules: &Rules, found: &mut Found) {
+        self.run_clocks(end, book, rules);
+        for (job, waiting) in &self.waiting {
+            judge((*job, waiting), end, book, rules, found);
+        }
+        let Some(quiet) = rules.quiet else { return };
+        if let Some((mark, what)) = self.mutated.as_ref().filter(|(mark, _)| end - mark.at < quiet) {
+            let text = format!("{what} {} s before the end", (end - mark.at).num_seconds());
+            found.add("silence", &[mark.seq], mark.at, text);
+        }
+        for (job, waiting) in &self.waiting {
+            found.add("unserved", &[waiting.since.seq], end, format!("job {job} of {} still waits", waiting.repo));
+        }
+        left_over(end, book, found);
+        for (secret, seq) in &self.secrets {
+            // Nobody knows the id of one whose creation was not answered; its registration is deleted.
+            let is_known = book.sandboxes.iter().any(|it| it.secret.as_ref() == Some(secret));
+            if is_known || book.disturbed_at.is_none() {
+                found.add("left_over", &[*seq], end, format!("Secret {secret} exists"));
+            }
+        }
+    }
+}
+
+fn judge((job, waiting): (u64, &Waiting), now: Time, book: &Book, rules: &Rules, found: &mut Found) {
+    let before = i32::try_from(book.attempts.len() - waiting.registrations_before).unwrap_or(i32::MAX);
+    let bound = rules.serve_within + PER_REGISTRATION * before;
+    if waiting.waited > bound {
+        let text = format!(
+            "job {job} of {} waited {} s with nothing in its way, {} may pass",
+            waiting.repo,
+            waiting.waited.num_seconds(),
+            bound.num_seconds()
+        );
+        found.add("served_late", &[waiting.since.seq], now, text);
+    }
+}
+
+fn left_over(end: Time, book: &Book, found: &mut Found) {
+    for sandbox in book.live.iter().map(|index| &book.sandboxes[*index]) {
+        let text = format!("sandbox {} ({}) is alive", sandbox.id, sandbox.name);
+        found.add("left_over", &[sandbox.created.seq], end, text);
+    }
+    for attempt in book.attempts.iter().filter(|attempt| attempt.removed.is_none()) {
+        let text = format!("runner {} of {} is registered", attempt.name, attempt.group.0);
+        found.add("left_over", &[attempt.registered.seq], end, text);
+    }
+}
