@@ -196,20 +196,20 @@ impl Book {
             }
             What::ControllerChanged { client, change } => match change {
                 Change::Started => self.born(*client, mark.at),
-                Change::Killed => self.disturbed_at = Some(mark.at),
+                Change::Killed => self.disturb(mark.at),
                 Change::Stopped => {}
             },
             What::ClientKilled { client } => {
-                self.disturbed_at = Some(mark.at);
+                self.disturb(mark.at);
                 self.born(*client, mark.at);
             }
             What::FaultStruck { operation, mode } => {
-                self.disturbed_at = Some(mark.at);
+                self.disturb(mark.at);
                 self.strikes.push((*operation, mode.clone()));
             }
-            What::FaultsCleared => self.disturbed_at = Some(mark.at),
+            What::FaultsCleared => self.disturb(mark.at),
             What::KnobsChanged { knobs } => {
-                self.disturbed_at = Some(mark.at);
+                self.disturb(mark.at);
                 self.take_knobs(knobs);
             }
             What::Call(call) => self.take_call(mark, call),
@@ -225,6 +225,10 @@ impl Book {
             | What::SandboxEnded { .. } => self.take_sandbox(mark, &line.what),
             What::JobHeld { .. } | What::RunnerDeleteAsked { .. } | What::SecretChanged { .. } | What::Other => {}
         }
+    }
+
+    fn disturb(&mut self, until: Time) {
+        self.disturbed_at = Some(self.disturbed_at.map_or(until, |at| at.max(until)));
     }
 
     /// A caller was started anew, or died: whatever calls in its name from now on is another process.
@@ -269,6 +273,10 @@ impl Book {
         let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
         call.fault = own.map(|(_, mode)| mode);
         self.readings.take(mark, call);
+        if let Some(wait) = call.wait_secs.filter(|_| call.limited.is_some()) {
+            // Whoever is asked to wait does nothing until then.
+            self.disturb(mark.at + seconds(wait));
+        }
         let answer = Answer { mark, call: Rc::new(call.clone()) };
         let fresh = std::mem::take(&mut self.fresh);
         let done = fresh.into_iter().rev().find(|done| self.is_brought_about(*done, call));

@@ -23,6 +23,8 @@ use super::event::{Call, Caller, Change, Line, Operation, Service, Time, What, s
 const MINUTE: TimeDelta = TimeDelta::seconds(60);
 /// GitHub's fixed window.
 const HOUR: TimeDelta = TimeDelta::hours(1);
+/// For so long after a limit that a fault made up, further refusals are its doing.
+const MADE_UP_LASTS: TimeDelta = TimeDelta::minutes(10);
 /// What a secondary limit without a time means.
 const UNTOLD_SECS: f64 = 60.0;
 /// From a caller's reading of an answer to its next call, beside the latency.
@@ -50,6 +52,8 @@ struct Hold {
 #[derive(Debug, Default)]
 pub(crate) struct Budgets {
     accounts: BTreeMap<String, Account>,
+    /// Until when a token is refused anything, whoever uses it.
+    refused: BTreeMap<String, Time>,
     creates: Option<(f64, Time)>,
     holds: BTreeMap<(Kind, Caller, String), Hold>,
     /// Names that must not be registered again.
@@ -68,10 +72,11 @@ impl Budgets {
     pub(crate) fn see(&mut self, line: &Line, book: &Book, found: &mut Found) {
         match &line.what {
             What::Call(call) => {
-                let is_held = self.held(line, call, found);
+                self.held(line, call, found);
+                let is_refused = self.refused.get(&call.token).is_some_and(|until| line.at < *until);
                 match call.service {
                     // What is refused because of a pause is no news of a budget.
-                    Service::Github if is_held && call.limited.is_some() => {}
+                    Service::Github if is_refused && call.limited.is_some() => {}
                     Service::Github => self.github(line, call, book, found),
                     Service::Modal if call.operation == Operation::Create => self.create(line, call, book, found),
                     Service::Modal => {}
@@ -152,6 +157,13 @@ impl Budgets {
         let profile = &book.profile;
         let latency = profile.write_latency_secs.max(profile.read_latency_secs).max(profile.modal_latency_secs);
         let from = line.at + seconds(latency + call.delay_secs + REACTION_SECS);
+        if kind == Kind::Github {
+            // A limit that was made up may last longer than it says.
+            let is_made_up = call.limited.as_deref() == Some("injected");
+            let lasts = if is_made_up { until + MADE_UP_LASTS } else { until };
+            let refused = self.refused.entry(call.token.clone()).or_insert(lasts);
+            *refused = lasts.max(*refused);
+        }
         let hold = Hold { from, until, seq: line.seq };
         let known = self.holds.entry((kind, call.caller(), call.token.clone())).or_insert(hold);
         if known.until < until {
@@ -159,21 +171,20 @@ impl Budgets {
         }
     }
 
-    /// Reports a call that comes too early; tells whether a pause is in force.
-    fn held(&self, line: &Line, call: &Call, found: &mut Found) -> bool {
+    /// Reports a call that comes too early.
+    fn held(&self, line: &Line, call: &Call, found: &mut Found) {
         let kind = match (call.service, call.operation) {
-            (Service::Github, Operation::RateLimit) => return false,
+            (Service::Github, Operation::RateLimit) => return,
             (Service::Github, _) => Kind::Github,
             (Service::Modal, Operation::Create) => Kind::ModalCreates,
-            (Service::Modal, _) => return false,
+            (Service::Modal, _) => return,
         };
-        let Some(hold) = self.holds.get(&(kind, call.caller(), call.token.clone())) else { return false };
+        let Some(hold) = self.holds.get(&(kind, call.caller(), call.token.clone())) else { return };
         // Times are told in whole seconds.
         if line.at > hold.from && line.at < hold.until - TimeDelta::seconds(1) {
             let text = format!("{:?} {} s before it was allowed", call.operation, (hold.until - line.at).num_seconds());
             found.add("held", &[hold.seq, line.seq], line.at, text);
         }
-        line.at < hold.until
     }
 
     fn repeated(&mut self, line: &Line, call: &Call, book: &Book, found: &mut Found) {

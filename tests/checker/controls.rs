@@ -224,6 +224,16 @@ fn every_job_is_served_in_time() {
     // The clock stands still until the last fault.
     let struck = Tale::new().queued(1.0, 0).then(200.0, json!({ "event": "faults_cleared" }));
     assert_eq!(quiet(struck.served(430.0, "sb-1", 0), 500.0).violated(Rules::default()), [""; 0]);
+    // It stands still while a service asks to wait.
+    let limit = json!({ "limited": "injected", "wait_secs": 3_000.0 });
+    let told = |at| {
+        quiet(
+            Tale::new().queued(1.0, 0).github(5.0, "mint", 403, &limit).jobs(3_010.0).served(at, "sb-1", 0),
+            at + 70.0,
+        )
+    };
+    assert_eq!(told(3_240.0).violated(Rules::default()), [""; 0]);
+    assert_eq!(told(3_242.0).violated(Rules::default()), ["served_late"]);
     let unserved = Tale::new().queued(1.0, 0).then(200.0, nothing());
     assert_eq!(unserved.violated(Rules::default()), ["unserved"]);
     assert_eq!(unserved.violated(running()), [""; 0], "the run is not over");

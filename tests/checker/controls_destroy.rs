@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::running;
-use super::tale::{JOB, Tale, created, name};
+use super::tale::{JOB, Tale, created, id, name};
 
 /// A registration whose sandbox never came, with both lists read once a minute.
 fn stale() -> Tale {
@@ -106,6 +106,12 @@ fn a_runner_that_was_seen_online_is_left_alone() {
     assert_eq!(online(250.0).violated(running()), ["destroyed_unproven"]);
     assert_eq!(online(349.0).violated(running()), ["destroyed_unproven"]);
     assert_eq!(online(351.0).violated(running()), [""; 0], "no reading can have shown it");
+    let lost = |at: f64| {
+        let tale = silent(4).online(250.0, "sb-1", &name(0, 1)).runners(280.0).fleet(300.0).removed(at, &name(0, 1));
+        tale.runners(340.0).github(352.0, "delete_runner", 404, &json!({ "target": id(&name(0, 1)).to_string() }))
+    };
+    assert_eq!(lost(281.0).violated(running()), ["destroyed_unproven"]);
+    assert_eq!(lost(260.0).violated(running()), [""; 0], "GitHub had removed it before it could be seen");
     let dead =
         silent(4).online(250.0, "sb-1", &name(0, 1)).ended(270.0, "sb-1", &name(0, 1)).runners(300.0).fleet(300.0);
     assert_eq!(dead.deleted(352.0, &name(0, 1)).violated(running()), [""; 0], "its sandbox is dead");
@@ -119,8 +125,7 @@ fn a_sandbox_is_terminated_only_behind_a_fence() {
     assert_eq!(end(fenced().jobs(400.0), 459.0), ["destroyed_unproven"], "it did not settle");
     assert_eq!(end(fenced(), 460.0), ["destroyed_unproven"], "no job was read since");
     assert_eq!(end(silent(7), 470.0), ["destroyed_unproven"], "there is no fence");
-    let busy =
-        silent(6).github(370.0, "delete_runner", 422, &json!({ "target": super::tale::id(&name(0, 1)).to_string() }));
+    let busy = silent(6).github(370.0, "delete_runner", 422, &json!({ "target": id(&name(0, 1)).to_string() }));
     assert_eq!(end(busy.jobs(400.0), 470.0), ["destroyed_unproven"], "GitHub said no");
     assert_eq!(end(Tale::new().queued(1.0, 0).started(10.0, "sb-1", &name(0, 1)), 200.0), ["destroyed_unproven"]);
 }

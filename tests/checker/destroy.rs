@@ -19,6 +19,7 @@ use chrono::TimeDelta;
 
 use super::book::{Attempt, Book, Done, Sandbox};
 use super::event::{Call, Caller, Line, Operation, Time, What, code, seconds};
+use super::readings::Reading;
 use super::{Found, Rules, needs};
 
 /// Nothing is destroyed before it was known for so long.
@@ -145,11 +146,14 @@ fn was_seen_online(attempt: &Attempt, now: Time, caller: Caller, book: &Book) ->
     let Some(online) = attempt.online else { return false };
     let visible = attempt.registered.at + seconds(book.profile.runner_visible_secs[1]);
     let since = online.max(visible) + book.github_lag();
-    let list = (Operation::ListRunners, &*attempt.group.0, "");
-    let read = book.readings.by(caller).last_true(list, now - book.settle());
     // What one process saw the next one need not have seen.
     let since = book.born_at(caller).map_or(since, |at| since.max(at));
-    read.is_some_and(|read| read >= since)
+    let until = attempt.removed.unwrap_or(now);
+    let list = (Operation::ListRunners, &*attempt.group.0, "");
+    let shows = |reading: &Reading| {
+        reading.is_true && reading.began >= since && reading.began < until && reading.ended <= now - book.settle()
+    };
+    book.readings.by(caller).of(list).iter().any(shows)
 }
 
 /// What of the repository's jobs was not read since; none where all was.

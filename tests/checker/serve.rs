@@ -31,6 +31,7 @@ const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
 pub(crate) struct Serving {
     waiting: BTreeMap<u64, Waiting>,
     seen_at: Option<Time>,
+    disturbed_at: Option<Time>,
     full_at: Option<Time>,
     full_repo_at: BTreeMap<String, Time>,
     full_gpus_at: Option<Time>,
@@ -95,6 +96,11 @@ impl Serving {
 
     fn run_clocks(&mut self, now: Time, book: &Book, rules: &Rules) {
         let before = self.seen_at.replace(now).unwrap_or(now);
+        if self.disturbed_at != book.disturbed_at {
+            // What was waited for until then, the disturbance may have made good or undone.
+            self.disturbed_at = book.disturbed_at;
+            self.waiting.values_mut().for_each(|waiting| waiting.waited = TimeDelta::zero());
+        }
         let calm = book.disturbed_at.map_or(before, |at| at + rules.recover_within);
         let from = before.max(calm);
         if now <= from {

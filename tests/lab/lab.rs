@@ -11,7 +11,7 @@ use futures::future::select_all;
 use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::daemon::{self, Clients};
-use sandrunner::sim::{Client, Event, Profile, Report, Scenario, Service, What, World};
+use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
 use sandrunner::{github, modal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -104,6 +104,17 @@ impl Lab {
         self
     }
 
+    /// States the limits of the configuration, for whoever judges the history.
+    fn state_limits(&self) {
+        let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus } = self.config.limits;
+        self.world.state_limits(StatedLimits {
+            sandboxes: Some(max_sandboxes),
+            sandboxes_per_repo: max_sandboxes_per_repo,
+            gpus: Some(max_gpus),
+            ..StatedLimits::default()
+        });
+    }
+
     /// A controller that runs until its tasks are dropped, as if its process had been killed.
     fn start(&self, number: u32, stop: &CancellationToken) -> Process {
         let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
@@ -113,6 +124,7 @@ impl Lab {
         let clients = Clients { github: vec![github.expect("settings")], modal: modal.expect("settings") };
         let (_ask, questions) = mpsc::channel(1);
         let controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
+        self.world.note_controller(number, ControllerChange::Started);
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone().cancelled_owned()));
         Process { client, clock, tasks }
@@ -120,6 +132,7 @@ impl Lab {
 
     /// Kills a controller, if it is not dead yet, and starts it again.
     async fn restart(&self, process: &mut Process, number: u32, stop: &CancellationToken) {
+        self.world.note_controller(number, ControllerChange::Killed);
         // A task that was aborted is gone only when it has been joined.
         process.tasks.shutdown().await;
         *process = self.start(number, stop);
@@ -139,6 +152,7 @@ impl Lab {
         pause: Duration,
         mut next: impl FnMut(&World) -> Next,
     ) -> Outcome {
+        self.state_limits();
         let stop = CancellationToken::new();
         let mut processes: Vec<Process> = (1..=self.controllers).map(|number| self.start(number, &stop)).collect();
         let until = self.clock.now() + TimeDelta::from_std(limit).expect("a limit of hours");

@@ -1,0 +1,163 @@
+//! The runs that faults are put into: small ones, each with something of its own.
+
+use sandrunner::sim::{Profile, Scenario, Span};
+use serde_json::{Value, json};
+
+/// A run without any fault but those that belong to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) profile: Profile,
+    pub(crate) scenario: Scenario,
+    pub(crate) seed: u64,
+    /// `limits.max_sandboxes`.
+    pub(crate) max_sandboxes: u32,
+    /// `limits.max_sandboxes_per_repo`.
+    pub(crate) max_sandboxes_per_repo: Option<u32>,
+    /// How many controllers run.
+    pub(crate) controllers: u32,
+    /// When all controllers are killed and started again, in seconds from the start.
+    pub(crate) kills_at: Vec<f64>,
+}
+
+impl Setup {
+    /// One controller with much room, in a World without lag.
+    pub(crate) fn calm(scenario: Value) -> Self {
+        Self {
+            profile: Profile::calm(),
+            scenario: serde_json::from_value(scenario).expect("a scenario"),
+            seed: 1,
+            max_sandboxes: 100,
+            max_sandboxes_per_repo: None,
+            controllers: 1,
+            kills_at: Vec::new(),
+        }
+    }
+}
+
+/// A base scenario.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Base {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    make: fn() -> Setup,
+}
+
+/// All of them; pairs of faults go into the first two.
+pub(crate) const BASES: &[Base] = &[
+    Base { name: "one", about: "one job", make: || Setup::calm(run_of(1, 60.0)) },
+    Base { name: "three", about: "three jobs of one label set", make: || Setup::calm(run_of(3, 60.0)) },
+    Base { name: "matrix", about: "a matrix of eight under a limit of three", make: matrix },
+    Base { name: "cancelled", about: "one of two jobs is cancelled while its sandbox starts", make: cancelled },
+    Base { name: "restart", about: "a kill with ten jobs running and two queued", make: restart },
+    Base { name: "gpu", about: "a job that needs a GPU, and with it a Secret", make: || Setup::calm(with_labels(GPU)) },
+    Base { name: "two_sets", about: "two label sets, of which one holds the other", make: || Setup::calm(two_sets()) },
+    Base {
+        name: "failed_start",
+        about: "a runner never comes online, and its sandbox is terminated",
+        make: failed_start,
+    },
+    Base { name: "lost_replies", about: "a mint and four creates whose answers are lost", make: lost_replies },
+    Base { name: "pages", about: "lists of several pages, and somebody else's runners", make: pages },
+    Base { name: "pair", about: "two controllers with one configuration", make: pair },
+];
+
+impl Base {
+    /// The one of a name.
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
+        BASES.iter().find(|base| base.name == name)
+    }
+
+    /// The run itself.
+    pub(crate) fn setup(&self) -> Setup {
+        (self.make)()
+    }
+}
+
+const REPO: &str = "acme/web";
+const RUN: u64 = 7_000_000_000;
+const JOB: u64 = 5_000_000_000;
+const PLAIN: &[&str] = &["self-hosted", "modal"];
+const GPU: &[&str] = &["self-hosted", "modal", "gpu:t4"];
+
+/// A job that arrives after the controller has looked around.
+fn job(number: u64, labels: &[&str], duration_secs: f64) -> Value {
+    json!({ "id": JOB + number, "run": RUN, "repo": REPO, "labels": labels, "arrival_secs": 5,
+        "duration_secs": duration_secs })
+}
+
+fn scenario(jobs: Vec<Value>) -> Value {
+    json!({ "repos": [{ "name": REPO }], "jobs": jobs })
+}
+
+fn run_of(jobs: u64, duration_secs: f64) -> Value {
+    scenario((0..jobs).map(|number| job(number, PLAIN, duration_secs)).collect())
+}
+
+fn with_labels(labels: &[&str]) -> Value {
+    scenario(vec![job(0, labels, 60.0)])
+}
+
+fn matrix() -> Setup {
+    Setup { max_sandboxes: 3, ..Setup::calm(run_of(8, 40.0)) }
+}
+
+fn cancelled() -> Setup {
+    let mut first = job(0, PLAIN, 60.0);
+    // The mint comes about six seconds after the job, the runner three seconds later.
+    first["cancel_secs"] = json!(8.0);
+    let mut setup = Setup::calm(scenario(vec![first, job(1, PLAIN, 60.0)]));
+    setup.profile.idle_removal_secs = Some(Span::new(150.0, 150.0));
+    setup
+}
+
+fn restart() -> Setup {
+    let mut jobs: Vec<Value> = (0..10).map(|number| job(number, PLAIN, 400.0)).collect();
+    jobs.extend((10..12).map(|number| {
+        let mut late = job(number, PLAIN, 60.0);
+        late["arrival_secs"] = json!(118.0);
+        late
+    }));
+    Setup { kills_at: vec![120.0], ..Setup::calm(scenario(jobs)) }
+}
+
+fn two_sets() -> Value {
+    scenario(vec![job(0, PLAIN, 60.0), job(1, &["self-hosted", "modal", "job-1-0"], 60.0)])
+}
+
+fn failed_start() -> Setup {
+    let mut scenario = run_of(1, 60.0);
+    scenario["faults"] = json!([{ "operation": "boot", "mode": "never_online" }]);
+    Setup::calm(scenario)
+}
+
+fn lost_replies() -> Setup {
+    let mut scenario = run_of(1, 60.0);
+    // All attempts of one create, so that it stays in doubt, and the first mint.
+    scenario["faults"] = json!([
+        { "operation": "mint", "mode": "reply_lost" },
+        { "operation": "create", "mode": "reply_lost", "times": 1 },
+    ]);
+    Setup::calm(scenario)
+}
+
+fn pages() -> Setup {
+    let mut scenario = run_of(3, 60.0);
+    let foreign: Vec<Value> = (0..3)
+        .map(|number| json!({ "repo": REPO, "name": format!("box-{number}"), "labels": ["self-hosted", "metal"] }))
+        .collect();
+    scenario["foreign_runners"] = json!(foreign);
+    let jobs = scenario["jobs"].as_array_mut().expect("jobs");
+    // Runs of others, which go on for the whole time.
+    jobs.extend((0..3).map(|number| {
+        json!({ "id": JOB + 100 + number, "run": RUN + 1 + number, "repo": REPO, "labels": ["ubuntu-latest"],
+            "duration_secs": 300 })
+    }));
+    let mut setup = Setup::calm(scenario);
+    setup.profile.github_list_page = 2;
+    setup.profile.modal_list_page = 1;
+    setup
+}
+
+fn pair() -> Setup {
+    Setup { controllers: 2, ..Setup::calm(run_of(2, 60.0)) }
+}

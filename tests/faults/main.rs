@@ -1,0 +1,209 @@
+//! The controller under every fault: enumerated at every call, and drawn from seeds. The judge is the checker of
+//! `tests/checker`, which reads nothing but the simulators' history.
+//!
+//! A program of its own, because it takes arguments and uses all cores:
+//!
+//! ```text
+//! cargo test --test faults                                          what is bounded: cases, a part of everything
+//! cargo test --profile sim --test faults -- enumerate               every fault at every call, and pairs
+//! cargo test --profile sim --test faults -- swarm --seeds 10000     so many seeds, from --from on
+//! cargo test --profile sim --test faults -- seed 17                 one seed again
+//! cargo test --profile sim --test faults -- plan "one mint#1=error" one plan again
+//! ```
+//!
+//! `seed` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
+//! `--limit N` (plans per operation and mode) and `--pairs N` (every N-th pair; 0 none). `--threads N` is for all.
+//! The profile `sim` is optimised and keeps every assertion.
+//!
+//! What ever failed is kept in `cases.txt`, by the arguments that replay it, and is played first every time.
+
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+mod base;
+#[expect(dead_code, reason = "what other users need of it")]
+#[path = "../checker/checker.rs"]
+mod checker;
+mod enumerate;
+#[expect(dead_code, reason = "what other tests need of the lab")]
+#[path = "../lab/lab.rs"]
+mod lab;
+mod plan;
+mod run;
+mod swarm;
+mod work;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use base::{BASES, Base};
+use enumerate::{Reference, Tally};
+use plan::Plan;
+use run::{Keep, Run};
+use swarm::Twice;
+
+/// Everything that ever failed.
+const CASES: &str = include_str!("cases.txt");
+/// How many failures are printed in full.
+const SHOWN: usize = 20;
+
+/// The arguments behind the command.
+#[derive(Debug)]
+struct Options {
+    threads: usize,
+    values: BTreeMap<String, String>,
+    words: Vec<String>,
+}
+
+impl Options {
+    fn read(arguments: impl Iterator<Item = String>) -> Self {
+        let mut options = Self { threads: 2, values: BTreeMap::new(), words: Vec::new() };
+        let mut arguments = arguments.peekable();
+        while let Some(argument) = arguments.next() {
+            match argument.strip_prefix("--") {
+                None => options.words.push(argument),
+                Some(name) => {
+                    let value = arguments.next_if(|next| !next.starts_with("--")).unwrap_or_default();
+                    options.values.insert(name.to_owned(), value);
+                }
+            }
+        }
+        options.threads = options.number("threads", 2);
+        options
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> T {
+        match self.values.get(name).map(|text| text.parse()) {
+            Some(Ok(number)) => number,
+            Some(Err(_)) => panic!("--{name} takes a number"),
+            None => default,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::read(std::env::args().skip(1));
+    let begin = Instant::now();
+    let tally = match options.words.first().map(String::as_str) {
+        Some("enumerate") => enumerate(&options),
+        Some("swarm") => {
+            swarm::seeds(options.number("from", 1), options.number("seeds", 1_000), options.threads, Twice::No)
+        }
+        Some("seed") => {
+            return again(&options, |keep| {
+                let seed = options.words.get(1).and_then(|text| text.parse().ok()).expect("seed takes a number");
+                swarm::run(seed, keep)
+            });
+        }
+        Some("plan") => return again(&options, |keep| enumerate::run(&parsed(&options.words[1..].join(" ")), keep)),
+        // Whatever else a test runner passes does not concern this one test.
+        Some(_) | None => bounded(&options),
+    };
+    report(&tally, begin)
+}
+
+fn parsed(text: &str) -> Plan {
+    text.trim_matches('"').parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Plays one run and tells what happens in it.
+fn again(options: &Options, play: impl Fn(Keep) -> Run) -> ExitCode {
+    let run = play(Keep::Yes);
+    for violation in &run.violations {
+        println!("{violation}");
+    }
+    if let Some(path) = options.values.get("history") {
+        std::fs::write(path, &run.history).expect("the history can be written");
+    }
+    let struck: u32 = run.struck.values().sum();
+    println!(
+        "{} violations; {struck} faults and kills; done after {:?} s of {:.0}; history {:016x}",
+        run.violations.len(),
+        run.converged_at,
+        run.simulated_secs,
+        run.hash
+    );
+    ExitCode::from(u8::from(!run.violations.is_empty()))
+}
+
+/// The part that every change has to pass.
+fn bounded(options: &Options) -> Tally {
+    let mut tally = cases(options.threads);
+    for base in ["one", "failed_start", "lost_replies"].into_iter().filter_map(Base::find) {
+        let reference = Reference::of(base);
+        tally.add(enumerate::singles(&reference, 1, options.threads));
+    }
+    tally.add(swarm::seeds(1, 10, options.threads, Twice::Yes));
+    tally
+}
+
+fn cases(threads: usize) -> Tally {
+    let lines: Vec<&str> =
+        CASES.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let runs = work::map(&lines, threads, |line| match line.split_once(' ') {
+        Some(("seed", seed)) => swarm::run(seed.parse().expect("a case names its seed"), Keep::No),
+        Some(("plan", plan)) => enumerate::run(&parsed(plan), Keep::No),
+        Some(_) | None => panic!("`{line}` is no case"),
+    });
+    let mut tally = Tally::default();
+    for (line, run) in lines.iter().zip(runs) {
+        tally.take_case(line, run);
+    }
+    tally
+}
+
+fn enumerate(options: &Options) -> Tally {
+    let (limit, pairs) = (options.number("limit", u32::MAX), options.number("pairs", 1));
+    let wanted = options.values.get("scenario");
+    let bases = BASES.iter().filter(|base| wanted.is_none_or(|wanted| wanted == base.name));
+    let mut tally = Tally::default();
+    for (index, base) in bases.enumerate() {
+        let begin = Instant::now();
+        let reference = Reference::of(base);
+        let mut part = enumerate::singles(&reference, limit, options.threads);
+        let singles = part.plans;
+        if pairs > 0 && index < 2 {
+            part.add(enumerate::pairs(&reference, pairs, options.threads));
+        }
+        println!(
+            "{}: {singles} plans of one fault, {} of two, {} failed, {:.0} s ({})",
+            base.name,
+            part.plans - singles,
+            part.failures.len(),
+            begin.elapsed().as_secs_f64(),
+            base.about
+        );
+        tally.add(part);
+    }
+    if wanted.is_none() {
+        tally.require_every_mode();
+    }
+    tally
+}
+
+fn report(tally: &Tally, begin: Instant) -> ExitCode {
+    for failure in tally.failures.iter().take(SHOWN) {
+        println!("failed: cargo test --profile sim --test faults -- {}", failure.replay);
+        for violation in failure.violations.iter().take(5) {
+            println!("    {violation}");
+        }
+    }
+    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    for violation in tally.failures.iter().flat_map(|failure| &failure.violations) {
+        *kinds.entry(violation.invariant).or_default() += 1;
+    }
+    for unfired in &tally.unfired {
+        println!("did not happen: {unfired}");
+    }
+    let wall = begin.elapsed().as_secs_f64();
+    println!(
+        "{} plans, {} failed {kinds:?}, {} kinds of harm done {} times, {} left undone; {wall:.0} s, {:.0} simulated seconds per second",
+        tally.plans,
+        tally.failures.len(),
+        tally.fired.len(),
+        tally.fired.values().sum::<u64>(),
+        tally.unfired.len(),
+        tally.simulated_secs / wall
+    );
+    ExitCode::from(u8::from(!tally.failures.is_empty() || !tally.unfired.is_empty()))
+}

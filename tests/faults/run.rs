@@ -1,0 +1,223 @@
+//! One virtual run, judged by the checker while it goes on.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rustc_hash::FxHasher;
+use sandrunner::sim::{FaultMode, Operation, What, World};
+
+use crate::base::Setup;
+use crate::checker::{Checker, Rules, Violation};
+use crate::lab::{Lab, Next, epoch};
+
+/// How often the run is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How a run is judged and when it ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// How long after the last fault the clocks of waiting jobs begin to run.
+    pub(crate) recover_within: TimeDelta,
+    /// How long a job may wait then with nothing in its way.
+    pub(crate) serve_within: TimeDelta,
+    /// For how long nothing may happen at the end.
+    pub(crate) quiet: TimeDelta,
+    /// When the run is cut off, however it stands.
+    pub(crate) limit: Duration,
+    /// How long faults are put in: the run goes on at least until then.
+    pub(crate) at_least: TimeDelta,
+    /// Whether the history is kept as text.
+    pub(crate) keep: Keep,
+}
+
+/// Whether the history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    No,
+    Yes,
+}
+
+/// A call of a run: which, how often before, and in which phase.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Called {
+    pub(crate) operation: Operation,
+    /// When, in seconds from the start.
+    pub(crate) at: f64,
+    /// How many changes of jobs, runners and sandboxes came before.
+    pub(crate) phase: usize,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) violations: Vec<Violation>,
+    /// How often each fault struck; `None` stands for a kill at a call.
+    pub(crate) struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
+    pub(crate) calls: Vec<Called>,
+    /// When everything was done and clean, in seconds from the start.
+    pub(crate) converged_at: Option<f64>,
+    pub(crate) simulated_secs: f64,
+    /// Of the history.
+    pub(crate) hash: u64,
+    pub(crate) history: String,
+}
+
+/// Plays a run: `prepare` puts faults in, `meddle` may kill or end, asked whenever the run is looked at.
+pub(crate) fn play(
+    setup: &Setup,
+    terms: &Terms,
+    prepare: impl FnOnce(&World),
+    meddle: impl FnMut(&World, f64) -> Next,
+) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without drivers").block_on(drive(setup, terms, prepare, meddle))
+}
+
+async fn drive(
+    setup: &Setup,
+    terms: &Terms,
+    prepare: impl FnOnce(&World),
+    mut meddle: impl FnMut(&World, f64) -> Next,
+) -> Run {
+    let lab = Lab::new(setup.profile.clone(), setup.scenario.clone(), setup.seed);
+    let lab = lab.controllers(setup.controllers).configure(|config| {
+        config.limits.max_sandboxes = setup.max_sandboxes;
+        config.limits.max_sandboxes_per_repo = setup.max_sandboxes_per_repo;
+    });
+    prepare(&lab.world);
+    let (world, clock) = (lab.world.clone(), lab.clock.clone());
+    let mut watch = Watch::new(setup, terms);
+    let mut kills_at = setup.kills_at.clone();
+    let looked = |world: &World| {
+        let now = (clock.now() - epoch()).as_seconds_f64();
+        watch.read(world);
+        if kills_at.first().is_some_and(|at| *at <= now) {
+            kills_at.remove(0);
+            return Next::Kill;
+        }
+        match meddle(world, now) {
+            Next::GoOn if kills_at.is_empty() && watch.is_over(world, clock.now()) => Next::End,
+            next => next,
+        }
+    };
+    lab.drive(terms.limit, LOOK_EVERY, looked).await;
+    watch.read(&world);
+    watch.finish(clock.now())
+}
+
+/// Reads the history as it grows.
+struct Watch<'a> {
+    terms: &'a Terms,
+    checker: Checker,
+    hasher: FxHasher,
+    read: u64,
+    phase: usize,
+    struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
+    calls: Vec<Called>,
+    /// When something was last changed, or went wrong.
+    moved_at: DateTime<Utc>,
+    converged_at: Option<DateTime<Utc>>,
+    foreign: (usize, usize),
+    history: String,
+}
+
+impl<'a> Watch<'a> {
+    fn new(setup: &Setup, terms: &'a Terms) -> Self {
+        let rules = Rules {
+            recover_within: terms.recover_within,
+            serve_within: terms.serve_within,
+            quiet: Some(terms.quiet),
+            controllers: setup.controllers as usize,
+            ..Rules::default()
+        };
+        Self {
+            terms,
+            checker: Checker::new(rules),
+            hasher: FxHasher::default(),
+            read: 0,
+            phase: 0,
+            struck: BTreeMap::new(),
+            calls: Vec::new(),
+            moved_at: epoch(),
+            converged_at: None,
+            foreign: (setup.scenario.foreign_runners.len(), setup.scenario.foreign_sandboxes.len()),
+            history: String::new(),
+        }
+    }
+
+    fn read(&mut self, world: &World) {
+        for event in world.history(self.read) {
+            self.read += 1;
+            let line = serde_json::to_string(&event).expect("events hold nothing that JSON cannot");
+            self.hasher.write(line.as_bytes());
+            self.checker.take(&line);
+            if self.terms.keep == Keep::Yes {
+                self.history.push_str(&line);
+                self.history.push('\n');
+            }
+            self.note(event.at, &event.what);
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most events do not matter here")]
+    fn note(&mut self, at: DateTime<Utc>, what: &What) {
+        match what {
+            What::Call { operation, .. } => {
+                let secs = (at - epoch()).as_seconds_f64();
+                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase });
+                // What only looks an App or an image up may come at any time.
+                let is_change =
+                    operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
+                if is_change {
+                    self.moved_at = at;
+                }
+            }
+            What::FaultStruck { operation, mode, .. } => {
+                *self.struck.entry((*operation, Some(*mode))).or_default() += 1;
+                self.moved_at = at;
+            }
+            What::ClientKilled { operation, .. } => {
+                *self.struck.entry((*operation, None)).or_default() += 1;
+                self.moved_at = at;
+            }
+            What::FaultsCleared | What::KnobsChanged { .. } | What::ControllerChanged { .. } => self.moved_at = at,
+            What::JobQueued { .. }
+            | What::JobAssigned { .. }
+            | What::JobCompleted { .. }
+            | What::RunnerRegistered { .. }
+            | What::RunnerOnline { .. }
+            | What::RunnerRemoved { .. }
+            | What::SandboxCreated { .. }
+            | What::SandboxEnded { .. } => self.phase += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether everything is done, and nothing has moved for the quiet window.
+    fn is_over(&mut self, world: &World, now: DateTime<Utc>) -> bool {
+        let summary = world.summary();
+        let is_clean = summary.expected_jobs_open == 0
+            && summary.runners <= self.foreign.0
+            && summary.sandboxes_live <= self.foreign.1;
+        if !is_clean {
+            self.converged_at = None;
+            return false;
+        }
+        let converged_at = *self.converged_at.get_or_insert(now);
+        now - epoch() >= self.terms.at_least && now - converged_at.max(self.moved_at) > self.terms.quiet
+    }
+
+    fn finish(self, now: DateTime<Utc>) -> Run {
+        Run {
+            violations: self.checker.finish(Some(now)),
+            struck: self.struck,
+            calls: self.calls,
+            converged_at: self.converged_at.map(|at| (at - epoch()).as_seconds_f64()),
+            simulated_secs: (now - epoch()).as_seconds_f64(),
+            hash: self.hasher.finish(),
+            history: self.history,
+        }
+    }
+}
