@@ -245,16 +245,16 @@ impl State {
         (response, wait)
     }
 
-    /// How long the answer asks to wait.
+    /// How long a refusal for a limit says to wait, by its headers.
     fn told_wait(&mut self, token: &str, answer: &Answer) -> Option<f64> {
-        let now = self.now;
-        let until_reset =
-            |limiter: &mut GithubLimiter| (limiter.quota(now, &self.profile).reset - now).as_seconds_f64();
-        match (answer.limited, answer.retry_after) {
-            (_, Some(secs)) => Some(f64::from(secs)),
-            (Some(LimitKind::Primary), None) => self.tokens.get_mut(token).map(until_reset),
-            (_, None) => None,
+        if answer.limited.is_none() || answer.sending != Sending::Whole {
+            return None;
         }
+        if let Some(secs) = answer.retry_after {
+            return Some(f64::from(secs));
+        }
+        let quota = self.tokens.get_mut(token)?.quota(self.now, &self.profile);
+        (quota.remaining() == 0).then(|| (quota.reset - self.now).as_seconds_f64())
     }
 
     fn headers(

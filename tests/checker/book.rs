@@ -11,6 +11,9 @@ use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time,
 use super::readings::Readings;
 use super::{OurNames, Rules};
 
+/// No controller makes more Secrets at a time.
+const SECRETS_AT_A_TIME: usize = 200;
+
 /// A line of the history.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mark {
@@ -70,6 +73,8 @@ pub(crate) struct Attempt {
     pub(crate) process: Option<Process>,
     /// The answer to the mint; none where it was carried out late.
     pub(crate) mint: Option<Answer>,
+    /// The answers to the creation of Secrets, of which one was to hold its config.
+    pub(crate) secrets: Vec<Answer>,
     /// The answers to creates under its name since.
     pub(crate) creates: Vec<Answer>,
     /// The answers to `DELETE` of its registration.
@@ -296,6 +301,15 @@ impl Book {
                     self.attempts[*index].deletes.push(answer);
                 }
             }
+            Operation::Secret => {
+                // A Secret does not say whose it is: any of the registrations that wait for one.
+                let process = self.process(call);
+                let waits = |attempt: &&mut Attempt| {
+                    attempt.process == Some(process) && attempt.sandbox.is_none() && attempt.creates.is_empty()
+                };
+                let recent = self.attempts.iter_mut().rev().take(SECRETS_AT_A_TIME);
+                recent.filter(waits).for_each(|attempt| attempt.secrets.push(answer.clone()));
+            }
             Operation::Create => {
                 let name: Rc<str> = call.target.as_str().into();
                 let tried = self.attempts.iter_mut().rev().find(|attempt| attempt.name == name);
@@ -367,6 +381,7 @@ impl Book {
                     registered: mark,
                     process: None,
                     mint: None,
+                    secrets: Vec::new(),
                     creates: Vec::new(),
                     deletes: Vec::new(),
                     sandbox: None,

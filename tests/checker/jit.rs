@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::Found;
-use super::book::{Attempt, Book};
+use super::book::{Answer, Attempt, Book};
 use super::event::{Line, Time, What};
 
 /// A config that is older when it is used was kept too long.
@@ -32,7 +32,12 @@ impl Jit {
     pub(crate) fn see(&mut self, line: &Line, book: &Book, found: &mut Found) {
         match &line.what {
             What::SandboxCreated { sandbox, name, config: Some(config), .. } => {
-                if let Some((seq, other)) = self.used.insert(config.clone(), (line.seq, sandbox.clone())) {
+                let newest = book.sandboxes.last().and_then(|sandbox| sandbox.attempt);
+                let newest = newest.map(|index| &book.attempts[index]);
+                let is_late = || newest.is_some_and(|attempt| attempt.creates.iter().any(is_late));
+                if let Some((seq, other)) = self.used.insert(config.clone(), (line.seq, sandbox.clone()))
+                    && !is_late()
+                {
                     let text = format!("{sandbox} and {other} were created with one config");
                     found.add("config_reused", &[seq, line.seq], line.at, text);
                 }
@@ -40,8 +45,7 @@ impl Jit {
                     let text = format!("{sandbox} and {other} live under the name {name}");
                     found.add("name_twice", &[seq, line.seq], line.at, text);
                 }
-                let newest = book.sandboxes.last().and_then(|sandbox| sandbox.attempt);
-                if let Some(attempt) = newest.map(|index| &book.attempts[index]) {
+                if let Some(attempt) = newest {
                     age(line, attempt, found);
                 }
             }
@@ -60,9 +64,13 @@ impl Jit {
     }
 }
 
+/// Whether a call is carried out after its answer; then Modal may use a config twice that was sent twice.
+fn is_late(create: &Answer) -> bool {
+    create.call.fault.as_deref() == Some("applied_late")
+}
+
 fn age(line: &Line, attempt: &Attempt, found: &mut Found) {
     // A create that a fault puts off is sent when it is asked for, not when it is carried out.
-    let is_late = |create: &super::book::Answer| create.call.fault.as_deref() == Some("applied_late");
     let sent = attempt.creates.iter().find(|create| is_late(create)).map_or(line.at, |create| create.mark.at);
     if sent - attempt.registered.at > AGE_MAX {
         let text =

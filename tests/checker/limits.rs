@@ -81,9 +81,11 @@ impl Judge<'_> {
         let listed = read.map(|read| read - book.modal_lag());
         let is_known = move |sandbox: &&Sandbox| {
             let attempt = sandbox.attempt.map(|index| &book.attempts[index]);
-            // A process counts what it asked for as about to appear, though not for ever.
+            // A process counts what it asked for as about to appear, though not for ever, and each once: a second
+            // sandbox comes of a call that was carried out after the first one had ended.
             let is_own = attempt.is_some_and(|attempt| {
-                self.is_own(attempt, process) && sandbox.created.at - attempt.registered.at < needs::UNSURE
+                let is_first = attempt.sandbox.is_some_and(|index| book.sandboxes[index].id == sandbox.id);
+                is_first && self.is_own(attempt, process) && sandbox.created.at - attempt.registered.at < needs::UNSURE
             });
             is_own || listed.is_some_and(|listed| listed >= sandbox.created.at)
         };

@@ -15,6 +15,7 @@
 //!
 //! - `mint`: its mint was not answered with a config (a 5xx, an answer that was cut, lost or later than any
 //!   deadline, or carried out after the answer): nobody can use the registration.
+//! - `secret`: the Secret for its config was refused, or not answered in time, and no create followed.
 //! - `create`: the last create under its name was refused, and no sandbox came of any.
 //! - `unsure`: no sandbox came of it within three minutes (a create in doubt, a kill between both calls).
 //! - `late`: its runner was not online within the start limit after the sandbox's start, or Modal did not
@@ -22,6 +23,9 @@
 //! - `gone`: Modal said that there is no such sandbox.
 //!
 //! - `doubled`: GitHub gave it a job that another runner had got before.
+//!
+//! A list of jobs that is older than lists are known to be (a fault, a lag above 15 s) may show a job queued that
+//! was taken: each such job is one more need, once.
 //!
 //! A controller that is not alone, or that was killed before, need not know what another process did a moment
 //! ago: a registration of another process is not counted until the caller can have read it, in the list of
@@ -31,12 +35,17 @@ use chrono::TimeDelta;
 
 use super::book::{Attempt, Book, Done, Job, Process};
 use super::event::{Line, Operation, Time, code, seconds};
+use super::readings::Reading;
 use super::{Found, Rules};
 
 /// How long a registration without a sandbox, or a create without an answer, counts as about to appear.
 pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
+/// How far a controller has to reckon with lists to lag: GitHub's were seen to lag by ten seconds.
+const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// No client waits longer for the answer to a mint.
 const MINT_PATIENCE_SECS: f64 = 30.0;
+/// No client waits longer for the answer to the creation of a Secret.
+const SECRET_PATIENCE_SECS: f64 = 29.0;
 
 /// Judges a line after the book has taken it.
 pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
@@ -106,6 +115,7 @@ impl Tally {
             tally.spent += usize::from(is_lost || is_in_vain);
             tally.supply += usize::from(attempt.job.is_none() && !is_over && !is_lost);
         }
+        tally.needs += group.jobs.iter().filter(|job| reader.may_come_back(&book.jobs[job])).count();
         tally.believed = group.jobs.iter().filter(|job| reader.may_believe(&book.jobs[job])).count();
         tally
     }
@@ -160,6 +170,19 @@ impl<'a> Reader<'a> {
         let since = known.last_true(list, book.now - book.settle());
         is_read && job.left.is_none_or(|left| since.is_none_or(|read| left >= read - book.github_lag()))
     }
+
+    /// Whether a job that was taken may have been shown queued again, by a list older than lists are known to be.
+    fn may_come_back(&self, job: &Job) -> bool {
+        let book = self.book;
+        let run = job.run.to_string();
+        let known = book.readings.by(self.process.caller);
+        let is_odd = |reading: &Reading, left: Time| {
+            reading.began >= left + LISTS_LAG && (!reading.is_true || reading.began - book.github_lag() <= left)
+        };
+        job.left.is_some_and(|left| {
+            known.of((Operation::ListJobs, &job.group.0, &run)).iter().any(|reading| is_odd(reading, left))
+        })
+    }
 }
 
 /// Whether no fault keeps a registration from the list of runners.
@@ -186,8 +209,15 @@ pub(crate) fn excuse(attempt: &Attempt, book: &Book, rules: &Rules) -> Option<&'
         let refused = attempt.creates.last().is_some_and(|last| {
             !last.call.is_answered() && !last.call.is_in_doubt() && last.call.status != code::ALREADY_EXISTS
         });
+        let is_without_secret = attempt.creates.is_empty()
+            && attempt
+                .secrets
+                .iter()
+                .any(|secret| !secret.call.is_answered() || secret.call.delay_secs >= SECRET_PATIENCE_SECS);
         let is_taken = attempt.creates.last().is_some_and(|last| last.call.status == code::ALREADY_EXISTS);
-        return if refused || is_taken {
+        return if is_without_secret {
+            Some("secret")
+        } else if refused || is_taken {
             Some("create")
         } else {
             (now - attempt.registered.at >= UNSURE).then_some("unsure")
