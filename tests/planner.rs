@@ -218,6 +218,7 @@ fn sandboxes_of_ours_that_cannot_be_read_take_room() {
 fn a_registration_of_unknown_making_counts_for_its_job_for_three_minutes() {
     let served = "skip job 7 of acme/web: a runner that can take it starts or waits";
     check("job 7 acme/web queued; runner 7-1 acme/web offline 60s", served);
+    check("job 7 acme/web queued; runner 7-1 acme/web online 60s", served);
     check("job 7 acme/web queued; runner 7-1 acme/web offline 200s", CREATE_7);
 }
 

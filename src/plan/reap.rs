@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::supply::{Offline, Supply};
+use super::supply::{Registration, Supply};
 use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
 use crate::evidence::{NameEvidence, SecretState};
 use crate::ids::{JobId, OurName, SecretId};
@@ -23,7 +23,8 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence)));
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
-    for Offline { scope, repo, name, runner } in supply.offline.iter().filter(|_| !supply.stale.is_empty()) {
+    let offline = supply.idle.iter().filter(|registration| !registration.is_online && !supply.stale.is_empty());
+    for Registration { scope, repo, name, runner, .. } in offline {
         let Some(evidence) = supply.stale.get(name) else { continue };
         // After an answered DELETE only a newer reading shows whether it is still there.
         let is_unread =

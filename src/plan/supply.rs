@@ -119,19 +119,20 @@ pub(super) struct Supply<'a> {
     pub(super) failed: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
     /// Registrations that readings agree on to be offline and without a living sandbox.
     pub(super) stale: FxHashMap<&'a OurName, &'a NameEvidence>,
-    /// Registered runners that are offline.
-    pub(super) offline: Vec<Offline<'a>>,
+    /// Registered runners that run no job.
+    pub(super) idle: Vec<Registration<'a>>,
     /// Names with a Secret that may have to be deleted.
     pub(super) with_secret: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
 }
 
-/// A registered runner that is offline.
+/// A registered runner that runs no job.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Offline<'a> {
+pub(super) struct Registration<'a> {
     pub(super) scope: &'a Scope,
     pub(super) repo: &'a RepoView,
     pub(super) name: &'a OurName,
     pub(super) runner: RunnerId,
+    pub(super) is_online: bool,
 }
 
 /// Living sandboxes of a class.
@@ -181,8 +182,14 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
         }
     }
     for (scope, repo) in &observed.repos {
-        let offline = repo.runners.iter().filter(|(_, runner)| !runner.is_busy && !runner.is_online);
-        supply.offline.extend(offline.map(|(name, runner)| Offline { scope, repo, name, runner: runner.id }));
+        let idle = repo.runners.iter().filter(|(_, runner)| !runner.is_busy);
+        supply.idle.extend(idle.map(|(name, runner)| Registration {
+            scope,
+            repo,
+            name,
+            runner: runner.id,
+            is_online: runner.is_online,
+        }));
     }
     count_registrations(context, groups, &mut supply);
     for class in supply.live_by_class.iter().filter(|class| class.live() > 0) {
@@ -238,11 +245,11 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 }
 
 /// A registration that has no sandbox yet may be another controller's create in flight, or our own from
-/// before a restart.
+/// before a restart. Its runner may even be online before Modal's list, which lags, shows its sandbox.
 fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
-    for at in 0..supply.offline.len() {
-        let Offline { scope, name, .. } = supply.offline[at];
+    for at in 0..supply.idle.len() {
+        let Registration { scope, name, .. } = supply.idle[at];
         let Some(place) = groups.of_name(name) else { continue };
         let (group, run) = groups.at(place);
         let is_seen = observed.fleet.sandboxes.contains_key(name)
