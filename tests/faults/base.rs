@@ -85,6 +85,7 @@ fn job(number: u64, labels: &[&str], duration_secs: f64) -> Value {
         "duration_secs": duration_secs })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "each caller makes the list for it")]
 fn scenario(jobs: Vec<Value>) -> Value {
     json!({ "repos": [{ "name": REPO }], "jobs": jobs })
 }

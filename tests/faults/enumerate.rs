@@ -162,7 +162,7 @@ impl Reference {
         harms.extend(starts);
         let mut plans = Vec::new();
         for (index, first) in harms.iter().enumerate() {
-            let rest = harms[index + 1..].iter().filter(|second| can_follow(first, second));
+            let rest = harms[index + 1..].iter().filter(|second| can_follow(*first, **second));
             plans.extend(rest.map(|second| Plan { base: self.base, harms: vec![*first, *second] }));
         }
         plans
@@ -170,7 +170,7 @@ impl Reference {
 }
 
 /// Two harms to one call are one.
-fn can_follow(first: &Placed, second: &Placed) -> bool {
+fn can_follow(first: Placed, second: Placed) -> bool {
     (first.operation, first.nth) != (second.operation, second.nth)
 }
 

@@ -17,7 +17,11 @@
 //!
 //! What ever failed is kept in `cases.txt`, by the arguments that replay it, and is played first every time.
 
-#![expect(clippy::print_stdout, reason = "a program for people")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program for people, which tells how long it took"
+)]
 
 mod base;
 #[expect(dead_code, reason = "what other users need of it")]

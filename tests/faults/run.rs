@@ -99,7 +99,7 @@ async fn drive(
         }
         match meddle(world, now) {
             Next::GoOn if kills_at.is_empty() && watch.is_over(world, clock.now()) => Next::End,
-            next => next,
+            next @ (Next::GoOn | Next::Kill | Next::Jump(_) | Next::Suspend(_) | Next::End) => next,
         }
     };
     lab.drive(terms.limit, LOOK_EVERY, looked).await;
