@@ -236,8 +236,9 @@ impl Controller {
     fn take_outcomes(&mut self, outcomes: &[Outcome], now: DateTime<Utc>) {
         for outcome in outcomes {
             match &outcome.effect {
-                Effect::Created { name, origin, sandbox, secret, .. } => {
-                    let made = Made { id: sandbox.clone(), origin: origin.clone(), secret: secret.clone() };
+                Effect::Created { name, origin, sandbox, secret, runner } => {
+                    let (id, origin) = (sandbox.clone(), origin.clone());
+                    let made = Made { id, origin, secret: secret.clone(), runner: Some(*runner) };
                     self.view.created(name, made, now);
                 }
                 Effect::NameTaken { name, origin } | Effect::MaybeCreated { name, origin, .. } => {

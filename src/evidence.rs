@@ -31,6 +31,8 @@ pub const ADVANCED_HOLDS: TimeDelta = TimeDelta::seconds(60);
 pub const AGREEMENT_APART: TimeDelta = TimeDelta::seconds(60);
 /// Fruitless attempts for a job before further ones become probes with growing pauses.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// How long it is believed that a runner runs a job because GitHub refused to delete it.
+const KEPT_HOLDS: TimeDelta = TimeDelta::minutes(5);
 /// How long something unseen is remembered.
 const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
 
@@ -105,6 +107,8 @@ pub struct NameEvidence {
     pub online_at: Option<DateTime<Utc>>,
     /// When its runner was last seen busy.
     pub busy_at: Option<DateTime<Utc>>,
+    /// When GitHub last refused to delete its registration, because it runs a job.
+    pub kept_at: Option<DateTime<Utc>>,
     /// The job that it took.
     pub claim: Option<Claim>,
     /// Readings that agree that the registration is there, offline, and has no living sandbox.
@@ -125,6 +129,14 @@ pub struct NameEvidence {
     pub secret: SecretState,
     end_counted: EndCounted,
     seen_at: Option<DateTime<Utc>>,
+}
+
+impl NameEvidence {
+    /// Whether GitHub's refusal to delete its registration still counts: it has been seen to refuse for eleven
+    /// minutes after the job had died (actions/runner#4598), so it is asked again.
+    pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
+        self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
+    }
 }
 
 /// Whether the Secret of a sandbox is still there.
@@ -315,7 +327,7 @@ impl Evidence {
                 note_failure(&mut self.create_failures, &origin.class, failure, now);
             }
             Effect::Deregistered { name } => self.name(name, now).fenced_at = Some(now),
-            Effect::StillRunning { name } => self.name(name, now).busy_at = Some(now),
+            Effect::StillRunning { name } => self.name(name, now).kept_at = Some(now),
             Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
             Effect::SecretDeleted { name } => self.name(name, now).secret = SecretState::Deleted,
             // A taken name and a lost reply stand in the fleet as unsure; images have a state of their own.
@@ -339,7 +351,7 @@ impl Evidence {
             return;
         }
         evidence.end_counted = EndCounted::Yes;
-        let has_served = evidence.claim.is_some() || evidence.busy_at.is_some();
+        let has_served = evidence.claim.is_some() || evidence.busy_at.is_some() || evidence.is_kept(now);
         let evidence = evidence.clone();
         let reason = end_reason(ended.result.as_ref());
         lesson.learned.ends.push((name.clone(), sandbox.origin.class.clone(), reason));

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::budget::{Purpose, is_refresh};
 use crate::clock::Clock;
 use crate::github::GithubReader;
-use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, SandboxId, SecretId};
+use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
@@ -47,6 +47,8 @@ pub struct Made {
     pub origin: Origin,
     /// The Secret that holds its JIT config, where it needed one.
     pub secret: Option<SecretId>,
+    /// The registration that it was made with.
+    pub runner: Option<RunnerId>,
 }
 
 /// What was observed so far, and the readings under way.
@@ -210,7 +212,7 @@ impl View {
 
     /// Takes the sandbox that one of our creates made, before any list shows it.
     pub fn created(&mut self, name: &OurName, made: Made, now: DateTime<Utc>) {
-        let Made { id, origin, secret } = made;
+        let Made { id, origin, secret, runner } = made;
         self.observed.fleet.unsure.remove(name);
         let sandbox = OurSandbox {
             is_scheduled: !id.is_v1(),
@@ -219,6 +221,7 @@ impl View {
             created_at: now + self.observed.skew,
             started_at: None,
             secret,
+            runner,
             seen_at: now,
             missing_since: None,
             asked_at: None,
@@ -276,4 +279,6 @@ pub mod tag {
     pub const GROUP: &str = "group";
     /// The Secret that holds its JIT config.
     pub const SECRET: &str = "secret";
+    /// The id of its registration: whoever finds the sandbox can fence it, also once GitHub lists its runner no more.
+    pub const RUNNER: &str = "runner";
 }

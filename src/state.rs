@@ -377,6 +377,8 @@ pub struct OurSandbox {
     pub started_at: Option<DateTime<Utc>>,
     /// The Secret that holds its JIT config, where it needed one.
     pub secret: Option<SecretId>,
+    /// The registration that it was made with.
+    pub runner: Option<RunnerId>,
     /// When it was last seen alive.
     pub seen_at: DateTime<Utc>,
     /// Since when lists lack it, without proof of its end.

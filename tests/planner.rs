@@ -228,6 +228,8 @@ fn a_stale_registration_is_deleted_after_grace_and_agreement() {
     check("runner 7-1 acme/web offline 200s stale", "");
     check("runner 7-1 acme/web offline 400s stale fenced=30s", "");
     check("runner 7-1 acme/web offline 400s", "");
+    check("runner 7-1 acme/web offline 400s stale kept=60s", "");
+    check("runner 7-1 acme/web offline 400s stale kept=310s", "deregister sr-main-gh-7-1 in acme/web: stale");
     check("runner 7-1 acme/web online 400s stale", "");
     check("runner 7-1 acme/web busy 400s stale", "");
     check("runner 7-1 acme/web offline 400s stale; creating 7-1 acme/web", "");
@@ -246,6 +248,10 @@ fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
         "deregister sr-main-gh-7-1 in acme/web: failed_start",
     );
     check(failed, "");
+    // The sandbox itself says which registration it was made with.
+    check(&format!("{failed} tagged"), "deregister sr-main-gh-7-1 in acme/web: failed_start");
+    check(&format!("{failed} tagged kept=60s"), "");
+    check(&format!("{failed} tagged kept=310s"), "deregister sr-main-gh-7-1 in acme/web: failed_start");
     check(&format!("{failed} fenced=30s"), "");
     check(&format!("{failed} fenced=100s"), "terminate sr-main-gh-7-1 (sb-7-1): failed_start");
     check("sandbox 7-1 acme/web failed 250s fenced=100s", "");
@@ -255,6 +261,10 @@ fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
         &format!("{failed} fenced=100s; runners unknown acme/web"),
         "terminate sr-main-gh-7-1 (sb-7-1): failed_start",
     );
+    // A list shows whether it has ended.
+    check(&format!("{failed} fenced=200s terminated=30s"), "");
+    check(&format!("{failed} fenced=200s terminated=90s"), "terminate sr-main-gh-7-1 (sb-7-1): failed_start");
+    check(&format!("{failed} fenced=200s terminated=90s seen=50s"), "");
 }
 
 #[test]

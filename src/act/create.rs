@@ -71,7 +71,7 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
             Err(error) => return Effect::CreateFailed { name, origin, runner, failure: error.into() },
         },
     };
-    let spec = spec(create, prepared, env, secret.clone());
+    let spec = spec(create, prepared, env, runner, secret.clone());
     match task.writers.modal.create_sandbox(&spec).await {
         Ok(created) => Effect::Created { name, origin, runner, sandbox: created.id, secret },
         Err(error) => {
@@ -132,6 +132,7 @@ fn spec(
     create: &Create,
     prepared: &Prepared<'_>,
     env: Vec<(String, SecretString)>,
+    runner: RunnerId,
     secret: Option<SecretId>,
 ) -> SandboxSpec {
     let class = prepared.class;
@@ -141,7 +142,7 @@ fn spec(
         image: prepared.image.clone(),
         entrypoint: ENTRYPOINT.iter().map(|part| (*part).to_owned()).collect(),
         env: if secret.is_some() { Vec::new() } else { env },
-        tags: tags(create, secret.as_ref()),
+        tags: tags(create, runner, secret.as_ref()),
         secret,
         cpu: class.cpu,
         memory_mib: class.memory_mib,
@@ -152,7 +153,7 @@ fn spec(
     }
 }
 
-fn tags(create: &Create, secret: Option<&SecretId>) -> BTreeMap<String, String> {
+fn tags(create: &Create, runner: RunnerId, secret: Option<&SecretId>) -> BTreeMap<String, String> {
     let origin = &create.origin;
     let mut tags = BTreeMap::from([
         (tag::DEPLOYMENT.to_owned(), create.name.deployment.to_string()),
@@ -162,6 +163,7 @@ fn tags(create: &Create, secret: Option<&SecretId>) -> BTreeMap<String, String> 
         (tag::JOB.to_owned(), create.name.job.to_string()),
         (tag::CLASS.to_owned(), class_tag(&origin.class)),
         (tag::GROUP.to_owned(), origin.group.to_string()),
+        (tag::RUNNER.to_owned(), runner.to_string()),
     ]);
     if let Some(secret) = secret {
         tags.insert(tag::SECRET.to_owned(), secret.to_string());

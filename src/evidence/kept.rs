@@ -235,6 +235,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         created_at,
         online_at,
         busy_at,
+        kept_at,
         claim,
         stale: _,        // these four are proofs of another process
         never_online: _, //
@@ -252,6 +253,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         created_at: past(created_at, now),
         online_at: past(online_at, now),
         busy_at: past(busy_at, now),
+        kept_at: past(kept_at, now),
         claim: claim.map(|Claim { job, at }| Claim { job, at: at.min(now) }),
         left_at: past(left_at, now),
         secret,

@@ -9,7 +9,7 @@ use super::{Made, View, class_of_tag, tag};
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::AGREEMENT_APART;
 use crate::github::RunList;
-use crate::ids::{OurName, RunId, SandboxId, SecretId};
+use crate::ids::{OurName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::SandboxFate;
 use crate::poll::{Depth, Read};
 use crate::state::{
@@ -111,6 +111,7 @@ impl View {
         let fleet = &mut self.observed.fleet;
         fleet.unsure.remove(&name);
         let secret = listed.tags.get(tag::SECRET).map(|secret| SecretId::new(secret.as_str()));
+        let runner = listed.tags.get(tag::RUNNER).and_then(|runner| runner.parse().ok()).map(RunnerId);
         let sandbox = fleet.sandboxes.entry(name).or_insert_with(|| OurSandbox {
             id: listed.id.clone(),
             origin,
@@ -118,6 +119,7 @@ impl View {
             is_scheduled: listed.is_scheduled,
             started_at: None,
             secret: secret.clone(),
+            runner,
             seen_at: began_at,
             missing_since: None,
             asked_at: None,
@@ -128,6 +130,7 @@ impl View {
             return;
         }
         sandbox.secret = sandbox.secret.take().or(secret);
+        sandbox.runner = sandbox.runner.or(runner);
         sandbox.is_scheduled |= listed.is_scheduled;
         sandbox.started_at = sandbox.started_at.or(listed.started_at);
         sandbox.seen_at = sandbox.seen_at.max(began_at);
@@ -182,7 +185,7 @@ impl View {
             Ok(Some(id)) => {
                 if let Some(creating) = self.observed.fleet.unsure.get(name).cloned() {
                     tracing::info!(runner_name = %name, sandbox_id = %id, "found the sandbox of a lost create");
-                    self.created(name, Made { id, origin: creating.origin, secret: None }, now);
+                    self.created(name, Made { id, origin: creating.origin, secret: None, runner: None }, now);
                 }
             }
             // It may still appear; the doubt expires by itself.

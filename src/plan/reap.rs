@@ -29,7 +29,7 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         // After an answered DELETE only a newer reading shows whether it is still there.
         let is_unread =
             evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
-        if is_stale(name, repo, evidence, context) && !is_unread {
+        if is_stale(name, repo, evidence, context) && !is_unread && !evidence.is_kept(context.now) {
             plan.actions.push(Action::Deregister {
                 name: (*name).clone(),
                 scope: (*scope).clone(),
@@ -80,7 +80,8 @@ fn failed_start(
     let evidence = evidence?;
     let started = sandbox.started(context.observed.skew);
     let is_firm = evidence.never_online.is_some_and(|agreement| agreement.is_firm());
-    if context.now - started < GRACE || !is_firm || repo.runners_read.failure.is_some() {
+    if context.now - started < GRACE || !is_firm || repo.runners_read.failure.is_some() || evidence.is_kept(context.now)
+    {
         return None;
     }
     if let Some(fenced) = evidence.fenced_at {
@@ -90,7 +91,7 @@ fn failed_start(
     // Absence from a list is no fence: GitHub must answer a DELETE. Without an id to delete, Modal's own
     // time limit ends the sandbox.
     let listed = repo.runners.get(name);
-    let runner = listed.map(|runner| runner.id).or(evidence.runner_id)?;
+    let runner = listed.map(|runner| runner.id).or(evidence.runner_id).or(sandbox.runner)?;
     let may_work = listed.is_some_and(|runner| runner.is_busy || runner.is_online);
     (!may_work).then(|| Action::Deregister {
         name: name.clone(),

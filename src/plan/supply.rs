@@ -17,6 +17,9 @@ use crate::state::{OurSandbox, RepoView, Scope};
 const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// How long a registration without a sandbox counts as a sandbox about to appear (design rule F).
 const CREATING_HOLDS: TimeDelta = TimeDelta::minutes(3);
+/// A sandbox that a list still shows this long after it was asked to terminate has not ended: lists lag by less,
+/// and an answer can be wrong.
+const ENDING_HOLDS: TimeDelta = TimeDelta::seconds(60);
 
 /// The life of a sandbox, derived from evidence and never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -73,10 +76,11 @@ pub fn state_of(
     skew: TimeDelta,
     now: DateTime<Utc>,
 ) -> SandboxState {
-    if evidence.is_some_and(|evidence| evidence.terminated_at.is_some()) {
+    if evidence.and_then(|evidence| evidence.terminated_at).is_some_and(|at| sandbox.seen_at < at + ENDING_HOLDS) {
         return SandboxState::Ending;
     }
-    if evidence.is_some_and(|evidence| evidence.claim.is_some() || evidence.busy_at.is_some()) {
+    let has_job = |evidence: &NameEvidence| evidence.claim.is_some() || evidence.busy_at.is_some();
+    if evidence.is_some_and(|evidence| has_job(evidence) || evidence.is_kept(now)) {
         return SandboxState::Claimed;
     }
     if evidence.is_some_and(|evidence| evidence.online_at.is_some()) {
@@ -277,7 +281,7 @@ fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> boo
     let reason = sandbox.ended.as_ref().map(|ended| crate::evidence::end_reason(ended.result.as_ref()));
     let is_without_job =
         matches!(reason, Some("unclaimed" | "version_refused" | "registration_failed" | "stopped" | "init_failure"));
-    !is_without_job || evidence.is_some_and(|evidence| evidence.busy_at.is_some())
+    !is_without_job || evidence.is_some_and(|evidence| evidence.busy_at.is_some() || evidence.kept_at.is_some())
 }
 
 /// A runner that was seen busy, while no job reading is new enough to show which job it took.

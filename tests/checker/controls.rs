@@ -237,6 +237,9 @@ fn every_job_is_served_in_time() {
     let unserved = Tale::new().queued(1.0, 0).then(200.0, nothing());
     assert_eq!(unserved.violated(Rules::default()), ["unserved"]);
     assert_eq!(unserved.violated(running()), [""; 0], "the run is not over");
+    let held = |why: &str| Tale::new().queued(1.0, 0).then(1.0, json!({ "event": "job_held", "job": JOB, "why": why }));
+    assert_eq!(held("ghost").then(200.0, nothing()).violated(Rules::default()), [""; 0]);
+    assert_eq!(held("run_busy").then(200.0, nothing()).violated(Rules::default()), ["unserved"]);
     let skipped = json!({ "event": "job_queued", "job": JOB, "run": 1, "attempt": 1, "repo": REPO, "labels": ["x"],
         "skip": "no_opt_in_label" });
     assert_eq!(Tale::new().then(1.0, skipped).then(900.0, nothing()).violated(Rules::default()), [""; 0]);

@@ -68,6 +68,15 @@ fn a_registration_is_deleted_after_five_minutes_and_two_readings_of_both_lists()
     assert_eq!(before.violated(running()), ["destroyed_unproven"], "a reading from before the registration");
     let lists = Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1)).runners(100.0).runners(300.0).fleet(300.0);
     assert_eq!(lists.deleted(311.0, &name(0, 1)).violated(running()), ["destroyed_unproven"], "one fleet");
+    let apps = |status| {
+        let apps = [60.0, 300.0].into_iter();
+        let none = apps.fold(Tale::new().queued(1.0, 0).minted(10.0, &name(0, 1)), |tale, at| {
+            tale.modal(at, "app", status, &json!({}))
+        });
+        none.runners(100.0).runners(300.0).deleted(311.0, &name(0, 1)).violated(running())
+    };
+    assert_eq!(apps(5), [""; 0], "without an App there are no sandboxes");
+    assert_eq!(apps(14), ["destroyed_unproven"], "nothing is known of the App");
 }
 
 #[test]

@@ -202,6 +202,7 @@ pub(crate) enum Operation {
     DeleteRunner,
     Mint,
     RateLimit,
+    App,
     Create,
     ListSandboxes,
     Wait,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::book::Mark;
-use super::event::{Call, Caller, Operation, Service, Time, seconds};
+use super::event::{Call, Caller, Operation, Service, Time, code, seconds};
 
 /// No client waits longer for the answer to a reading.
 const PATIENCE_SECS: f64 = 20.0;
@@ -35,11 +35,17 @@ pub(crate) struct Readings {
 impl Readings {
     /// Takes an answer.
     pub(crate) fn take(&mut self, mark: Mark, call: &Call) {
-        let Some(page) = call.page else { return };
-        let list = (call.operation, call.subject.clone(), call.target.clone());
+        // Sandboxes live in Apps: that there is no App is the whole list of them.
+        let is_no_app = call.operation == Operation::App && call.status == code::NOT_FOUND;
+        let (operation, page) = match call.page {
+            Some(page) => (call.operation, page),
+            None if is_no_app => (Operation::ListSandboxes, 1),
+            None => return,
+        };
+        let list = (operation, call.subject.clone(), call.target.clone());
         let key = (call.caller(), list);
         let before = self.open.remove(&key);
-        if !call.is_answered() || call.delay_secs >= PATIENCE_SECS {
+        if !(call.is_answered() || is_no_app) || call.delay_secs >= PATIENCE_SECS {
             // Modal's clients ask for the same page again.
             if let Some(before) = before.filter(|_| call.service == Service::Modal) {
                 self.open.insert(key, before);

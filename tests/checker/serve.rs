@@ -26,6 +26,9 @@ const ROOM_NOTICED: TimeDelta = TimeDelta::seconds(30);
 /// What a registration that goes before costs.
 const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
 
+/// Why a job is held that nobody can ever serve.
+const GHOSTS: [&str; 2] = ["ghost", "run_completed"];
+
 /// The clocks of the waiting jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Serving {
@@ -41,7 +44,7 @@ pub(crate) struct Serving {
 }
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
+#[expect(clippy::struct_excessive_bools, reason = "three facts that have nothing to do with each other")]
 struct Waiting {
     since: Mark,
     repo: String,
@@ -50,6 +53,8 @@ struct Waiting {
     registrations_before: usize,
     /// Whether GitHub keeps it from every runner.
     is_held: bool,
+    /// Whether GitHub lists it for ever as queued and will give it to nobody.
+    is_ghost: bool,
 }
 
 impl Serving {
@@ -65,12 +70,14 @@ impl Serving {
                     waited: TimeDelta::zero(),
                     registrations_before: book.attempts.len(),
                     is_held: false,
+                    is_ghost: false,
                 };
                 self.waiting.insert(*job, waiting);
             }
             What::JobHeld { job, why } => {
                 if let Some(waiting) = self.waiting.get_mut(job) {
                     waiting.is_held = why.is_some();
+                    waiting.is_ghost = why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
                 }
             }
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
@@ -156,7 +163,7 @@ impl Serving {
             let text = format!("{what} {} s before the end", (end - mark.at).num_seconds());
             found.add("silence", &[mark.seq], mark.at, text);
         }
-        for (job, waiting) in &self.waiting {
+        for (job, waiting) in self.waiting.iter().filter(|(_, waiting)| !waiting.is_ghost) {
             found.add("unserved", &[waiting.since.seq], end, format!("job {job} of {} still waits", waiting.repo));
         }
         left_over(end, book, found);

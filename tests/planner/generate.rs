@@ -138,6 +138,7 @@ fn add_sandbox(
         is_scheduled: random.u8(0..10) > 0,
         started_at: Some(since),
         secret: None,
+        runner: None,
         seen_at: now(),
         missing_since: None,
         asked_at: None,

@@ -3,7 +3,7 @@
 //! ```text
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · old-jobs 30s
@@ -235,6 +235,7 @@ impl Situation {
             is_scheduled: state != "unscheduled",
             started_at: (state != "unscheduled").then_some(since),
             secret: options.secret.then(|| SecretId::new("st-1")),
+            runner: options.tagged.then_some(RunnerId(8)),
             seen_at: options.seen.map_or(now(), |age| now() - age),
             missing_since: None,
             asked_at: None,
@@ -251,6 +252,8 @@ impl Situation {
         evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), at: now() });
         evidence.never_online = (state == "failed").then_some(readings);
         evidence.fenced_at = options.fenced.map(|age| now() - age);
+        evidence.kept_at = options.kept.map(|age| now() - age);
+        evidence.terminated_at = options.terminated.map(|age| now() - age);
         self.repo(repo);
         self.evidence.names.insert(name(which), evidence);
         self.observed.fleet.sandboxes.insert(name(which), sandbox);
@@ -267,6 +270,7 @@ impl Situation {
         let evidence = self.evidence.names.entry(name(which)).or_default();
         evidence.registered_at = Some(now() - options.age);
         evidence.fenced_at = options.fenced.map(|age| now() - age);
+        evidence.kept_at = options.kept.map(|age| now() - age);
         if options.stale {
             evidence.stale = Some(Agreement { first: now() - TimeDelta::seconds(60), last: now() });
         }
@@ -309,6 +313,9 @@ struct Options<'a> {
     age: TimeDelta,
     advanced: Option<TimeDelta>,
     fenced: Option<TimeDelta>,
+    kept: Option<TimeDelta>,
+    terminated: Option<TimeDelta>,
+    tagged: bool,
     seen: Option<TimeDelta>,
     secret: bool,
     stale: bool,
@@ -323,6 +330,9 @@ impl Default for Options<'_> {
             age: TimeDelta::zero(),
             advanced: None,
             fenced: None,
+            kept: None,
+            terminated: None,
+            tagged: false,
             seen: None,
             secret: false,
             stale: false,
@@ -341,7 +351,10 @@ impl<'a> Options<'a> {
                 Some(("advanced", age)) => options.advanced = Some(seconds(age)),
                 Some(("seen", age)) => options.seen = Some(seconds(age)),
                 Some(("fenced", age)) => options.fenced = Some(seconds(age)),
+                Some(("kept", age)) => options.kept = Some(seconds(age)),
+                Some(("terminated", age)) => options.terminated = Some(seconds(age)),
                 None if *word == "secret" => options.secret = true,
+                None if *word == "tagged" => options.tagged = true,
                 None if *word == "stale" => options.stale = true,
                 None => options.age = seconds(word),
                 Some(_) => panic!("not an option: {word}"),
