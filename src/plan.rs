@@ -187,6 +187,8 @@ pub enum SkipReason {
     AlreadyServed,
     /// Its last reading says queued, an earlier one said in progress: it waits for a second opinion.
     SeenInProgress,
+    /// The newest reading that shows it queued is from before a long pause.
+    Outdated,
     /// Modal's list was not read yet, or not for too long.
     FleetUnknown(String),
     /// The image of its class is being made.

@@ -80,6 +80,17 @@ fn a_sandbox_that_was_killed_may_have_had_a_job_and_one_that_says_why_it_ended_h
 }
 
 #[test]
+fn after_a_pause_github_is_heard_before_a_runner_is_made() {
+    let skipped = "skip job 7 of acme/web: GitHub was not heard for minutes; whether it is still queued is asked first";
+    check("job 7 acme/web queued; unheard 170s", CREATE_7);
+    check("job 7 acme/web queued; unheard 180s", skipped);
+    // The list shows the run as it was.
+    check("job 7 acme/web queued; old-jobs 400s", CREATE_7);
+    check("job 7 acme/web queued; old-jobs 400s; changed 1 acme/web", skipped);
+    check("job 7 acme/web queued; changed 1 acme/web", CREATE_7);
+}
+
+#[test]
 fn a_job_seen_in_progress_a_moment_ago_is_not_believed_to_be_queued() {
     check("job 7 acme/web queued advanced=5s", "skip job 7 of acme/web: it was seen in progress a moment ago");
     check("job 7 acme/web queued advanced=90s", CREATE_7);

@@ -9,7 +9,10 @@ use crate::class::{self, NoClass, RunnerClass};
 use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::retry;
-use crate::state::{JobStatus, Origin, RunStatus, Scope};
+use crate::state::{JobStatus, NeedsJobs, Origin, RunStatus, RunView, Scope};
+
+/// How long what GitHub showed of a run is believed where nothing confirms it; two intervals, if that is more.
+const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
 
 /// The place of a group in [`Groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,8 @@ enum Standing {
     Proven,
     /// A runner of its group waited in vain while it was queued.
     Unproven,
+    /// The newest reading that shows it is too old: GitHub was not heard for a while.
+    Outdated,
     /// Several runners that were made for it did.
     Ghost,
 }
@@ -202,6 +207,7 @@ struct Listed<'a> {
     labels: &'a Labels,
     fingerprint: Fingerprint,
     read_at: Option<DateTime<Utc>>,
+    is_outdated: bool,
 }
 
 /// Sorts every queued job into its group; jobs without a class are skipped with their reason.
@@ -248,6 +254,7 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
         let repo = RepoId(index);
         for run in view.runs.values() {
             let read_at = run.jobs_read.known_at.or(run.jobs_read.tried_at);
+            let is_outdated = is_outdated(run, read_at, context);
             for job in run.jobs.values().filter(|job| job.status == JobStatus::Queued) {
                 let fingerprint = job.labels.fingerprint();
                 if run.run.status == RunStatus::Completed {
@@ -262,12 +269,22 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
                         labels: &job.labels,
                         fingerprint,
                         read_at,
+                        is_outdated,
                     });
                 }
             }
         }
     }
     (listed, taken)
+}
+
+/// Whether what is known of a run is from before a pause in which much may have changed: GitHub was down, or asked
+/// to wait. A list that still shows the run as it was confirms the reading of its jobs.
+fn is_outdated(run: &RunView, read_at: Option<DateTime<Utc>>, context: &Context<'_>) -> bool {
+    let read_at = read_at.unwrap_or(run.listed_at);
+    let confirmed_at = if run.needs_jobs == NeedsJobs::InTurn { read_at.max(run.listed_at) } else { read_at };
+    let interval = TimeDelta::from_std(context.policy.interval).unwrap_or(TimeDelta::MAX);
+    context.now - confirmed_at >= OUTDATED_AFTER.max(interval * 2)
 }
 
 fn add_job<'a>(
@@ -277,7 +294,7 @@ fn add_job<'a>(
     resolver: &mut Resolver<'a>,
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
-    let Listed { repo, scope, job, run, labels, fingerprint, read_at } = *listed;
+    let Listed { repo, scope, job, run, labels, fingerprint, read_at, is_outdated } = *listed;
     if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < ADVANCED_HOLDS) {
         return Err(SkipReason::SeenInProgress);
     }
@@ -293,7 +310,10 @@ fn add_job<'a>(
     let group = groups.get_mut(id);
     let since = known.map_or(now, |known| known.first_queued);
     let place = Place(id, group.queued.len());
-    let standing = Standing::of(known);
+    let standing = match Standing::of(known) {
+        Standing::Proven | Standing::Unproven if is_outdated => Standing::Outdated,
+        standing @ (Standing::Proven | Standing::Unproven | Standing::Outdated | Standing::Ghost) => standing,
+    };
     group.queued.push(Queued { job, run, since, known, standing, namesake: Namesake::None });
     group.read_since = earlier(group.read_since, read_at);
     groups.by_job.push((job, place));
@@ -373,6 +393,7 @@ fn refused(
             let again = queued.known.and_then(|known| known.waiting.ghost_again_at());
             Some((SkipReason::GhostJob, again.unwrap_or(context.soon)))
         }
+        Standing::Outdated => Some((SkipReason::Outdated, context.soon)),
         Standing::Unproven if probes == 0 => Some((SkipReason::Unproven, probe_at.unwrap_or(context.soon))),
         Standing::Proven | Standing::Unproven if missing == 0 => Some((SkipReason::AlreadyServed, context.soon)),
         Standing::Proven | Standing::Unproven => None,

@@ -7,11 +7,12 @@ use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 17] = [
+    pub const LABELS: [&'static str; 18] = [
         "not_opted_in",
         "no_matching_class",
         "already_served",
         "seen_in_progress",
+        "outdated",
         "fleet_unknown",
         "image_building",
         "image_failed",
@@ -34,6 +35,7 @@ impl SkipReason {
             Self::NoClass(NoClass::NoMatch { .. }) => "no_matching_class",
             Self::AlreadyServed => "already_served",
             Self::SeenInProgress => "seen_in_progress",
+            Self::Outdated => "outdated",
             Self::FleetUnknown(_) => "fleet_unknown",
             Self::ImageBuilding => "image_building",
             Self::ImageFailed(_) => "image_failed",
@@ -57,6 +59,9 @@ impl fmt::Display for SkipReason {
             Self::NoClass(reason) => reason.fmt(f),
             Self::AlreadyServed => f.write_str("a runner that can take it starts or waits"),
             Self::SeenInProgress => f.write_str("it was seen in progress a moment ago"),
+            Self::Outdated => {
+                f.write_str("GitHub was not heard for minutes; whether it is still queued is asked first")
+            }
             Self::FleetUnknown(why) => write!(f, "the list of sandboxes is not known: {why}"),
             Self::ImageBuilding => f.write_str("the image of its class is being made"),
             Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),

@@ -9,7 +9,7 @@
 //! 2. **At the moment**: runners of the group that could take a job now and are not excused <= jobs of the
 //!    group that the controller may believe to be queued. A job may be believed queued if it was queued at
 //!    some moment that its newest reading may show: not before the last true and complete reading of its
-//!    run's jobs less the list's lag. A job whose run was never read cannot be believed in.
+//!    run's jobs less the list's lag. A job of whose run no page was ever read cannot be believed in.
 //!
 //! An attempt is excused, for good, where its controller must or may count it as lost:
 //!
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         let run = job.run.to_string();
         let list = (Operation::ListJobs, &*job.group.0, run.as_str());
         let known = book.readings.by(self.process.caller);
-        let is_read = !known.of(list).is_empty();
+        let is_read = known.has_begun(list);
         let since = known.last_true(list, book.now - book.settle());
         is_read && job.left.is_none_or(|left| since.is_none_or(|read| left >= read - book.github_lag()))
     }

@@ -1,6 +1,6 @@
 //! Which lists a controller read, and when: complete ones only, put together from their pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
@@ -30,6 +30,8 @@ pub(crate) struct Readings {
     complete: BTreeMap<(Caller, List), Vec<Reading>>,
     /// Readings that have pages to come.
     open: BTreeMap<(Caller, List), Reading>,
+    /// Lists of which a first page was answered: what it shows is known, although the rest is not.
+    begun: BTreeSet<(Caller, List)>,
 }
 
 impl Readings {
@@ -55,6 +57,7 @@ impl Readings {
         let is_true = call.fault.is_none() || call.fault.as_deref() == Some("slow");
         let ended = mark.at + seconds(call.delay_secs);
         let first = Reading { began: mark.at, ended, is_true };
+        self.begun.insert(key.clone());
         let reading = match (page, before) {
             (1, _) => first,
             (_, Some(before)) => Reading { began: before.began, ended, is_true: is_true && before.is_true },
@@ -86,6 +89,11 @@ impl<'a> Known<'a> {
     pub(crate) fn of(&self, (operation, subject, target): (Operation, &str, &str)) -> &'a [Reading] {
         let key = (self.caller, (operation, subject.to_owned(), target.to_owned()));
         self.readings.complete.get(&key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a page of a list was ever answered.
+    pub(crate) fn has_begun(&self, (operation, subject, target): (Operation, &str, &str)) -> bool {
+        self.readings.begun.contains(&(self.caller, (operation, subject.to_owned(), target.to_owned())))
     }
 
     /// When the last true reading began that had ended by `by`.

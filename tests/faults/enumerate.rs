@@ -200,6 +200,11 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// What is done to what.
+    pub(crate) fn kind(&self) -> (Operation, Harm) {
+        (self.operation, self.harm)
+    }
+
     /// From one plan to the next so many calls are passed over.
     fn step(&self, limit: u32) -> u32 {
         if self.most == u32::MAX { 1 } else { self.most.div_ceil(limit.max(1)).max(1) }
@@ -279,11 +284,10 @@ fn fired(plan: &Plan, run: &Run) -> bool {
     wanted.iter().filter(|(key, _)| is_planned(key)).all(|(key, count)| run.struck.get(key).unwrap_or(&0) >= count)
 }
 
-/// Runs the chains of a base scenario, each at most `limit` plans long.
-pub(crate) fn singles(reference: &Reference, limit: u32, threads: usize) -> Tally {
-    let chains = reference.chains();
+/// Runs chains of a base scenario, each at most `limit` plans long.
+pub(crate) fn singles(chains: &[Chain], limit: u32, threads: usize) -> Tally {
     let mut tally = Tally::default();
-    for (chain, part) in chains.iter().zip(work::map(&chains, threads, |chain| chain.run(limit))) {
+    for (chain, part) in chains.iter().zip(work::map(chains, threads, |chain| chain.run(limit))) {
         if chain.is_certain() && part.plans < u64::from(chain.length(limit)) {
             let Chain { base, operation, harm, .. } = chain;
             let (done, most) = (part.plans, chain.length(limit));

@@ -6,7 +6,8 @@
 //! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
-//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · old-jobs 30s
+//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · changed 1 acme/web
+//! old-jobs 30s · unheard 30s
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,13 +167,31 @@ impl Situation {
                 let id = RunId(id.parse().unwrap());
                 self.repo(repo).runs.get_mut(&id).unwrap().run.status = RunStatus::Completed;
             }
+            _ => self.readings(words),
+        }
+    }
+
+    /// Says how old what was read is.
+    fn readings(&mut self, words: &[&str]) {
+        match *words {
+            ["unheard", age] => {
+                let at = now() - seconds(age);
+                for run in self.observed.repos.values_mut().flat_map(|repo| repo.runs.values_mut()) {
+                    run.jobs_read.succeeded(at);
+                    run.listed_at = at;
+                }
+            }
+            ["changed", run, repo] => {
+                let run = RunId(run.parse().unwrap());
+                self.repo(repo).runs.get_mut(&run).unwrap().needs_jobs = NeedsJobs::Soon;
+            }
             ["old-jobs", age] => {
                 let at = now() - seconds(age);
                 for repo in self.observed.repos.values_mut() {
                     repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(at));
                 }
             }
-            other => panic!("not a statement: {other:?}"),
+            _ => panic!("not a statement: {words:?}"),
         }
     }
 
