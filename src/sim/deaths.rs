@@ -91,6 +91,12 @@ impl State {
         self.schedule(at, Due::SandboxEnds(key, end));
     }
 
+    /// How the program in a sandbox ends that got no job.
+    pub(super) fn unclaimed_end(&self, key: SandboxKey) -> End {
+        let is_told_wrongly = self.boot_fault(key, &[FaultMode::ExitsZero]).is_some();
+        if is_told_wrongly { End::served() } else { End::unclaimed() }
+    }
+
     /// Whether Modal's workspace has room for one more sandbox, with a GPU unless `gpu` is empty.
     pub(super) fn has_capacity(&self, gpu: &str) -> bool {
         let running = self.live.iter().map(|key| self.sandbox(*key)).filter(|sandbox| sandbox.scheduled_at.is_some());

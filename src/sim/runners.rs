@@ -379,7 +379,7 @@ impl State {
     fn end_removed_listener(&mut self, key: RunnerKey) {
         if let Some(sandbox) = self.runner(key).and_then(|runner| runner.sandbox) {
             let wait = self.seed.stream(Purpose::Removal, sandbox.0 as u64).span(self.profile.removed_exit_secs);
-            self.schedule(self.now + wait, Due::SandboxEnds(sandbox, End::unclaimed()));
+            self.schedule(self.now + wait, Due::SandboxEnds(sandbox, self.unclaimed_end(sandbox)));
         }
     }
 

@@ -309,7 +309,7 @@ impl State {
     /// The idle limit of the program in the sandbox: it ends by itself where no job has started.
     pub(super) fn sandbox_idles(&mut self, key: SandboxKey) {
         if self.job_in(key).is_none() {
-            self.end_sandbox(key, End::unclaimed());
+            self.end_sandbox(key, self.unclaimed_end(key));
         }
     }
 

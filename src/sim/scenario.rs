@@ -293,7 +293,7 @@ impl Scenario {
     }
 
     fn skip_reason_among(&self, job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
-        let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some());
+        let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some_and(Ghost::has_ghost_jobs));
         skip_reason(job, allowed).or_else(|| is_ghost().then_some(SkipReason::GhostJob))
     }
 

@@ -2,6 +2,7 @@
 //! waits on a socket, so tokio's paused clock makes a virtual hour take seconds and repeat exactly.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::daemon::{self, Clients};
 use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
-use sandrunner::{github, modal};
+use sandrunner::{github, modal, state_dir};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ pub(crate) struct Lab {
     controllers: u32,
     /// How far the wall clock of the controllers' machine is ahead of the World's.
     wall_ahead: TimeDelta,
+    state_dir: Option<PathBuf>,
 }
 
 /// What happens to the controllers.
@@ -85,7 +87,7 @@ impl Lab {
             ..Config::default()
         };
         let world = World::new(profile, scenario, seed, clock.clone());
-        Self { world, clock, config, controllers: 1, wall_ahead: TimeDelta::zero() }
+        Self { world, clock, config, controllers: 1, wall_ahead: TimeDelta::zero(), state_dir: None }
     }
 
     /// Runs so many controllers with the same configuration; they are the World's clients 1, 2 and so on.
@@ -96,6 +98,11 @@ impl Lab {
     /// Sets the wall clock of the controllers' machine off from the start.
     pub(crate) fn wall_ahead(self, wall_ahead: TimeDelta) -> Self {
         Self { wall_ahead, ..self }
+    }
+
+    /// Keeps what the controller learns in a directory, over its lives.
+    pub(crate) fn with_state_dir(self, dir: &Path) -> Self {
+        Self { state_dir: Some(dir.to_owned()), ..self }
     }
 
     /// Changes the configuration.
@@ -125,8 +132,18 @@ impl Lab {
         let (_ask, questions) = mpsc::channel(1);
         let controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
         self.world.note_controller(number, ControllerChange::Started);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(controller.run(stop.clone().cancelled_owned()));
+        let (mut tasks, stop, started) = (JoinSet::new(), stop.clone(), clock.now());
+        let (dir, deployment) = (self.state_dir.clone(), settings.policy.deployment.clone());
+        tasks.spawn(async move {
+            let controller = match dir {
+                None => controller,
+                Some(dir) => {
+                    let kept = state_dir::open(&dir, &deployment, settings.runner_fingerprint(), started).await;
+                    controller.with_kept(kept.0, kept.1)
+                }
+            };
+            controller.run(stop.cancelled_owned()).await;
+        });
         Process { client, clock, tasks }
     }
 

@@ -165,6 +165,9 @@ listed_enum! {
         OutOfMemory,
         /// For `boot`: the sandbox reaches its timeout `seconds` (default 60) after its start.
         TimesOut,
+        /// For `boot`: where no job came, or GitHub removed the runner, the sandbox ends with exit code 0, as if one
+        /// had run.
+        ExitsZero,
     }
 }
 
@@ -237,7 +240,8 @@ impl FaultMode {
             | Self::DiesIdle
             | Self::DiesWorking
             | Self::OutOfMemory
-            | Self::TimesOut => operation == Operation::Boot,
+            | Self::TimesOut
+            | Self::ExitsZero => operation == Operation::Boot,
         }
     }
 }

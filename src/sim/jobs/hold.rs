@@ -73,7 +73,7 @@ impl State {
     pub(super) fn hold_by_scenario(&mut self, id: u64) {
         let ghost = self.runs[&self.jobs[&id].spec.run].spec.as_ref().and_then(|spec| spec.ghost);
         let why = match ghost {
-            None => return,
+            None | Some(Ghost::UnfinishedRun) => return,
             Some(Ghost::Queued) => Hold::Ghost,
             Some(Ghost::CompletedRun) => Hold::RunCompleted,
         };

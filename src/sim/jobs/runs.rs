@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{JobState, RepoKey, Run, RunChange, RunStatus, Time};
-use crate::sim::scenario::{Conclusion, Scenario};
+use crate::sim::scenario::{Conclusion, Ghost, Scenario};
 use crate::sim::world::State;
 
 impl State {
@@ -81,6 +81,9 @@ impl State {
                 status = Some((rank, seen));
             }
         }
-        status.map_or(RunStatus::Completed(conclusion), |(_, seen)| seen)
+        let ghost = self.runs[&run].spec.as_ref().and_then(|spec| spec.ghost);
+        let at_end =
+            if ghost == Some(Ghost::UnfinishedRun) { RunStatus::InProgress } else { RunStatus::Completed(conclusion) };
+        status.map_or(at_end, |(_, seen)| seen)
     }
 }

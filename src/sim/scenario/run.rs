@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// What a job is that is listed as queued and will never run.
+/// What is wrong with the jobs of a run, or with the run itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ghost {
@@ -12,6 +12,18 @@ pub enum Ghost {
     Queued,
     /// The same, while its run has completed.
     CompletedRun,
+    /// It runs like any other, and its run says `in_progress` for ever after.
+    UnfinishedRun,
+}
+
+impl Ghost {
+    /// Whether the jobs of the run are ghosts themselves.
+    pub(in crate::sim) fn has_ghost_jobs(self) -> bool {
+        match self {
+            Self::Queued | Self::CompletedRun => true,
+            Self::UnfinishedRun => false,
+        }
+    }
 }
 
 /// A run, where there is more to say of it than its jobs do.
@@ -29,7 +41,7 @@ pub struct ScenarioRun {
     /// How long before its first job's arrival it was created, its jobs with it (default 0).
     #[serde(default)]
     pub age_secs: f64,
-    /// Its jobs are ghosts: listed and never given to a runner.
+    /// Its jobs are ghosts: listed and never given to a runner; or it is one itself.
     #[serde(default)]
     pub ghost: Option<Ghost>,
 }

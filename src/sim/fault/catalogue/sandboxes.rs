@@ -56,4 +56,9 @@ pub(super) const FAULTS: &[NamedFault] = &[
         "Modal ends a sandbox 30 s after its runner came online.",
         &[at(Op::Boot, Mode::Preempted).times(3)],
     ),
+    named(
+        "removed_runner_exits_0",
+        "GitHub removes a runner that has been idle for two minutes, and its sandbox ends as if a job had run.",
+        &[at(Op::Boot, Mode::ExitsZero).times(3), at(Op::Connect, Mode::RemovedIdle).seconds(120.0).times(3)],
+    ),
 ];
