@@ -4,7 +4,7 @@
 //! many of them start is up to the budgets. Nothing is remembered here: a reading that did not start is due
 //! again in the next pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -16,6 +16,7 @@ use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
     JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, RepoView, RunStatus, RunView, Scope,
+    WorkflowJob,
 };
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be
@@ -33,7 +34,9 @@ const DEEP_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const UNLISTED_AGAIN: TimeDelta = TimeDelta::seconds(120);
 /// A run that shows no job, or says queued and shows no queued job, is read again after a fifth of the time
 /// since it changed, between these bounds: its jobs lag behind, or it is a ghost (GitHub: runs that stay
-/// queued for months).
+/// queued for months). One with completed jobs only, or with queued ones beside for which runners waited in
+/// vain, is read ever less in the same way, but not more often than others: the change that would make it
+/// worth while shows in the run itself.
 const JOBLESS_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::seconds(3), TimeDelta::hours(1));
 /// How often runners are read while one of ours is not known to be claimed.
 const RUNNERS_AGAIN: TimeDelta = TimeDelta::seconds(60);
@@ -147,6 +150,15 @@ enum Rank {
     Early,
 }
 
+/// How often what is known of a run is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// As often as others.
+    Usual,
+    /// Ever less: nothing of it moves.
+    Slowing,
+}
+
 /// Everything that is due, most urgent first.
 pub fn due(
     observed: &Observed,
@@ -159,11 +171,19 @@ pub fn due(
     all.fleet(observed, evidence);
     let sweep = sweep_interval(observed, points_per_minute);
     let unsettled = unsettled(observed, evidence);
+    let (fences, trials) = (fences(observed, evidence), trials(observed, evidence));
     for (index, (scope, repo)) in observed.repos.iter().enumerate() {
-        all.runs(scope, repo);
+        let fence = fences.get(scope).copied();
         for run in repo.runs.values() {
-            all.jobs(scope, run, evidence);
+            let pace = if is_stuck(run, trials.get(&(scope, run.run.id)).copied(), evidence) {
+                Pace::Slowing
+            } else {
+                Pace::Usual
+            };
+            all.run(scope, run, pace);
+            all.jobs(scope, run, fence, (pace, evidence));
         }
+        all.runs(scope, repo);
         if unsettled.contains(scope) || matters(repo, observed) {
             all.runners(scope, repo, RUNNERS_AGAIN);
         } else {
@@ -255,6 +275,50 @@ fn unsettled<'a>(observed: &'a Observed, evidence: &'a Evidence) -> BTreeSet<&'a
     unclaimed.map(|(_, sandbox)| &sandbox.origin.scope).chain(left).collect()
 }
 
+/// When the last runner of a repository was deregistered whose sandbox lives: it can be ended when no job read since
+/// then names it.
+fn fences<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<&'a Scope, DateTime<Utc>> {
+    let mut fences = BTreeMap::new();
+    for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
+        let known = evidence.names.get(name).filter(|known| known.terminated_at.is_none());
+        if let Some(fenced) = known.and_then(|known| known.fenced_at) {
+            let last = fences.entry(&sandbox.origin.scope).or_insert(fenced);
+            *last = fenced.max(*last);
+        }
+    }
+    fences
+}
+
+/// Until when the last runner waited, or waits, that was made for a job of a run and is not known to have taken one:
+/// what came of it shows in a later reading of the jobs only.
+fn trials<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
+    let mut trials = BTreeMap::new();
+    for (name, sandbox) in &observed.fleet.sandboxes {
+        if evidence.names.get(name).is_none_or(|known| known.claim.is_none()) {
+            let until = sandbox.ended.as_ref().map_or(DateTime::<Utc>::MAX_UTC, |ended| ended.at);
+            let last = trials.entry((&sandbox.origin.scope, sandbox.origin.run)).or_insert(until);
+            *last = until.max(*last);
+        }
+    }
+    trials
+}
+
+/// Whether nothing of a run moves, as far as was read: no runner is being tried on it, and each job has ended, or is
+/// queued although a runner waited for it in vain.
+fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, evidence: &Evidence) -> bool {
+    let is_tried = tried_until.is_some_and(|until| run.jobs_read.known_at.is_none_or(|read| read < until));
+    let is_over = |job: &WorkflowJob| match job.status {
+        JobStatus::Completed => true,
+        JobStatus::Queued => evidence.jobs.get(&job.id).is_some_and(|known| !known.waiting.is_trusted()),
+        JobStatus::InProgress
+        | JobStatus::Waiting
+        | JobStatus::Pending
+        | JobStatus::Requested
+        | JobStatus::Other(_) => false,
+    };
+    !is_tried && run.jobs.values().all(is_over)
+}
+
 /// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.
 fn matters(repo: &RepoView, observed: &Observed) -> bool {
     let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
@@ -328,18 +392,28 @@ impl Schedule {
                 repo.runs_read.tried_at,
             );
         }
-        for (id, run) in &repo.runs {
-            let looked_at = run.listed_at.max(run.asked_at.unwrap_or(run.listed_at));
-            if run.run.status != RunStatus::Completed && self.now - looked_at >= UNLISTED_AGAIN {
-                self.add(Read::Run(scope.clone(), *id), Purpose::Jobs, Rank::Jobs, Some(run.listed_at));
-            }
+    }
+
+    /// A run that the list's pages do not show.
+    fn run(&mut self, scope: &Scope, run: &RunView, pace: Pace) {
+        let looked_at = run.listed_at.max(run.asked_at.unwrap_or(run.listed_at));
+        let again = self.paced(run, pace, UNLISTED_AGAIN);
+        if run.run.status != RunStatus::Completed && self.now - looked_at >= again {
+            self.add(Read::Run(scope.clone(), run.run.id), Purpose::Jobs, Rank::Jobs, Some(run.listed_at));
         }
     }
 
-    fn jobs(&mut self, scope: &Scope, run: &RunView, evidence: &Evidence) {
+    fn jobs(
+        &mut self,
+        scope: &Scope,
+        run: &RunView,
+        fence: Option<DateTime<Utc>>,
+        (pace, evidence): (Pace, &Evidence),
+    ) {
         let read = Read::Jobs(scope.clone(), run.run.id);
         let is_first = run.jobs_read.known_at.is_none() || run.needs_jobs == NeedsJobs::Now;
-        let again = if run.needs_jobs == NeedsJobs::Soon { TimeDelta::zero() } else { self.jobs_again(run, evidence) };
+        let is_asked = fence > run.jobs_read.known_at || run.needs_jobs == NeedsJobs::Soon;
+        let again = if is_asked { TimeDelta::zero() } else { self.paced(run, pace, self.jobs_again(run, evidence)) };
         if is_first && self.is_due(&run.jobs_read, TimeDelta::zero()) {
             self.add(read, Purpose::FirstJobs, Rank::FirstJobs, Some(run.first_listed_at));
         } else if self.is_due(&run.jobs_read, again) {
@@ -354,7 +428,7 @@ impl Schedule {
         let says_queued = run.run.status == RunStatus::Queued;
         if run.jobs.is_empty() || (says_queued && queued.peek().is_none()) {
             // The jobs lag behind the run, or it is a ghost.
-            return ((self.now - run.changed_at) / 5).clamp(JOBLESS_AGAIN.0, JOBLESS_AGAIN.1);
+            return self.since_change(run);
         }
         let attempts = queued.map(|job| evidence.jobs.get(&job.id).map_or(0, |known| known.attempt));
         let (served, unserved): (Vec<u32>, Vec<u32>) = attempts.partition(|attempt| *attempt > 0);
@@ -363,6 +437,19 @@ impl Schedule {
             (false, true) => UNCLAIMED_AGAIN,
             (true, _) => RUNNING_AGAIN,
         }
+    }
+
+    /// What would be read again after `again`, at its pace.
+    fn paced(&self, run: &RunView, pace: Pace, again: TimeDelta) -> TimeDelta {
+        match pace {
+            Pace::Usual => again,
+            Pace::Slowing => again.max(self.since_change(run)),
+        }
+    }
+
+    /// A fifth of the time since a run changed, within bounds.
+    fn since_change(&self, run: &RunView) -> TimeDelta {
+        ((self.now - run.changed_at) / 5).clamp(JOBLESS_AGAIN.0, JOBLESS_AGAIN.1)
     }
 
     fn runners(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {

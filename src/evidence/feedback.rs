@@ -118,6 +118,11 @@ impl Waiting {
         self.ghost.as_ref().map(|(at, _)| *at)
     }
 
+    /// Whether nothing speaks against its being given to a runner.
+    pub fn is_trusted(&self) -> bool {
+        self.unproven_since.is_none() && self.ghost.is_none()
+    }
+
     /// What of it is believed after a restart.
     pub(super) fn believed(&self, now: DateTime<Utc>) -> Self {
         let Self { unproven_since, unclaimed, ghost: _ } = self;
