@@ -472,7 +472,8 @@ impl Evidence {
         let sandbox = observed.fleet.sandboxes.get(name);
         let is_alive = sandbox.is_some_and(|sandbox| sandbox.ended.is_none());
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
-        let fleet_is_newer = observed.fleet.read.known_at.is_some_and(|at| at >= read_at - AGREEMENT_APART);
+        // Both lists were read since then, however seldom each is.
+        let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
         if let Some(sandbox) = sandbox.filter(|_| runner.is_online) {
             self.learn_start(&sandbox.origin.class, observed);
         }
@@ -491,8 +492,8 @@ impl Evidence {
             if evidence.online_at.is_none() {
                 evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
             }
-        } else if fleet_is_newer {
-            evidence.stale = Some(Agreement::extended(evidence.stale, read_at));
+        } else if let Some(at) = both_read_at.filter(|at| evidence.registered_at.is_some_and(|known| known <= *at)) {
+            evidence.stale = Some(Agreement::extended(evidence.stale, at));
         }
     }
 

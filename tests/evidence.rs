@@ -92,3 +92,21 @@ fn a_runner_of_somebody_elses_with_the_highest_number_does_no_harm() {
     }
     assert_eq!(situation.evidence.jobs.values().map(|job| job.attempt).max(), Some(u32::MAX));
 }
+
+#[test]
+fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
+    let mut situation = Situation::parse("runner 7-1 acme/web offline 10s");
+    situation.evidence.names.clear();
+    let mut read = |runners: i64, fleet: i64| {
+        let at = |seconds| now() + TimeDelta::seconds(seconds);
+        situation.observed.repos.values_mut().next().unwrap().runners_read.succeeded(at(runners));
+        situation.observed.fleet.read.succeeded(at(fleet));
+        learn(&mut situation, &[], runners + 1);
+        situation.evidence.names[&name("7-1")].stale.map(|agreement| agreement.is_firm())
+    };
+    // It was not known yet when Modal was read, which may have its sandbox by now.
+    assert_eq!(read(10, 0), None);
+    assert_eq!(read(110, 15), Some(false));
+    assert_eq!(read(210, 15), Some(false), "one reading of Modal's list is one reading");
+    assert_eq!(read(310, 115), Some(true));
+}
