@@ -180,8 +180,21 @@ fn the_first_wave_of_an_image_that_never_served_is_three() {
     assert_eq!((plan.actions.len(), plan.skips.len()), (3, 2));
     assert_eq!(
         plan.skips[0].reason.to_string(),
-        "3 runners of its run are there, and GitHub has not yet given jobs to so many at once"
+        "3 runners of its run, or of an image that never served, are there, and GitHub has not yet given jobs to so \
+         many at once"
     );
+    // Whatever run they are of: the image may not start at all.
+    let runs: Vec<String> = (1..=5).map(|id| format!("job {id} acme/web queued run={id}")).collect();
+    assert_eq!(Situation::parse(&format!("unproven; {}", runs.join("; "))).plan().actions.len(), 3);
+    let others: Vec<String> = (6..=8).map(|id| format!("job {id} acme/api queued run={id}")).collect();
+    let both = format!("unproven; {}; {}", runs.join("; "), others.join("; "));
+    assert_eq!(Situation::parse(&both).plan().actions.len(), 3, "of one class");
+    let starting = "sandbox 9-1 acme/docs starting 5s labels=modal";
+    assert_eq!(Situation::parse(&format!("{starting}; {both}")).plan().actions.len(), 2);
+    // One has come online: each group gets its three, and the rest once one of them has taken a job.
+    let online = "sandbox 9-1 acme/docs idle 5s labels=modal";
+    assert_eq!(Situation::parse(&format!("{online}; {both}")).plan().actions.len(), 6);
+    assert_eq!(Situation::parse(&both.replace("unproven; ", "")).plan().actions.len(), 8);
 }
 
 #[test]

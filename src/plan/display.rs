@@ -67,7 +67,11 @@ impl fmt::Display for SkipReason {
             Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),
             Self::AtLimit(limit) => limit.fmt(f),
             Self::FirstWave { wave } => {
-                write!(f, "{wave} runners of its run are there, and GitHub has not yet given jobs to so many at once")
+                write!(
+                    f,
+                    "{wave} runners of its run, or of an image that never served, are there, and GitHub has not yet \
+                     given jobs to so many at once"
+                )
             }
             Self::Unproven => f.write_str(
                 "a runner waited for it in vain (max-parallel? a runner group without its repository?); \

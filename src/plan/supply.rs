@@ -157,6 +157,12 @@ impl<'a> ClassCount<'a> {
         self.by_state.iter().sum()
     }
 
+    /// Not known to be online.
+    fn starting(&self) -> u32 {
+        let states = [SandboxState::Creating, SandboxState::Unscheduled, SandboxState::Starting];
+        states.iter().map(|state| self.by_state[*state as usize]).sum()
+    }
+
     /// With a job.
     pub(super) fn claimed(&self) -> u32 {
         self.by_state[SandboxState::Claimed as usize]
@@ -322,11 +328,20 @@ impl<'a> Supply<'a> {
         self.live_by_class.iter().any(|class| class.name == name && class.claimed() > 0)
     }
 
+    /// Whether a sandbox of the class lives whose runner came online.
+    pub(super) fn has_started(&self, name: &ClassName) -> bool {
+        let started = |class: &ClassCount<'_>| class.claimed() + class.by_state[SandboxState::Idle as usize];
+        self.live_by_class.iter().any(|class| class.name == name && started(class) > 0)
+    }
+
+    /// How many runners of the class start.
+    pub(super) fn starting_of(&self, name: &ClassName) -> u32 {
+        self.live_by_class.iter().filter(|class| class.name == name).map(ClassCount::starting).sum()
+    }
+
     /// Classes of which a runner starts.
     pub(super) fn starting(&self) -> impl Iterator<Item = &'a ClassName> {
-        let states = [SandboxState::Creating, SandboxState::Unscheduled, SandboxState::Starting];
-        let is_starting = move |class: &&ClassCount<'a>| states.iter().any(|state| class.by_state[*state as usize] > 0);
-        self.live_by_class.iter().filter(is_starting).map(|class| class.name)
+        self.live_by_class.iter().filter(|class| class.starting() > 0).map(|class| class.name)
     }
 
     /// Living sandboxes and creates per class, those without any left out.
