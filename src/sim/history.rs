@@ -247,6 +247,10 @@ pub enum ControllerChange {
     Stopped,
     /// It was killed in the middle of its work.
     Killed,
+    /// What lies between it and the services holds calls or answers back; they may still arrive, or be lost.
+    CutOff,
+    /// Nothing between it and the services holds anything back any more.
+    Connected,
 }
 
 /// One line of the history.

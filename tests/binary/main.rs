@@ -2,9 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
+#[expect(dead_code, reason = "what other users need of it")]
+#[path = "../checker/checker.rs"]
+mod checker;
 mod commands;
 mod daemon;
+mod kills;
 mod process;
+mod proxy;
 mod restart;
 mod secrets;
 mod state;

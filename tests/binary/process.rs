@@ -186,9 +186,13 @@ impl Simulation {
 
     /// Makes GitHub refuse a token.
     pub(crate) async fn revoke(&self, token: &str) {
-        let url = self.url("/_sim/revoke");
-        let body = format!("{{\"token\": \"{token}\"}}");
-        self.http.post(url).body(body).send().await.unwrap().error_for_status().unwrap();
+        self.tell("/_sim/revoke", &json!({ "token": token })).await;
+    }
+
+    /// Posts something to the control interface.
+    pub(crate) async fn tell(&self, path: &str, body: &Value) {
+        let request = self.http.post(self.url(path)).body(body.to_string());
+        request.send().await.unwrap().error_for_status().unwrap();
     }
 
     /// Ends it as Ctrl-C does.

@@ -50,7 +50,7 @@ fn workload() -> Scenario {
 }
 
 /// Names of registrations whose sandbox does not exist: the creates that are under way.
-fn in_flight(history: &[Value]) -> BTreeSet<String> {
+pub(crate) fn in_flight(history: &[Value]) -> BTreeSet<String> {
     let names = |event: &str, key: &str| -> BTreeSet<String> {
         let events = history.iter().filter(|what| what["event"] == event);
         events.filter_map(|what| what[key].as_str().map(str::to_owned)).collect()

@@ -53,9 +53,7 @@ async fn one_job(simulation: &Simulation, daemon: Sandrunner, done: u64) -> Ende
 async fn add_job(simulation: &Simulation, index: u64) {
     let job = json!({ "id": 5_000_001_000 + index, "run": 6_000_001_000 + index, "repo": REPO,
         "labels": ["self-hosted", "modal", format!("job-{index}")], "duration_secs": 1 });
-    let url = simulation.url("/_sim/jobs");
-    let request = http().post(url).body(json!({ "jobs": [job] }).to_string());
-    request.send().await.unwrap().error_for_status().unwrap();
+    simulation.tell("/_sim/jobs", &json!({ "jobs": [job] })).await;
 }
 
 #[tokio::test]

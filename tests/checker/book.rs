@@ -145,6 +145,8 @@ pub(crate) struct Book {
     by_runner: BTreeMap<(Rc<str>, u64), usize>,
     by_config: BTreeMap<String, usize>,
     by_sandbox: BTreeMap<Rc<str>, usize>,
+    /// When calls and answers were held back between controllers and services.
+    cuts: Vec<(Time, Option<Time>)>,
     /// The faults since the last call; one of them may have struck the call that follows.
     strikes: Vec<(Operation, String)>,
     /// What happened since the last call, which the call that follows may have brought about.
@@ -175,6 +177,7 @@ impl Book {
             by_runner: BTreeMap::new(),
             by_config: BTreeMap::new(),
             by_sandbox: BTreeMap::new(),
+            cuts: Vec::new(),
             strikes: Vec::new(),
             fresh: Vec::new(),
             lives: BTreeMap::new(),
@@ -202,6 +205,14 @@ impl Book {
             What::ControllerChanged { client, change } => match change {
                 Change::Started => self.born(*client, mark.at),
                 Change::Killed => self.disturb(mark.at),
+                Change::CutOff => {
+                    self.disturb(mark.at);
+                    self.cuts.push((mark.at, None));
+                }
+                Change::Connected => {
+                    self.disturb(mark.at);
+                    self.cuts.iter_mut().for_each(|(_, until)| *until = until.or(Some(mark.at)));
+                }
                 Change::Stopped => {}
             },
             What::ClientKilled { client } => {
@@ -480,6 +491,13 @@ impl Book {
     /// Whether calls of several processes look alike.
     pub(crate) fn is_ambiguous(&self, process: &Process) -> bool {
         self.controllers > 1 && process.caller == Caller::Unknown
+    }
+
+    /// Whether the answer to a call at that time may have been held back until nobody waited for it: an answer that
+    /// was under way when the cut began, or one to a call that arrived a little after its end.
+    pub(crate) fn is_cut(&self, at: Time) -> bool {
+        let (before, after) = (TimeDelta::seconds(5), TimeDelta::seconds(2));
+        self.cuts.iter().any(|(from, until)| at >= *from - before && until.is_none_or(|until| at <= until + after))
     }
 
     /// How long what was decided may take until it shows in the history.

@@ -181,6 +181,10 @@ pub(crate) enum Change {
     Started,
     Stopped,
     Killed,
+    /// Calls and answers may be held back, or lost, between it and the services.
+    CutOff,
+    /// They are no longer.
+    Connected,
 }
 
 /// Which service a call went to.

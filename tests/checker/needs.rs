@@ -14,7 +14,8 @@
 //! An attempt is excused, for good, where its controller must or may count it as lost:
 //!
 //! - `mint`: its mint was not answered with a config (a 5xx, an answer that was cut, lost or later than any
-//!   deadline, or carried out after the answer): nobody can use the registration.
+//!   deadline, or carried out after the answer; or the network held calls and answers back at that time, and no
+//!   create followed): nobody can use the registration.
 //! - `secret`: the Secret for its config was refused, or not answered in time, and no create followed.
 //! - `create`: the last create under its name was refused, and no sandbox came of any.
 //! - `unsure`: no sandbox came of it within three minutes (a create in doubt, a kill between both calls).
@@ -199,7 +200,8 @@ fn is_over(attempt: &Attempt, book: &Book) -> bool {
 /// Why an attempt counts as lost, if it does.
 pub(crate) fn excuse(attempt: &Attempt, book: &Book, rules: &Rules) -> Option<&'static str> {
     let now = book.now;
-    if is_mint_lost(attempt, now) {
+    let is_held_back = attempt.creates.is_empty() && book.is_cut(attempt.registered.at);
+    if is_mint_lost(attempt, now) || is_held_back {
         return Some("mint");
     }
     if attempt.gone_told.is_some() {
