@@ -5,6 +5,7 @@
 
 pub mod kept;
 
+mod ceiling;
 mod feedback;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::retry;
 use crate::runner::Exit;
 use crate::state::{JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob};
 
+pub use ceiling::Ceiling;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
 
 /// How long a job that was seen in progress is not believed to be queued again.
@@ -62,6 +64,7 @@ pub struct Evidence {
     pub mint_failures: BTreeMap<(Scope, Option<Fingerprint>), Failing>,
     /// Classes of which no sandbox could be created.
     pub create_failures: BTreeMap<ClassName, Failing>,
+    ceiling: Option<Ceiling>,
     jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
     runners_learned_at: BTreeMap<Scope, DateTime<Utc>>,
     forgot_at: Option<DateTime<Utc>>,
@@ -247,8 +250,9 @@ impl Evidence {
     pub fn learn(&mut self, observed: &Observed, policy: &Policy, outcomes: &[Outcome], now: DateTime<Utc>) -> Learned {
         let mut lesson = Lesson { observed, policy, now, learned: Learned::default() };
         for outcome in outcomes {
-            self.learn_outcome(outcome, now);
+            self.learn_outcome(outcome, policy, now);
         }
+        self.learn_ceiling(observed, policy, outcomes, now);
         for (name, sandbox) in &observed.fleet.sandboxes {
             self.learn_sandbox(name, sandbox, &mut lesson);
         }
@@ -298,7 +302,7 @@ impl Evidence {
         evidence
     }
 
-    fn learn_outcome(&mut self, outcome: &Outcome, now: DateTime<Utc>) {
+    fn learn_outcome(&mut self, outcome: &Outcome, policy: &Policy, now: DateTime<Utc>) {
         let Outcome { effect, .. } = outcome;
         match effect {
             Effect::Created { name, origin, runner, .. } => {
@@ -324,7 +328,9 @@ impl Evidence {
                 if failure.class != ErrorClass::RateLimited {
                     self.fruitless(name.job, now);
                 }
-                note_failure(&mut self.create_failures, &origin.class, failure, now);
+                if !ceiling::is_without_room(effect, policy) {
+                    note_failure(&mut self.create_failures, &origin.class, failure, now);
+                }
             }
             Effect::Deregistered { name } => self.name(name, now).fenced_at = Some(now),
             Effect::StillRunning { name } => self.name(name, now).kept_at = Some(now),

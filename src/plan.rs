@@ -239,6 +239,8 @@ pub enum Limit {
     Class(u32),
     /// `limits.max_gpus`.
     Gpus(u32),
+    /// What Modal has room for: it refused a further one.
+    Modal(u32),
 }
 
 /// Counts of one class, for metrics and people.

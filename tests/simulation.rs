@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
 
+#[path = "lab/claims.rs"]
+mod claims;
 #[path = "lab/clock.rs"]
 mod clock;
 #[path = "lab/crash.rs"]

@@ -133,6 +133,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         served: _,          // counts from the start of a process
         mint_failures: _,   // as with breakers
         create_failures: _, // likewise
+        ceiling: _,         // likewise
         jobs_learned_at: _, // readings of this process
         runners_learned_at: _,
         forgot_at: _,

@@ -97,6 +97,9 @@ impl fmt::Display for Limit {
             Self::SandboxesPerRepo(limit) => write!(f, "at limit: limits.max_sandboxes_per_repo = {limit}"),
             Self::Class(limit) => write!(f, "at limit: max_sandboxes = {limit} of its class"),
             Self::Gpus(limit) => write!(f, "at limit: limits.max_gpus = {limit}"),
+            Self::Modal(limit) => {
+                write!(f, "at limit: Modal has room for {limit} sandboxes, and refused a further one")
+            }
         }
     }
 }

@@ -160,6 +160,11 @@ impl<'a> Room<'a> {
         if class.gpus() > 0 && self.gpus + class.gpus() > limits.gpus {
             return at_limit(Limit::Gpus(limits.gpus));
         }
+        let ceiling = context.evidence.ceiling().filter(|_| class.gpus() == 0);
+        if let Some(ceiling) = ceiling.filter(|ceiling| self.live >= ceiling.admits(context.now)) {
+            let again = ceiling.again_at().max(soon);
+            return Err((SkipReason::AtLimit(Limit::Modal(ceiling.admits(context.now))), again));
+        }
         let admission = &context.observed.admission;
         if self.creates == 0 {
             return Err((SkipReason::ModalRate, admission.creates.next.unwrap_or(soon)));

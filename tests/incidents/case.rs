@@ -8,10 +8,9 @@ use sandrunner::sim::{
     Cause, Crash, Event, FaultMode, FaultRequest, Operation, Profile, RemovalReason, Scenario, What, World,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::checker::{Rules, check};
-use crate::lab::{Lab, Next, epoch};
+use crate::lab::{Keeping, Lab, Next, epoch};
 
 pub(crate) const REPO: &str = "acme/web";
 pub(crate) const RUN: u64 = 7_000_000_000;
@@ -46,7 +45,7 @@ pub(crate) struct Case {
     configure: Box<dyn FnOnce(&mut Config)>,
     crash: Option<Crash>,
     kills_at: Vec<f64>,
-    state_dir: Option<TempDir>,
+    keeping: Keeping,
     at_least_secs: f64,
     limit: Duration,
     rules: Rules,
@@ -64,7 +63,7 @@ impl Case {
             configure: Box::new(|_| {}),
             crash: None,
             kills_at: Vec::new(),
-            state_dir: None,
+            keeping: Keeping::Nothing,
             at_least_secs: 0.0,
             limit: Duration::from_secs(3 * 3_600),
             rules: Rules::default(),
@@ -121,7 +120,7 @@ impl Case {
 
     /// What the controller learns is kept in a directory, over its lives.
     pub(crate) fn with_state_dir(self) -> Self {
-        Self { state_dir: Some(TempDir::new().expect("a directory")), ..self }
+        Self { keeping: Keeping::All, ..self }
     }
 
     /// The run goes on for so long, whatever is done earlier.
@@ -140,10 +139,7 @@ impl Case {
     pub(crate) async fn run(self) -> Story {
         let scenario: Scenario = serde_json::from_value(self.scenario).expect("a scenario");
         let foreign = (scenario.foreign_runners.len(), scenario.foreign_sandboxes.len());
-        let mut lab = Lab::new(self.profile, scenario, 1).configure(self.configure);
-        if let Some(dir) = &self.state_dir {
-            lab = lab.with_state_dir(dir.path());
-        }
+        let lab = Lab::new(self.profile, scenario, 1).keeping(self.keeping).configure(self.configure);
         if let Some(crash) = self.crash {
             lab.world.crash_at(crash);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandrunner::sim::{Profile, Scenario, What, World};
 
-use crate::lab::{Lab, Next, Outcome, is_done_and_clean};
+use crate::lab::{Keeping, Lab, Next, Outcome, is_done_and_clean};
 
 const HOURS_3: Duration = Duration::from_secs(3 * 3600);
 /// More kills would leave no time to work between them.
@@ -28,9 +28,9 @@ fn has_create_under_way(world: &World) -> bool {
 }
 
 /// Kills the controller whenever `is_moment`, and returns how often that was.
-async fn killed(seed: u64, is_moment: impl Fn(&World) -> bool) -> (Outcome, usize) {
+async fn killed(seed: u64, keeping: Keeping, is_moment: impl Fn(&World) -> bool) -> (Outcome, usize) {
     let (mut kills, mut looks) = (0, 0);
-    let lab = Lab::new(Profile::realistic(), Scenario::generate(60, 6, seed), seed);
+    let lab = Lab::new(Profile::realistic(), Scenario::generate(60, 6, seed), seed).keeping(keeping);
     let outcome = lab.drive(HOURS_3, Duration::from_millis(100), |world| {
         looks += 1;
         if kills < KILLS_MAX && looks >= LOOKS_BETWEEN && is_moment(world) {
@@ -54,13 +54,20 @@ fn check(seed: u64, (outcome, kills): &(Outcome, usize)) {
 #[tokio::test(start_paused = true)]
 async fn kills_between_registration_and_create_lose_no_job_and_leave_nothing() {
     for seed in 1..=2 {
-        check(seed, &killed(seed, has_create_under_way).await);
+        check(seed, &killed(seed, Keeping::Nothing, has_create_under_way).await);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn kills_at_any_moment_lose_no_job_and_leave_nothing() {
     for seed in 3..=4 {
-        check(seed, &killed(seed, |world| world.summary().expected_jobs_open > 0).await);
+        check(seed, &killed(seed, Keeping::Nothing, |world| world.summary().expected_jobs_open > 0).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_or_lost_over_kills_changes_nothing_about_the_end() {
+    for (seed, keeping) in [(5, Keeping::All), (6, Keeping::ByTurns(6)), (7, Keeping::ByTurns(7))] {
+        check(seed, &killed(seed, keeping, has_create_under_way).await);
     }
 }

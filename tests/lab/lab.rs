@@ -2,8 +2,9 @@
 //! waits on a socket, so tokio's paused clock makes a virtual hour take seconds and repeat exactly.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,10 +12,13 @@ use futures::FutureExt;
 use futures::future::select_all;
 use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
+use sandrunner::controller::StatusRequest;
 use sandrunner::daemon::{self, Clients};
 use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
+use sandrunner::status::Status;
 use sandrunner::{github, modal, state_dir};
-use tokio::sync::mpsc;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +31,39 @@ pub(crate) struct Lab {
     controllers: u32,
     /// How far the wall clock of the controllers' machine is ahead of the World's.
     wall_ahead: TimeDelta,
-    state_dir: Option<PathBuf>,
+    keeping: Keeping,
+    /// Where the controllers keep what they learn.
+    states: TempDir,
+    questions: Questions,
+}
+
+/// What the controllers keep over a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// Nothing: they have no state directory.
+    Nothing,
+    /// What they last saved.
+    All,
+    /// That, or nothing, or a file that is cut off, in turns that begin with a number.
+    ///
+    /// For a run that repeats exactly the runtime needs to have one thread for blocking work: then a start reads
+    /// only after a save that was under way at the kill.
+    ByTurns(u64),
+}
+
+/// Asks the first controller for its status, as the HTTP server does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Questions(Arc<Mutex<Option<mpsc::Sender<StatusRequest>>>>);
+
+impl Questions {
+    /// Asks; the answer is there after the next pass.
+    pub(crate) fn ask(&self) -> oneshot::Receiver<Status> {
+        let (ask, answer) = oneshot::channel();
+        let sender = self.0.lock().expect("no holder panics");
+        // A controller that is just being started does not answer.
+        drop(sender.as_ref().map(|sender| sender.try_send(ask)));
+        answer
+    }
 }
 
 /// What happens to the controllers.
@@ -87,7 +123,16 @@ impl Lab {
             ..Config::default()
         };
         let world = World::new(profile, scenario, seed, clock.clone());
-        Self { world, clock, config, controllers: 1, wall_ahead: TimeDelta::zero(), state_dir: None }
+        Self {
+            world,
+            clock,
+            config,
+            controllers: 1,
+            wall_ahead: TimeDelta::zero(),
+            keeping: Keeping::Nothing,
+            states: TempDir::new().expect("a scratch directory"),
+            questions: Questions::default(),
+        }
     }
 
     /// Runs so many controllers with the same configuration; they are the World's clients 1, 2 and so on.
@@ -100,9 +145,14 @@ impl Lab {
         Self { wall_ahead, ..self }
     }
 
-    /// Keeps what the controller learns in a directory, over its lives.
-    pub(crate) fn with_state_dir(self, dir: &Path) -> Self {
-        Self { state_dir: Some(dir.to_owned()), ..self }
+    /// Gives each controller a state directory.
+    pub(crate) fn keeping(self, keeping: Keeping) -> Self {
+        Self { keeping, ..self }
+    }
+
+    /// What asks the first controller, whichever life it is in.
+    pub(crate) fn questions(&self) -> Questions {
+        self.questions.clone()
     }
 
     /// Changes the configuration.
@@ -123,36 +173,62 @@ impl Lab {
     }
 
     /// A controller that runs until its tasks are dropped, as if its process had been killed.
-    fn start(&self, number: u32, stop: &CancellationToken) -> Process {
+    async fn start(&self, number: u32, stop: &CancellationToken) -> Process {
         let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
         let (client, clock) = (self.world.client(number), self.clock.on_machine(self.wall_ahead));
         let github = github::connect_with_service(client.github_service(), settings.github[0].clone(), clock.clone());
         let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
         let clients = Clients { github: vec![github.expect("settings")], modal: modal.expect("settings") };
-        let (_ask, questions) = mpsc::channel(1);
-        let controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
+        let (ask, questions) = mpsc::channel(1);
+        if number == 1 {
+            *self.questions.0.lock().expect("no holder panics") = Some(ask);
+        }
+        let mut controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
+        if self.keeping != Keeping::Nothing {
+            let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
+            let (kept, keeper) = state_dir::open(&self.state_dir(number), deployment, fingerprint, clock.now()).await;
+            controller = controller.with_kept(kept, keeper);
+        }
         self.world.note_controller(number, ControllerChange::Started);
-        let (mut tasks, stop, started) = (JoinSet::new(), stop.clone(), clock.now());
-        let (dir, deployment) = (self.state_dir.clone(), settings.policy.deployment.clone());
-        tasks.spawn(async move {
-            let controller = match dir {
-                None => controller,
-                Some(dir) => {
-                    let kept = state_dir::open(&dir, &deployment, settings.runner_fingerprint(), started).await;
-                    controller.with_kept(kept.0, kept.1)
-                }
-            };
-            controller.run(stop.cancelled_owned()).await;
-        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(controller.run(stop.clone().cancelled_owned()));
         Process { client, clock, tasks }
     }
 
+    /// Each has a machine of its own.
+    fn state_dir(&self, number: u32) -> PathBuf {
+        self.states.path().join(number.to_string())
+    }
+
     /// Kills a controller, if it is not dead yet, and starts it again.
-    async fn restart(&self, process: &mut Process, number: u32, stop: &CancellationToken) {
+    async fn restart(&mut self, process: &mut Process, number: u32, stop: &CancellationToken) {
         self.world.note_controller(number, ControllerChange::Killed);
         // A task that was aborted is gone only when it has been joined.
         process.tasks.shutdown().await;
-        *process = self.start(number, stop);
+        self.lose(number).await;
+        *process = self.start(number, stop).await;
+    }
+
+    /// What happens to a state directory while its controller is dead.
+    async fn lose(&mut self, number: u32) {
+        let Keeping::ByTurns(turn) = &mut self.keeping else { return };
+        *turn += 1;
+        let (turn, dir) = (*turn % 3, self.state_dir(number));
+        // Behind a save that goes on after the kill.
+        let lost = tokio::task::spawn_blocking(move || match turn {
+            0 => {
+                // It may not be there yet.
+                let _ = fs::remove_dir_all(&dir);
+            }
+            1 => {
+                let file = dir.join("evidence-main.json");
+                if let Ok(kept) = fs::read(&file) {
+                    fs::write(&file, &kept[..kept.len() / 2]).expect("what was read can be written");
+                }
+            }
+            _ => {}
+        });
+        lost.await.expect("nothing in it panics");
     }
 
     /// Runs the controller until `is_over`, asked every virtual second, or until `limit` has passed.
@@ -171,7 +247,10 @@ impl Lab {
     ) -> Outcome {
         self.state_limits();
         let stop = CancellationToken::new();
-        let mut processes: Vec<Process> = (1..=self.controllers).map(|number| self.start(number, &stop)).collect();
+        let mut processes = Vec::new();
+        for number in 1..=self.controllers {
+            processes.push(self.start(number, &stop).await);
+        }
         let until = self.clock.now() + TimeDelta::from_std(limit).expect("a limit of hours");
         while self.clock.now() < until {
             match next(&self.world) {
@@ -201,7 +280,7 @@ impl Lab {
     }
 
     /// Lets the controllers run for `pause`, or until one of them has died.
-    async fn wait(&self, pause: Duration, processes: &mut [Process], stop: &CancellationToken) {
+    async fn wait(&mut self, pause: Duration, processes: &mut [Process], stop: &CancellationToken) {
         let clients: Vec<Client> = processes.iter().map(|process| process.client.clone()).collect();
         let deaths = select_all(clients.iter().map(|client| client.died().boxed()));
         let died = tokio::select! {
