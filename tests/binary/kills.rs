@@ -5,7 +5,8 @@
 //! without a sandbox is kept for five minutes. All of it, with a release binary:
 //!
 //! ```text
-//! cargo test --release --test binary -- --ignored --nocapture kills::
+//! cargo build --release
+//! SANDRUNNER_BINARY=target/release/sandrunner cargo test --test binary -- --ignored --nocapture kills::
 //! ```
 //!
 //! A campaign is drawn from its seed, as far as real processes repeat; `SANDRUNNER_SEED` sets the first one.
@@ -353,7 +354,7 @@ async fn kills_a_second_daemon_and_half_open_connections_break_no_rule() {
 }
 
 #[tokio::test]
-#[ignore = "ten minutes: cargo test --release --test binary -- --ignored --nocapture kills::"]
+#[ignore = "ten minutes: cargo test --test binary -- --ignored --nocapture kills::"]
 async fn two_hundred_kills_converge() {
     let campaign = |index: u64| Campaign {
         seed: first_seed() + 100 + index,

@@ -45,9 +45,10 @@ impl Sandrunner {
 
     /// Starts it after commands of the shell that limit it, each closed by a semicolon.
     pub(crate) fn start_limited(limits: &str, arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut command = Command::new(if limits.is_empty() { env!("CARGO_BIN_EXE_sandrunner") } else { "/bin/bash" });
+        let binary = binary();
+        let mut command = Command::new(if limits.is_empty() { &binary } else { "/bin/bash" });
         if !limits.is_empty() {
-            command.args(["-c", &format!("{limits} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sandrunner")]);
+            command.args(["-c", &format!("{limits} exec \"$0\" \"$@\""), &binary]);
         }
         let mut child = command
             .args(arguments)
@@ -113,6 +114,11 @@ impl Sandrunner {
         self.interrupt().await;
         self.ended(Duration::from_secs(12)).await
     }
+}
+
+/// The binary that is tested: the one that was built with the tests, or another one that the environment names.
+fn binary() -> String {
+    std::env::var("SANDRUNNER_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sandrunner").to_owned())
 }
 
 fn collect(readers: &mut JoinSet<()>, stream: impl AsyncRead + Unpin + Send + 'static) -> watch::Receiver<String> {

@@ -3,6 +3,8 @@
 use sandrunner::sim::{Profile, Scenario, Span};
 use serde_json::{Value, json};
 
+use crate::lab::Keeping;
+
 /// A run without any fault but those that belong to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -17,6 +19,8 @@ pub(crate) struct Setup {
     pub(crate) controllers: u32,
     /// When all controllers are killed and started again, in seconds from the start.
     pub(crate) kills_at: Vec<f64>,
+    /// What they keep over that.
+    pub(crate) keeping: Keeping,
 }
 
 impl Setup {
@@ -30,6 +34,7 @@ impl Setup {
             max_sandboxes_per_repo: None,
             controllers: 1,
             kills_at: Vec::new(),
+            keeping: Keeping::Nothing,
         }
     }
 }
@@ -49,6 +54,7 @@ pub(crate) const BASES: &[Base] = &[
     Base { name: "matrix", about: "a matrix of eight under a limit of three", make: matrix },
     Base { name: "cancelled", about: "one of two jobs is cancelled while its sandbox starts", make: cancelled },
     Base { name: "restart", about: "a kill with ten jobs running and two queued", make: restart },
+    Base { name: "kept", about: "the same with three kills, and a state directory that is kept or lost", make: kept },
     Base { name: "gpu", about: "a job that needs a GPU, and with it a Secret", make: || Setup::calm(with_labels(GPU)) },
     Base { name: "two_sets", about: "two label sets, of which one holds the other", make: || Setup::calm(two_sets()) },
     Base {
@@ -119,6 +125,10 @@ fn restart() -> Setup {
         late
     }));
     Setup { kills_at: vec![120.0], ..Setup::calm(scenario(jobs)) }
+}
+
+fn kept() -> Setup {
+    Setup { kills_at: vec![60.0, 120.0, 180.0], keeping: Keeping::ByTurns(1), ..restart() }
 }
 
 fn two_sets() -> Value {

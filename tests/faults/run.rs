@@ -10,7 +10,7 @@ use sandrunner::sim::{FaultMode, Operation, What, World};
 
 use crate::base::Setup;
 use crate::checker::{Checker, Rules, Violation};
-use crate::lab::{Lab, Next, epoch};
+use crate::lab::{Keeping, Lab, Next, epoch};
 
 /// How often the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -71,8 +71,15 @@ pub(crate) fn play(
     prepare: impl FnOnce(&World),
     meddle: impl FnMut(&World, f64) -> Next,
 ) -> Run {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without drivers").block_on(drive(setup, terms, prepare, meddle))
+    // One thread for what blocks, so that what is read from a state directory does not depend on chance.
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).max_blocking_threads(1);
+    if setup.keeping != Keeping::Nothing {
+        // For the signal that the state directory listens to; it costs a third of the speed.
+        builder.enable_io();
+    }
+    let runtime = builder.build();
+    runtime.expect("a runtime").block_on(drive(setup, terms, prepare, meddle))
 }
 
 async fn drive(
@@ -82,7 +89,7 @@ async fn drive(
     mut meddle: impl FnMut(&World, f64) -> Next,
 ) -> Run {
     let lab = Lab::new(setup.profile.clone(), setup.scenario.clone(), setup.seed);
-    let lab = lab.controllers(setup.controllers).configure(|config| {
+    let lab = lab.controllers(setup.controllers).keeping(setup.keeping).configure(|config| {
         config.limits.max_sandboxes = setup.max_sandboxes;
         config.limits.max_sandboxes_per_repo = setup.max_sandboxes_per_repo;
     });

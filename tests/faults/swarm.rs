@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::base::Setup;
 use crate::enumerate::{Failure, Tally};
-use crate::lab::Next;
+use crate::lab::{Keeping, Next};
 use crate::run::{Keep, Run, Terms, play};
 use crate::work;
 
@@ -35,7 +35,8 @@ fn draw(seed: u64) -> Drawn {
     let phase_secs = f64::from(rng.u16(300..1_500));
     let mut kills_at: Vec<f64> = (0..rng.usize(..4)).map(|_| rng.f64() * phase_secs).collect();
     kills_at.sort_by(f64::total_cmp);
-    let setup = Setup {
+    let kills = kills_at.len();
+    let mut setup = Setup {
         profile: profile(&mut rng),
         scenario: Scenario::generate(jobs, repos, seed),
         seed,
@@ -43,12 +44,24 @@ fn draw(seed: u64) -> Drawn {
         max_sandboxes_per_repo: (rng.u8(..3) == 0).then(|| rng.u32(1..=6)),
         controllers,
         kills_at,
+        keeping: Keeping::Nothing,
     };
     let faults = faults(&mut rng, phase_secs);
     let mut crashes: Vec<(f64, Crash)> =
         (0..rng.usize(..4)).map(|_| crash(&mut rng, controllers, phase_secs)).collect();
     crashes.sort_by(|a, b| b.0.total_cmp(&a.0));
+    // Drawn last, so that everything else of a seed is what it was before.
+    setup.keeping = keeping(&mut rng, seed, kills + crashes.len());
     Drawn { setup, phase_secs, faults, crashes }
+}
+
+/// Half of the seeds with kills keep nothing over them, the others all, or what is left.
+fn keeping(rng: &mut Rng, seed: u64, kills: usize) -> Keeping {
+    match rng.u8(..4) {
+        2 if kills > 0 => Keeping::All,
+        3 if kills > 0 => Keeping::ByTurns(seed),
+        _ => Keeping::Nothing,
+    }
 }
 
 /// Three in four Worlds are as bad as the real ones; the lists of some are worse.
