@@ -26,7 +26,7 @@ use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
 use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalWriter;
-use crate::plan::{Action, Plan, Policy};
+use crate::plan::{Action, DeregisterReason, Plan, Policy};
 use crate::retry;
 use crate::state::{Creating, Origin, Scope};
 
@@ -399,7 +399,14 @@ impl Task {
                 Some(class) => image::prepare(self, class).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
-            Action::Deregister { name, scope, runner, .. } => self.deregister(name, scope, *runner).await,
+            Action::Deregister { name, scope, runner, reason } => {
+                if *reason == DeregisterReason::Stale
+                    && let Err(failure) = self.delete_secret_of(name, *runner).await
+                {
+                    return Effect::Failed { failure };
+                }
+                self.deregister(name, scope, *runner).await
+            }
             Action::Terminate { name, sandbox, .. } => match self.writers.modal.terminate(sandbox).await {
                 Ok(()) => Effect::Terminated { name: name.clone() },
                 Err(error) => Effect::Failed { failure: error.into() },
@@ -408,6 +415,19 @@ impl Task {
                 Ok(()) => Effect::SecretDeleted { name: name.clone() },
                 Err(error) => Effect::Failed { failure: error.into() },
             },
+        }
+    }
+
+    /// Deletes the Secret that a create may have left: after the registration nothing would lead to it any more.
+    async fn delete_secret_of(&self, name: &OurName, runner: RunnerId) -> Result<(), CallFailure> {
+        if self.writers.policy.classes.iter().all(|class| class.gpu.is_none()) {
+            return Ok(());
+        }
+        let deleted = self.writers.modal.delete_secret_named(&create::secret_name(name, runner)).await;
+        match deleted.map_err(CallFailure::from) {
+            Err(failure) if failure.class.may_pass() => Err(failure),
+            // Whoever may not look Secrets up made none.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

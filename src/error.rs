@@ -56,6 +56,11 @@ impl ErrorClass {
             | Self::RateLimited => false,
         }
     }
+
+    /// Whether it passes by itself, so that the same call may succeed later.
+    pub fn may_pass(self) -> bool {
+        self.may_have_taken_effect() || self == Self::RateLimited
+    }
 }
 
 /// A failed call, reduced to what decisions and people need.

@@ -8,7 +8,7 @@ use super::{Effect, Task, class_of, unknown_account, unknown_class};
 use crate::class::RunnerClass;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
-use crate::ids::{AppId, ImageId, RunnerId, SecretId};
+use crate::ids::{AppId, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::{Gpu, ModalError, SandboxSpec};
 use crate::observe::{class_tag, tag};
 use crate::plan::Create;
@@ -66,7 +66,7 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
     // A sandbox with a GPU takes its environment from a Secret only.
     let secret = match prepared.class.gpu {
         None => None,
-        Some(_) => match task.writers.modal.create_secret(&prepared.app, &env).await {
+        Some(_) => match task.writers.modal.store_secret(&secret_name(&name, runner), &env).await {
             Ok(secret) => Some(secret),
             Err(error) => return Effect::CreateFailed { name, origin, runner, failure: error.into() },
         },
@@ -101,6 +101,12 @@ async fn conflict(task: &Task, create: &Create, runner: RunnerId, secret: Option
         tracing::warn!(repo = %scope.repo, runner_name = %create.name, error = %failure, "a registration is left behind");
     }
     Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
+}
+
+/// What the Secret of a registration is called, so that whoever finds the registration finds the Secret: one whose
+/// creation was not answered, or whose creator was killed, is in no tag.
+pub(super) fn secret_name(name: &OurName, runner: RunnerId) -> String {
+    format!("{name}-{runner}")
 }
 
 async fn delete_unused(task: &Task, secret: &SecretId) {

@@ -41,7 +41,8 @@ impl Operation {
     pub(super) const DEFINE_IMAGE: Self = Self(&Method::new("ImageGetOrCreate", "define image"));
     pub(super) const FOLLOW_IMAGE: Self = Self(&Method::new("ImageJoinStreaming", "follow the build of image"));
     pub(super) const CHECK_IMAGE: Self = Self(&Method::new("ImageFromId", "find image"));
-    pub(super) const CREATE_SECRET: Self = Self(&Method::creating("SecretGetOrCreate", "create a Secret in App"));
+    pub(super) const STORE_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "store Secret"));
+    pub(super) const FIND_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "look up Secret"));
     pub(super) const DELETE_SECRET: Self = Self(&Method::new("SecretDelete", "delete Secret"));
     pub(super) const CREATE_V1: Self = Self(&Method::creating("SandboxCreate", "create sandbox"));
     pub(super) const CREATE_V2: Self = Self(&Method::creating("SandboxCreateV2", "create sandbox"));

@@ -62,28 +62,47 @@ impl ModalWriter {
         self.reader.app(Operation::ENSURE_APP, api::ObjectCreationType::CreateIfMissing).await
     }
 
-    /// Creates an unnamed Secret that belongs to the App, for a sandbox of the older interface.
+    /// Stores values as the Secret of a name, for a sandbox of the older interface.
     ///
-    /// Modal stores the values until the Secret is deleted. A lost answer leaves a Secret that nobody knows.
+    /// Modal keeps them until the Secret is deleted. Under one name there is one Secret, however often an answer is
+    /// lost, and whoever knows the name can delete it.
     ///
     /// # Errors
     /// [`ModalError`] without the values.
-    pub async fn create_secret(&self, app: &AppId, env: &[(String, SecretString)]) -> Result<SecretId, ModalError> {
+    pub async fn store_secret(&self, name: &str, env: &[(String, SecretString)]) -> Result<SecretId, ModalError> {
         if let Some(problem) = env_problem(env) {
             return Err(ModalError::Definition { subject: "a Secret".to_owned(), problem });
         }
-        let call = Call::plain(Operation::CREATE_SECRET, app.as_str());
+        let call = Call::plain(Operation::STORE_SECRET, name);
         let message = api::SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
             environment_name: self.caller().settings.environment.clone(),
-            object_creation_type: api::ObjectCreationType::AnonymousOwnedByApp.into(),
+            object_creation_type: api::ObjectCreationType::CreateOverwriteIfExists.into(),
             env_dict: exposed(env),
-            app_id: app.to_string(),
             ..Default::default()
         };
         let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
         let answer = self.caller().call(call, message, send).await;
         let answer = answer.map_err(|error| error.without(env.iter().map(|(_, value)| value.expose_secret())))?;
         call.id(answer.secret_id, SecretId::new)
+    }
+
+    /// Deletes the Secret of a name, where there is one.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn delete_secret_named(&self, name: &str) -> Result<(), ModalError> {
+        let call = Call::plain(Operation::FIND_SECRET, name);
+        let message = api::SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.caller().settings.environment.clone(),
+            ..Default::default()
+        };
+        let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
+        match self.caller().call(call, message, send).await {
+            Ok(found) => self.delete_secret(&call.id(found.secret_id, SecretId::new)?).await,
+            Err(error) => gone_is_done::<()>(Err(error)),
+        }
     }
 
     /// Deletes a Secret; one that is not there is deleted.

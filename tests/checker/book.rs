@@ -11,9 +11,6 @@ use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time,
 use super::readings::Readings;
 use super::{OurNames, Rules};
 
-/// No controller makes more Secrets at a time.
-const SECRETS_AT_A_TIME: usize = 200;
-
 /// A line of the history.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mark {
@@ -73,7 +70,7 @@ pub(crate) struct Attempt {
     pub(crate) process: Option<Process>,
     /// The answer to the mint; none where it was carried out late.
     pub(crate) mint: Option<Answer>,
-    /// The answers to the creation of Secrets, of which one was to hold its config.
+    /// The answers to calls that store, or look for, the Secret with its config.
     pub(crate) secrets: Vec<Answer>,
     /// The answers to creates under its name since.
     pub(crate) creates: Vec<Answer>,
@@ -313,13 +310,12 @@ impl Book {
                 }
             }
             Operation::Secret => {
-                // A Secret does not say whose it is: any of the registrations that wait for one.
-                let process = self.process(call);
-                let waits = |attempt: &&mut Attempt| {
-                    attempt.process == Some(process) && attempt.sandbox.is_none() && attempt.creates.is_empty()
-                };
-                let recent = self.attempts.iter_mut().rev().take(SECRETS_AT_A_TIME);
-                recent.filter(waits).for_each(|attempt| attempt.secrets.push(answer.clone()));
+                // It is called after the registration whose config it holds: name and id.
+                let name = call.target.rsplit_once('-').map(|(name, _)| name);
+                let tried = self.attempts.iter_mut().rev().find(|attempt| Some(&*attempt.name) == name);
+                if let Some(attempt) = tried {
+                    attempt.secrets.push(answer);
+                }
             }
             Operation::Create => {
                 let name: Rc<str> = call.target.as_str().into();

@@ -270,9 +270,9 @@ fn nothing_is_left_and_nothing_changes_at_the_end() {
     assert_eq!(noisy(92.0).violated(Rules::default()), ["silence"]);
     let secret = |tale: Tale| tale.then(70.0, json!({ "event": "secret_changed", "secret": "st-1", "exists": true }));
     assert_eq!(quiet(secret(done()), 70.0).violated(Rules::default()), ["left_over"]);
-    // One whose creation was not answered is known to nobody.
+    // One whose creation was not answered is found by its name.
     let lost = done().then(60.0, json!({ "event": "fault_struck", "operation": "secret", "mode": "reply_lost" }));
-    assert_eq!(quiet(secret(lost), 70.0).violated(Rules::default()), [""; 0]);
+    assert_eq!(quiet(secret(lost), 70.0).violated(Rules::default()), ["left_over"]);
 }
 
 #[test]

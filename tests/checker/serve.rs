@@ -168,11 +168,7 @@ impl Serving {
         }
         left_over(end, book, found);
         for (secret, seq) in &self.secrets {
-            // Nobody knows the id of one whose creation was not answered; its registration is deleted.
-            let is_known = book.sandboxes.iter().any(|it| it.secret.as_ref() == Some(secret));
-            if is_known || book.disturbed_at.is_none() {
-                found.add("left_over", &[*seq], end, format!("Secret {secret} exists"));
-            }
+            found.add("left_over", &[*seq], end, format!("Secret {secret} exists"));
         }
     }
 }

@@ -22,6 +22,7 @@ async fn killed(crash: Crash, labels: &[&str]) -> Outcome {
     assert_eq!(kills.len(), 1, "{crash:?}: {}", outcome.summary());
     assert_eq!(outcome.report.jobs_completed, 1, "{crash:?}: {}", outcome.summary());
     assert!(outcome.report.violations.is_empty(), "{crash:?}: {}", outcome.summary());
+    assert_eq!(outcome.report.secrets_left_at_end, 0, "{crash:?}: {}", outcome.summary());
     outcome
 }
 

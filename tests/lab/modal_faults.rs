@@ -59,9 +59,7 @@ async fn every_named_fault_strikes_and_ends_in_peace() {
         assert_eq!(report.jobs_completed, report.jobs_expected, "{name}: {}", outcome.summary());
         assert_eq!((report.sandboxes_live_at_end, report.runners_left_at_end), (0, 0), "{name}: {}", outcome.summary());
         assert!(report.virtual_seconds < 2_400.0, "{name}: {}", outcome.summary());
-        // The id of a Secret is known from the answer to its creation alone.
-        let may_leave_secrets = [Operation::Secret, Operation::Modal].iter().any(|it| fault.operations().contains(it));
-        assert!(may_leave_secrets || report.secrets_left_at_end == 0, "{name}: {}", outcome.summary());
+        assert_eq!(report.secrets_left_at_end, 0, "{name}: {}", outcome.summary());
     }
 }
 

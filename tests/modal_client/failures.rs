@@ -75,7 +75,7 @@ async fn a_taken_name_is_a_conflict() {
 #[tokio::test(start_paused = true)]
 async fn a_sandbox_whose_answer_was_lost_is_adopted() {
     let (sim, plain) = Sim::prepared().await;
-    let secret = sim.writer.create_secret(&plain.app, &plain.env).await.unwrap();
+    let secret = sim.writer.store_secret("spare", &plain.env).await.unwrap();
     let gpu = SandboxSpec {
         name: "sr-main-gh-8-1".to_owned(),
         gpu: Some(Gpu { name: "T4".to_owned(), count: 1 }),

@@ -97,7 +97,7 @@ async fn a_sandbox_is_created_placed_and_seen_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_gpu_sandbox_waits_for_a_machine_with_its_secret() {
     let (sim, spec) = Sim::prepared().await;
-    let secret = sim.writer.create_secret(&spec.app, &spec.env).await.unwrap();
+    let secret = sim.writer.store_secret(&spec.name, &spec.env).await.unwrap();
     let gpu = Some(Gpu { name: "a100".to_owned(), count: 1 });
     let spec = SandboxSpec { gpu, env: Vec::new(), secret: Some(secret.clone()), ..spec };
     let created = sim.writer.create_sandbox(&spec).await.unwrap();

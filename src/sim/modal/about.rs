@@ -30,7 +30,6 @@ impl Subject for api::AuthTokenGetRequest {}
 impl Subject for api::AppGetOrCreateRequest {}
 impl Subject for api::EnvironmentGetOrCreateRequest {}
 impl Subject for api::ImageGetOrCreateRequest {}
-impl Subject for api::SecretGetOrCreateRequest {}
 impl Subject for api::VolumeGetOrCreateRequest {}
 
 impl Subject for api::SandboxListRequest {
@@ -64,6 +63,7 @@ macro_rules! about_field {
 about_field! {
     ImageJoinStreamingRequest.image_id,
     ImageFromIdRequest.image_id,
+    SecretGetOrCreateRequest.deployment_name,
     SecretDeleteRequest.secret_id,
     SandboxGetFromNameRequest.sandbox_name,
     SandboxWaitRequest.sandbox_id,
