@@ -336,8 +336,12 @@ impl Evidence {
             Effect::StillRunning { name } => self.name(name, now).kept_at = Some(now),
             Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
             Effect::SecretDeleted { name } => self.name(name, now).secret = SecretState::Deleted,
-            // A taken name and a lost reply stand in the fleet as unsure; images have a state of their own.
-            Effect::NameTaken { .. } | Effect::MaybeCreated { .. } | Effect::Image { .. } | Effect::Failed { .. } => {}
+            // Both stand in the fleet as unsure; if no sandbox comes, the registration is left over.
+            Effect::NameTaken { name, .. } | Effect::MaybeCreated { name, .. } => {
+                self.name(name, now).left_at = Some(now);
+            }
+            // Images have a state of their own.
+            Effect::Image { .. } | Effect::Failed { .. } => {}
         }
     }
 

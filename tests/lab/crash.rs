@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{Crash, CrashPhase, Operation, Profile, Scenario, What};
+use sandrunner::sim::{Crash, CrashPhase, Operation, Profile, Scenario, Span, What};
 use serde_json::json;
 
 use crate::lab::{Lab, Outcome, is_done_and_clean};
@@ -54,4 +54,18 @@ async fn the_step_decides_whether_the_call_took_effect() {
         let created_at = outcome.times(|what| matches!(what, What::SandboxCreated { .. }))[0];
         assert_eq!(created_at <= killed_at, phase != CrashPhase::BeforeSend, "{}", outcome.summary());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_was_not_listed_when_its_name_was_found_taken_is_removed_within_minutes() {
+    let profile = Profile { runner_visible_secs: Span::new(20.0, 20.0), image_build_secs: 1.0, ..Profile::calm() };
+    let mut scenario = job(&["self-hosted", "modal"]);
+    // Nothing else makes anybody look at the runners of the repository again.
+    scenario.jobs[0].cancel_secs = Some(30.0);
+    let lab = Lab::new(profile, scenario, 1);
+    lab.world.crash_at(Crash { client: 1, operation: Some(Operation::Mint), nth: 1, phase: CrashPhase::AfterReply });
+    let outcome = lab.run(Duration::from_secs(2 * 3600), is_done_and_clean).await;
+    let taken = |what: &What| matches!(what, What::Call { operation: Operation::Mint, status: 409, .. });
+    assert_eq!(outcome.times(taken).len(), 1, "{}", outcome.summary());
+    assert!(outcome.report.virtual_seconds < 900.0, "{}", outcome.summary());
 }
