@@ -30,7 +30,7 @@ use tokio::time::sleep;
 
 use crate::checker::{self, Rules, Violation};
 use crate::process::{LOOK_EVERY, Sandrunner, Simulation, Variables, number};
-use crate::proxy::Proxy;
+use crate::proxy::{Held, Proxy};
 use crate::restart::in_flight;
 
 const REPOS: [&str; 3] = ["acme/web", "acme/api", "widgets/cli"];
@@ -175,13 +175,13 @@ fn gap_secs(rng: &mut Rng) -> f64 {
 async fn stall(simulation: &Simulation, proxies: &[Proxy], longest_secs: f64, rng: &mut Rng) {
     // GitHub's connections, Modal's, or both.
     let which = rng.u8(1..=3);
-    let sides = rng.u8(1..=3);
+    let held = [Held::Calls, Held::Answers, Held::Both][rng.usize(..3)];
     let stalled = || proxies.iter().enumerate().filter(|(index, _)| which & (1 << index) != 0).map(|(_, proxy)| proxy);
     note(simulation, "cut_off").await;
-    stalled().for_each(|proxy| proxy.stop(sides & 1 != 0, sides & 2 != 0));
+    stalled().for_each(|proxy| proxy.hold(held));
     sleep(Duration::from_secs_f64(longest_secs * (0.3 + 0.7 * rng.f64()))).await;
     let is_reset = rng.bool();
-    stalled().for_each(|proxy| if is_reset { proxy.reset() } else { proxy.go_on() });
+    stalled().for_each(|proxy| if is_reset { proxy.reset() } else { proxy.hold(Held::None) });
     note(simulation, "connected").await;
 }
 
@@ -305,7 +305,8 @@ async fn finish(daemons: Vec<Daemon>, simulation: &Simulation, extent: Extent) -
 }
 
 fn rules(campaign: &Campaign) -> Rules {
-    let quiet = TimeDelta::from_std(QUIET).unwrap();
+    // What was under way when the last thing went may come a moment later.
+    let quiet = TimeDelta::from_std(QUIET).unwrap() - TimeDelta::seconds(5);
     Rules {
         controllers: campaign.daemons,
         // Failures of calls in a row put in pauses of up to a minute.

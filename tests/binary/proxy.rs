@@ -9,19 +9,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What goes through.
+/// Which side's words are held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Flow {
-    /// Whether what the client says is forwarded.
-    pub(crate) calls: bool,
-    /// Whether what the server says is forwarded.
-    pub(crate) answers: bool,
-    /// Connections of an earlier era are reset.
-    era: u32,
+pub(crate) enum Held {
+    None,
+    Calls,
+    Answers,
+    Both,
 }
 
-impl Flow {
-    const OPEN: Self = Self { calls: true, answers: true, era: 0 };
+/// What goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    held: Held,
+    /// Connections of an earlier era are reset.
+    era: u32,
 }
 
 /// Forwards every connection to one address. Dropping it cuts all of them.
@@ -38,7 +40,7 @@ impl Proxy {
         let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (flow, seen) = watch::channel(Flow::OPEN);
+        let (flow, seen) = watch::channel(Flow { held: Held::None, era: 0 });
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
@@ -54,19 +56,14 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Stops forwarding what one side says; what it says is kept.
-    pub(crate) fn stop(&self, calls: bool, answers: bool) {
-        self.flow.send_modify(|flow| (flow.calls, flow.answers) = (!calls, !answers));
-    }
-
-    /// Forwards what was kept, and all that follows.
-    pub(crate) fn go_on(&self) {
-        self.flow.send_modify(|flow| *flow = Flow { era: flow.era, ..Flow::OPEN });
+    /// Stops forwarding what a side says, and keeps it; or forwards what was kept, and all that follows.
+    pub(crate) fn hold(&self, held: Held) {
+        self.flow.send_modify(|flow| flow.held = held);
     }
 
     /// Resets every connection: what was kept is lost. New ones go through.
     pub(crate) fn reset(&self) {
-        self.flow.send_modify(|flow| *flow = Flow { era: flow.era + 1, ..Flow::OPEN });
+        self.flow.send_modify(|flow| *flow = Flow { held: Held::None, era: flow.era + 1 });
     }
 }
 
@@ -78,8 +75,8 @@ async fn forward(client: TcpStream, server: SocketAddr, flow: watch::Receiver<Fl
     let mut eras = flow.clone();
     tokio::select! {
         // Neither protocol here goes on after one side has ended.
-        () = pump(&mut from_client, &mut to_server, flow.clone(), |flow| flow.calls) => {}
-        () = pump(&mut from_server, &mut to_client, flow.clone(), |flow| flow.answers) => {}
+        () = pump(&mut from_client, &mut to_server, flow.clone(), |flow| matches!(flow.held, Held::None | Held::Answers)) => {}
+        () = pump(&mut from_server, &mut to_client, flow.clone(), |flow| matches!(flow.held, Held::None | Held::Calls)) => {}
         _ = eras.wait_for(|flow| flow.era != era) => {
             for half in [&to_client, &to_server] {
                 // With this a close says "reset", not "that was all". It fails where the connection is gone already.

@@ -32,6 +32,12 @@ fn an_attempt_is_excused_where_its_mint_was_lost() {
     let cut = json!({ "event": "fault_struck", "operation": "mint", "mode": "truncated" });
     let cut = need().then(3.0, registered(&name(0, 1))).then(3.0, cut).github(3.0, "mint", 201, &target);
     assert_eq!(second(cut), [""; 0]);
+    // The network held answers back at that time, and no create followed.
+    let note = |change| json!({ "event": "controller_changed", "change": change });
+    let held_back = |until| need().then(2.0, note("cut_off")).then(until, note("connected")).minted(3.0, &name(0, 1));
+    assert_eq!(second(held_back(2.5)), [""; 0]);
+    let after = need().then(0.1, note("cut_off")).then(0.2, note("connected")).minted(3.0, &name(0, 1));
+    assert_eq!(second(after), ["one_runner_per_need", "runners_without_need"]);
     // Carried out late, with nobody left who waits for the answer.
     assert_eq!(second(need().then(3.0, registered(&name(0, 1)))), [""; 0]);
 }
