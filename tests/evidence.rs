@@ -47,7 +47,9 @@ fn refused(job: u32, class: ErrorClass) -> Outcome {
         class: sandrunner::ids::ClassName::new("default"),
         group: Labels::new(["modal"]).fingerprint(),
     };
-    let failure = CallFailure { class, message: "no".into(), retry_after: None };
+    // Modal tells how long to wait where it is about the rate of creates.
+    let retry_after = (class == ErrorClass::RateLimited).then_some(Duration::from_secs(1));
+    let failure = CallFailure { class, message: "no".into(), retry_after };
     let effect = Effect::CreateFailed { name: name(&format!("{job}-1")), origin, runner: RunnerId(1), failure };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
 }
@@ -60,6 +62,36 @@ fn creates_refused_together_are_one_failure_in_a_row() {
     assert_eq!(situation.evidence.create_failures.values().next().unwrap().failures, 1);
     learn(&mut situation, &[refused(21, ErrorClass::RateLimited)], 60);
     assert_eq!(situation.evidence.create_failures.values().next().unwrap().failures, 2);
+}
+
+/// Refused because there is no more room: Modal does not tell for how long.
+fn without_room(job: u32) -> Outcome {
+    let mut outcome = refused(job, ErrorClass::RateLimited);
+    if let Effect::CreateFailed { failure, .. } = &mut outcome.effect {
+        failure.retry_after = None;
+    }
+    outcome
+}
+
+#[test]
+fn creates_are_held_to_what_modal_had_room_for_and_one_more_is_tried_after_a_pause() {
+    let three = "sandbox 1-1 acme/web idle 9s; sandbox 2-1 acme/web idle 9s; sandbox 3-1 acme/web idle 9s";
+    let mut situation = Situation::parse(three);
+    let refusals: Vec<Outcome> = (11..=30).map(without_room).collect();
+    learn(&mut situation, &refusals, 1);
+    let admits = |situation: &Situation, after: i64| {
+        situation.evidence.ceiling().map(|ceiling| ceiling.admits(now() + TimeDelta::seconds(after)))
+    };
+    assert!(situation.evidence.create_failures.is_empty(), "an end makes room at once");
+    assert_eq!([5, 6].map(|after| admits(&situation, after)), [Some(3), Some(4)]);
+    learn(&mut situation, &[without_room(31)], 6);
+    assert_eq!([15, 16].map(|after| admits(&situation, after)), [Some(3), Some(4)], "the pause grows");
+    // A fourth fits: more are tried at once.
+    situation.observed = Situation::parse(&format!("{three}; sandbox 4-1 acme/web starting 1s")).observed;
+    learn(&mut situation, &[], 17);
+    assert_eq!(admits(&situation, 17), Some(6));
+    learn(&mut situation, &[], 1_900);
+    assert_eq!(admits(&situation, 1_900), None, "it is too old to say anything");
 }
 
 #[test]

@@ -42,6 +42,8 @@ const SERVED_WITHIN: Duration = Duration::from_secs(120);
 const CLEAN_WITHIN: Duration = Duration::from_secs(9 * 60);
 /// How long nothing may change in the end.
 const QUIET: Duration = Duration::from_secs(40);
+/// Before that: a second daemon may still find out for itself that the last leftover is gone.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// How far a campaign goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,18 @@ struct Campaign {
     stalls: u32,
     longest_stall_secs: f64,
     extent: Extent,
+}
+
+impl Campaign {
+    /// Every life reads everything once, and no process knows what another one, or its own earlier life, asked with
+    /// the same token. So that they stay within GitHub's limits together, a second daemon needs more time.
+    fn slowness(&self) -> f64 {
+        if self.daemons > 1 { 3.0 } else { 1.0 }
+    }
+
+    fn points_per_minute(&self) -> u32 {
+        if self.daemons > 1 { 300 } else { 900 }
+    }
 }
 
 /// What came of it.
@@ -203,7 +217,7 @@ async fn play(campaign: Campaign) -> Played {
     let harms = kills.max(stalls);
     for harm in 0..harms {
         let repo = REPOS[rng.usize(..REPOS.len())];
-        let gap_secs = gap_secs(&mut rng);
+        let gap_secs = gap_secs(&mut rng) * campaign.slowness();
         jobs.add(&simulation, repo, gap_secs).await;
         sleep(Duration::from_secs_f64(gap_secs)).await;
         // Both spread evenly over the harms.
@@ -251,7 +265,9 @@ fn daemons(campaign: &Campaign, folder: &TempDir, simulation: &Simulation, proxi
             *value = proxy.url();
         }
     }
-    let config = crate::process::config(folder, "[[github]]\nmutations_per_minute = 90\n");
+    let points = campaign.points_per_minute();
+    let text = format!("[[github]]\nmutations_per_minute = 90\npoints_per_minute = {points}\n");
+    let config = crate::process::config(folder, &text);
     let daemon = |index: usize| {
         let state_dir = folder.path().join(format!("state-{index}"));
         let mut daemon = Daemon {
@@ -291,7 +307,7 @@ async fn settle(simulation: &Simulation, extent: Extent) -> (usize, Option<Durat
 async fn finish(daemons: Vec<Daemon>, simulation: &Simulation, extent: Extent) -> Vec<String> {
     if extent == Extent::Quiet {
         // The checker judges what happens meanwhile.
-        sleep(QUIET).await;
+        sleep(LAST_WORDS + QUIET).await;
     }
     let mut logs = Vec::new();
     for daemon in daemons {
@@ -305,8 +321,7 @@ async fn finish(daemons: Vec<Daemon>, simulation: &Simulation, extent: Extent) -
 }
 
 fn rules(campaign: &Campaign) -> Rules {
-    // What was under way when the last thing went may come a moment later.
-    let quiet = TimeDelta::from_std(QUIET).unwrap() - TimeDelta::seconds(5);
+    let quiet = TimeDelta::from_std(QUIET).unwrap();
     Rules {
         controllers: campaign.daemons,
         // Failures of calls in a row put in pauses of up to a minute.
