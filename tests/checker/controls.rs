@@ -268,11 +268,15 @@ fn nothing_is_left_and_nothing_changes_at_the_end() {
     let noisy = |secs| quiet(done().modal(secs, "secret_delete", 5, &json!({ "target": "st-1" })), 90.0);
     assert_eq!(noisy(91.0).violated(Rules::default()), [""; 0]);
     assert_eq!(noisy(92.0).violated(Rules::default()), ["silence"]);
-    let secret = |tale: Tale| tale.then(70.0, json!({ "event": "secret_changed", "secret": "st-1", "exists": true }));
+    let late = |tale: Tale| tale.then(70.0, json!({ "event": "secret_changed", "secret": "st-1", "exists": true }));
+    let secret = |tale: Tale| late(tale).modal(70.0, "secret", 0, &json!({ "target": format!("{}-1", name(0, 1)) }));
     assert_eq!(quiet(secret(done()), 70.0).violated(Rules::default()), ["left_over"]);
+    // One that appears when nobody waits for it any more is not known to be there.
+    let last = json!({ "event": "secret_changed", "secret": "st-2", "exists": false });
+    assert_eq!(quiet(late(done()).then(71.0, last), 71.0).violated(Rules::default()), [""; 0]);
     // One whose creation was not answered is found by its name.
-    let lost = done().then(60.0, json!({ "event": "fault_struck", "operation": "secret", "mode": "reply_lost" }));
-    assert_eq!(quiet(secret(lost), 70.0).violated(Rules::default()), ["left_over"]);
+    let unanswered = done().then(60.0, json!({ "event": "fault_struck", "operation": "secret", "mode": "reply_lost" }));
+    assert_eq!(quiet(secret(unanswered), 70.0).violated(Rules::default()), ["left_over"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::book::{Book, Mark};
-use super::event::{Line, Time, What};
+use super::event::{Line, Operation, Time, What};
 use super::{Found, Rules};
 
 /// How long freed room may go unnoticed.
@@ -41,6 +41,8 @@ pub(crate) struct Serving {
     mutated: Option<(Mark, String)>,
     /// Modal Secrets that exist.
     secrets: BTreeMap<String, u64>,
+    /// The one that appeared on the line before.
+    newest_secret: Option<String>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,18 @@ impl Serving {
     /// Judges a line after the book has taken it.
     pub(crate) fn see(&mut self, line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         self.run_clocks(line.at, book, rules);
+        let newest_secret = self.newest_secret.take();
+        match &line.what {
+            // Stored for a call that nobody waits for any more: its registration may be over by then, and with it
+            // all that leads to the Secret. Its config is used, or opens nothing.
+            What::FaultStruck { .. } | What::ClientKilled { .. } => self.newest_secret = newest_secret,
+            What::Call(call) if call.operation == Operation::Secret => {}
+            _ => {
+                if let Some(late) = newest_secret {
+                    self.secrets.remove(&late);
+                }
+            }
+        }
         match &line.what {
             What::JobQueued { job, repo, labels, skip: None, .. } => {
                 let waiting = Waiting {
@@ -90,6 +104,7 @@ impl Serving {
             }
             What::SecretChanged { secret, exists: true } => {
                 self.secrets.insert(secret.clone(), line.seq);
+                self.newest_secret = Some(secret.clone());
             }
             What::SecretChanged { secret, .. } => {
                 self.secrets.remove(secret);
