@@ -25,7 +25,7 @@ use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
 use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SandboxId, SecretId};
-use crate::modal::ModalWriter;
+use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, DeregisterReason, Plan, Policy};
 use crate::retry;
 use crate::state::{Creating, Origin, Scope};
@@ -129,10 +129,12 @@ pub enum Effect {
         /// Its name.
         name: OurName,
     },
-    /// The Secret is gone.
+    /// The Secret is gone, or was not there.
     SecretDeleted {
         /// The name of its sandbox.
         name: OurName,
+        /// What was found.
+        found: Deletion,
     },
     /// An image is ready, or is not.
     Image {
@@ -179,7 +181,7 @@ impl fmt::Display for Outcome {
                 write!(f, "{action} {name} in {}: {failure}", origin.scope)?;
             }
             Effect::NameTaken { name, origin } => write!(f, "{action} {name} in {}: the name is taken", origin.scope)?,
-            Effect::Deregistered { name } | Effect::Terminated { name } | Effect::SecretDeleted { name } => {
+            Effect::Deregistered { name } | Effect::Terminated { name } | Effect::SecretDeleted { name, .. } => {
                 write!(f, "{action} {name}")?;
             }
             Effect::StillRunning { name } => write!(f, "{action} {name}: it runs a job")?,
@@ -412,7 +414,7 @@ impl Task {
                 Err(error) => Effect::Failed { failure: error.into() },
             },
             Action::DeleteSecret { name, secret } => match self.writers.modal.delete_secret(secret).await {
-                Ok(()) => Effect::SecretDeleted { name: name.clone() },
+                Ok(found) => Effect::SecretDeleted { name: name.clone(), found },
                 Err(error) => Effect::Failed { failure: error.into() },
             },
         }
@@ -427,7 +429,7 @@ impl Task {
         match deleted.map_err(CallFailure::from) {
             Err(failure) if failure.class.may_pass() => Err(failure),
             // Whoever may not look Secrets up made none.
-            Ok(()) | Err(_) => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -489,7 +491,7 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
         Effect::Terminated { name } => {
             info!(runner_name = %name, reason = action.labels().1, elapsed_seconds, "terminated sandbox");
         }
-        Effect::SecretDeleted { name } => tracing::debug!(runner_name = %name, "deleted secret"),
+        Effect::SecretDeleted { name, found } => tracing::debug!(runner_name = %name, ?found, "deleted secret"),
         Effect::Image { result: Ok(image), .. } => info!(image_id = %image, elapsed_seconds, "the image is ready"),
         Effect::Image { result: Err(error), .. } => warn!(error, elapsed_seconds, "the image could not be made"),
         Effect::Failed { failure } => warn!(action = %action, error = %failure, elapsed_seconds, "an action failed"),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
 use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId, RunnerId};
+use crate::modal::Deletion;
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
@@ -148,8 +149,33 @@ pub enum SecretState {
     /// It may be.
     #[default]
     MayExist,
+    /// Modal did not know it; one such answer proves nothing (design rule I).
+    NotThere {
+        /// When it first said so.
+        since: DateTime<Utc>,
+    },
     /// It was deleted.
     Deleted,
+}
+
+impl SecretState {
+    /// Whether it is time to delete it.
+    pub fn is_due(self, now: DateTime<Utc>) -> bool {
+        match self {
+            Self::MayExist => true,
+            Self::NotThere { since } => now - since >= AGREEMENT_APART,
+            Self::Deleted => false,
+        }
+    }
+
+    fn after(self, found: Deletion, now: DateTime<Utc>) -> Self {
+        match (found, self) {
+            (Deletion::Done, _) | (_, Self::Deleted) => Self::Deleted,
+            (Deletion::NotThere, Self::NotThere { since }) if now - since >= AGREEMENT_APART => Self::Deleted,
+            (Deletion::NotThere, Self::NotThere { since }) => Self::NotThere { since },
+            (Deletion::NotThere, Self::MayExist) => Self::NotThere { since: now },
+        }
+    }
 }
 
 /// Whether the end of a sandbox was counted.
@@ -335,7 +361,10 @@ impl Evidence {
             Effect::Deregistered { name } => self.name(name, now).fenced_at = Some(now),
             Effect::StillRunning { name } => self.name(name, now).kept_at = Some(now),
             Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
-            Effect::SecretDeleted { name } => self.name(name, now).secret = SecretState::Deleted,
+            Effect::SecretDeleted { name, found } => {
+                let evidence = self.name(name, now);
+                evidence.secret = evidence.secret.after(*found, now);
+            }
             // Both stand in the fleet as unsure; if no sandbox comes, the registration is left over.
             Effect::NameTaken { name, .. } | Effect::MaybeCreated { name, .. } => {
                 self.name(name, now).left_at = Some(now);

@@ -38,7 +38,7 @@ pub use self::operation::Operation;
 pub use self::reader::{ModalReader, NameOf, SandboxFate};
 pub use self::spec::{Gpu, SandboxSpec};
 pub use self::wire::Generation;
-pub use self::writer::{CreatedSandbox, ModalWriter, Origin};
+pub use self::writer::{CreatedSandbox, Deletion, ModalWriter, Origin};
 
 #[allow(
     dead_code,

@@ -9,7 +9,7 @@ use crate::class::RunnerClass;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
 use crate::ids::{AppId, ImageId, OurName, RunnerId, SecretId};
-use crate::modal::{Gpu, ModalError, SandboxSpec};
+use crate::modal::{Deletion, Gpu, ModalError, SandboxSpec};
 use crate::observe::{class_tag, tag};
 use crate::plan::Create;
 use crate::runner::{ENTRYPOINT, variable};
@@ -110,7 +110,7 @@ pub(super) fn secret_name(name: &OurName, runner: RunnerId) -> String {
 }
 
 async fn delete_unused(task: &Task, secret: &SecretId) {
-    let deleted: Result<(), ModalError> = task.writers.modal.delete_secret(secret).await;
+    let deleted: Result<Deletion, ModalError> = task.writers.modal.delete_secret(secret).await;
     if let Err(error) = deleted {
         let error = CallFailure::from(error);
         tracing::warn!(%error, "a Secret is left behind; the config in it opens nothing once its runner is deleted");

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
@@ -55,6 +56,8 @@ pub(super) struct Caller {
     pub(super) settings: ModalSettings,
     pub(super) transport: Arc<Transport>,
     auth: AuthTokens,
+    /// No create before this time: Modal asked one of them to wait, and has one limit for all.
+    creates_held: Mutex<Option<DateTime<Utc>>>,
 }
 
 impl fmt::Debug for Caller {
@@ -67,7 +70,7 @@ impl Caller {
     pub(super) fn new(service: ModalService, settings: ModalSettings, clock: Clock) -> Result<Self, ModalError> {
         let transport = Arc::new(Transport::new(service, &settings, clock)?);
         let auth = AuthTokens::new(Arc::clone(&transport), &settings.server_url);
-        Ok(Self { settings, transport, auth })
+        Ok(Self { settings, transport, auth, creates_held: Mutex::default() })
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -85,6 +88,13 @@ impl Caller {
         let mut session = Session::new(&self.auth).await?;
         let mut attempts = Attempts::new(self.patience(call.limit), clock.now());
         loop {
+            if let Some(refusal) = self.held(call.operation, clock.now()) {
+                match attempts.after(&refusal, clock.now()) {
+                    Some(delay) => clock.sleep(delay).await,
+                    None => return Err(call.failed(refusal, attempts.replies())),
+                }
+                continue;
+            }
             let mut request = self.transport.request(message.clone());
             attempts.describe(request.metadata_mut(), clock.now());
             session.describe(request.metadata_mut());
@@ -101,10 +111,28 @@ impl Caller {
                 }
                 Err(error) => return Err(error),
             }
+            self.hold(call.operation, &refusal, clock.now());
             match attempts.after(&refusal, clock.now()) {
                 Some(delay) => clock.sleep(delay).await,
                 None => return Err(call.failed(refusal, attempts.replies())),
             }
+        }
+    }
+
+    /// Why a call may not be sent yet.
+    fn held(&self, operation: Operation, now: DateTime<Utc>) -> Option<Refusal> {
+        let until = self.creates_held.lock().expect("no holder of the time panics").filter(|_| operation.is_creating());
+        let wait = (until? - now).to_std().ok().filter(|wait| !wait.is_zero())?;
+        Some(Refusal::held(wait))
+    }
+
+    /// Remembers that creates are to wait.
+    fn hold(&self, operation: Operation, refusal: &Refusal, now: DateTime<Utc>) {
+        let is_limit = operation.is_creating() && refusal.class() == ErrorClass::RateLimited;
+        let wait = refusal.retry_after().filter(|_| is_limit).and_then(|wait| TimeDelta::from_std(wait).ok());
+        if let Some(until) = wait.and_then(|wait| now.checked_add_signed(wait)) {
+            let mut held = self.creates_held.lock().expect("no holder of the time panics");
+            *held = Some(held.map_or(until, |held| held.max(until)));
         }
     }
 

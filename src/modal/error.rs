@@ -178,6 +178,16 @@ impl Refusal {
         }
     }
 
+    /// What a call is told that is not sent, because Modal asked another of its kind to wait.
+    pub(super) fn held(wait: Duration) -> Self {
+        Self {
+            code: Code::ResourceExhausted,
+            message: "Modal asked a call before this one to wait".to_owned(),
+            remedy: "",
+            retry_after: Some(wait),
+        }
+    }
+
     /// The same without a secret that one call carried.
     pub(super) fn without(self, secret: &str) -> Self {
         Self { message: redact(&self.message, secret), ..self }

@@ -36,6 +36,15 @@ pub struct CreatedSandbox {
     pub origin: Origin,
 }
 
+/// What the deletion of a Secret found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// It was there.
+    Done,
+    /// Modal knows no such Secret: it was deleted before, or Modal is wrong.
+    NotThere,
+}
+
 /// How a created sandbox is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -91,7 +100,7 @@ impl ModalWriter {
     ///
     /// # Errors
     /// [`ModalError::Call`] with the reason.
-    pub async fn delete_secret_named(&self, name: &str) -> Result<(), ModalError> {
+    pub async fn delete_secret_named(&self, name: &str) -> Result<Deletion, ModalError> {
         let call = Call::plain(Operation::FIND_SECRET, name);
         let message = api::SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -101,19 +110,19 @@ impl ModalWriter {
         let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
         match self.caller().call(call, message, send).await {
             Ok(found) => self.delete_secret(&call.id(found.secret_id, SecretId::new)?).await,
-            Err(error) => gone_is_done::<()>(Err(error)),
+            Err(error) => deletion::<()>(Err(error)),
         }
     }
 
-    /// Deletes a Secret; one that is not there is deleted.
+    /// Deletes a Secret, where it is there.
     ///
     /// # Errors
     /// [`ModalError::Call`] with the reason.
-    pub async fn delete_secret(&self, secret: &SecretId) -> Result<(), ModalError> {
+    pub async fn delete_secret(&self, secret: &SecretId) -> Result<Deletion, ModalError> {
         let call = Call::plain(Operation::DELETE_SECRET, secret.as_str());
         let message = api::SecretDeleteRequest { secret_id: secret.to_string() };
         let send = |mut client: Client, request| async move { client.secret_delete(request).await };
-        gone_is_done(self.caller().call(call, message, send).await)
+        deletion(self.caller().call(call, message, send).await)
     }
 
     /// Creates a sandbox, in the older interface if it has a GPU.
@@ -188,14 +197,14 @@ impl ModalWriter {
                 Generation::V2 => client.sandbox_terminate_v2(request).await,
             }
         };
-        gone_is_done(self.caller().call(Call::plain(operation, sandbox.as_str()), message, send).await)
+        deletion(self.caller().call(Call::plain(operation, sandbox.as_str()), message, send).await).map(drop)
     }
 }
 
-fn gone_is_done<T>(answer: Result<T, ModalError>) -> Result<(), ModalError> {
+fn deletion<T>(answer: Result<T, ModalError>) -> Result<Deletion, ModalError> {
     match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error.class() == ErrorClass::NotFound => Ok(()),
+        Ok(_) => Ok(Deletion::Done),
+        Err(error) if error.class() == ErrorClass::NotFound => Ok(Deletion::NotThere),
         Err(error) => Err(error),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         plan.actions.extend(failed_start(name, sandbox, *evidence, context));
     }
     for (name, sandbox, evidence) in &supply.with_secret {
-        plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence)));
+        plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence, context)));
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
     let offline = supply.idle.iter().filter(|registration| !registration.is_online && !supply.stale.is_empty());
@@ -41,11 +41,17 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
 }
 
 /// A Secret is needed until the runner has read it.
-fn secret(name: &OurName, id: &SecretId, sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> Option<Action> {
-    let is_deleted = evidence.is_some_and(|evidence| evidence.secret == SecretState::Deleted);
+fn secret(
+    name: &OurName,
+    id: &SecretId,
+    sandbox: &OurSandbox,
+    evidence: Option<&NameEvidence>,
+    context: &Context<'_>,
+) -> Option<Action> {
+    let state = evidence.map_or(SecretState::MayExist, |evidence| evidence.secret);
     let is_read = sandbox.ended.is_some()
         || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
-    (is_read && !is_deleted).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
+    (is_read && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
 
 /// A registration of ours that no sandbox can use, as firmly agreed readings say.

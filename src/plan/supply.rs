@@ -259,23 +259,27 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
     for at in 0..supply.idle.len() {
-        let Registration { scope, name, .. } = supply.idle[at];
-        let Some(place) = groups.of_name(name) else { continue };
-        let (group, run) = groups.at(place);
+        let Registration { scope, repo, name, .. } = supply.idle[at];
         let is_seen = observed.fleet.sandboxes.contains_key(name)
             || observed.in_flight.contains_key(name)
             || observed.fleet.unsure.contains_key(name);
-        if is_seen || groups.get(group).scope != scope {
-            continue;
-        }
         let known = evidence.names.get(name);
         let since = known.and_then(|known| known.registered_at);
         // A name that we used ourselves has an outcome; only a name of unknown making is waited for.
         let is_ours_here = known.is_some_and(|known| known.origin.is_some());
-        if is_ours_here || since.is_none_or(|since| now - since >= CREATING_HOLDS) {
+        if is_seen || is_ours_here || since.is_none_or(|since| now - since >= CREATING_HOLDS) {
             continue;
         }
-        supply.add_unclaimed(Some(group), run, Some(place), groups);
+        // Another runner may have taken the job that it was made for; it takes one with the same labels then.
+        let of_job = || {
+            let job = repo.runs.values().find_map(|run| run.jobs.get(&name.job))?;
+            Some((groups.id(groups.repo(scope), job.labels.fingerprint())?, job.run_id))
+        };
+        let place = groups.of_name(name);
+        let Some((group, run)) = place.map(|place| groups.at(place)).or_else(of_job) else { continue };
+        if groups.get(group).scope == scope {
+            supply.add_unclaimed(Some(group), run, place, groups);
+        }
     }
 }
 

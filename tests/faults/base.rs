@@ -56,7 +56,12 @@ pub(crate) const BASES: &[Base] = &[
     Base { name: "restart", about: "a kill with ten jobs running and two queued", make: restart },
     Base { name: "kept", about: "the same with three kills, and a state directory that is kept or lost", make: kept },
     Base { name: "gpu", about: "a job that needs a GPU, and with it a Secret", make: || Setup::calm(with_labels(GPU)) },
-    Base { name: "two_sets", about: "two label sets, of which one holds the other", make: || Setup::calm(two_sets()) },
+    Base {
+        name: "two_sets",
+        about: "two label sets, of which one holds the other and has a runner too many",
+        make: || Setup::calm(two_sets()),
+    },
+    Base { name: "unseen", about: "a runner that works while lists show it offline, and no jobs", make: unseen },
     Base {
         name: "failed_start",
         about: "a runner never comes online, and its sandbox is terminated",
@@ -132,13 +137,28 @@ fn kept() -> Setup {
 }
 
 fn two_sets() -> Value {
-    scenario(vec![job(0, PLAIN, 60.0), job(1, &["self-hosted", "modal", "job-1-0"], 60.0)])
+    let large = &["self-hosted", "modal", "job-1-0"];
+    let (mut cancelled, mut late) = (job(2, large, 60.0), job(3, PLAIN, 60.0));
+    cancelled["cancel_secs"] = json!(8.0);
+    late["arrival_secs"] = json!(60.0);
+    scenario(vec![job(0, PLAIN, 60.0), job(1, large, 60.0), cancelled, late])
 }
 
 fn failed_start() -> Setup {
     let mut scenario = run_of(1, 60.0);
     scenario["faults"] = json!([{ "operation": "boot", "mode": "never_online" }]);
     Setup::calm(scenario)
+}
+
+fn unseen() -> Setup {
+    let mut scenario = run_of(1, 500.0);
+    scenario["faults"] = json!([
+        { "operation": "list_runners", "mode": "online_hidden", "until_secs": 700 },
+        { "operation": "list_jobs", "mode": "error", "from_secs": 100, "until_secs": 450 },
+    ]);
+    let mut setup = Setup::calm(scenario);
+    setup.profile.busy_lag_secs = Span::new(3_600.0, 3_600.0);
+    setup
 }
 
 fn lost_replies() -> Setup {

@@ -65,7 +65,11 @@ async fn incident_zephyr_52061_runs_queued_for_months() {
     story.served_within(0, 120.0);
     let created = |from: f64, until: f64| story.creates().iter().filter(|it| (from..until).contains(&it.at)).count();
     let ghosts = [created(0.0, 600.0), created(600.0, 7_200.0), created(7_200.0, 3.0 * 3_600.0)];
-    assert!((3..=5).contains(&ghosts[0]) && ghosts[1] <= 6 && ghosts[2] <= 3, "{ghosts:?} runners for ghosts\n{}", story.told());
+    assert!(
+        (3..=5).contains(&ghosts[0]) && ghosts[1] <= 6 && ghosts[2] <= 3,
+        "{ghosts:?} runners for ghosts\n{}",
+        story.told()
+    );
     let cost = [Operation::ListJobs, Operation::GetRun].map(|of| calls_for(&story, of, 64, 3.0 * 3_600.0));
     assert!(cost[0] + cost[1] <= 3 * 64, "64 ghosts cost {cost:?} requests in the fourth hour");
 }

@@ -151,6 +151,22 @@ async fn modal_is_waited_for_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn creates_wait_while_modal_has_asked_one_of_them_to_wait() {
+    let (sim, spec) = Sim::prepared().await;
+    sim.fault(Fault { seconds: Some(2.0), ..Fault::new(Operation::Create, FaultMode::RateLimited) });
+    let other = SandboxSpec { name: "sr-main-gh-8-1".to_owned(), ..spec.clone() };
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        sim.writer.create_sandbox(&other).await
+    };
+    let (one, other) = futures::future::join(sim.timed(sim.writer.create_sandbox(&spec)), sim.timed(late)).await;
+    assert!(is_about(one.1, 2.0) && is_about(other.1, 2.0), "{} and {}", one.1, other.1);
+    one.0.unwrap();
+    other.0.unwrap();
+    assert_eq!(sim.calls(Operation::Create), 3, "one was refused, and no other was sent before it was time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_limit_is_reported() {
     let (sim, spec) = Sim::prepared().await;
     sim.fault(Fault { seconds: Some(60.0), ..Fault::new(Operation::Create, FaultMode::RateLimited) });

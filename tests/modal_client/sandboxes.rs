@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sandrunner::error::ErrorClass;
 use sandrunner::ids::{SandboxId, SecretId};
-use sandrunner::modal::{Generation, Gpu, NameOf, Origin, SandboxFate, SandboxSpec};
+use sandrunner::modal::{Deletion, Generation, Gpu, NameOf, Origin, SandboxFate, SandboxSpec};
 use sandrunner::sim::{Fault, FaultMode, Operation};
 use sandrunner::state::{Reading, SandboxEnd};
 use tokio::task::JoinSet;
@@ -115,8 +115,8 @@ async fn a_gpu_sandbox_waits_for_a_machine_with_its_secret() {
     assert_eq!(found.as_ref(), Some(&created.id));
     assert_eq!(sim.reader.find_by_name(&spec.name, Generation::V2, NameOf::Live).await.unwrap(), None);
 
-    sim.writer.delete_secret(&secret).await.unwrap();
-    sim.writer.delete_secret(&secret).await.expect("a Secret that is gone is deleted");
+    assert_eq!(sim.writer.delete_secret(&secret).await.unwrap(), Deletion::Done);
+    assert_eq!(sim.writer.delete_secret(&secret).await.unwrap(), Deletion::NotThere);
     let error = sim.writer.create_sandbox(&SandboxSpec { name: "sr-main-gh-8-1".to_owned(), ..spec }).await;
     assert_eq!(error.unwrap_err().class(), ErrorClass::NotFound, "its Secret is gone");
 }
@@ -145,7 +145,7 @@ async fn a_sandbox_that_modal_does_not_know_is_gone() {
         sim.writer.terminate(&id).await.expect("a sandbox that is gone is done");
         assert_eq!(sim.reader.tags(&id).await.unwrap_err().class(), ErrorClass::NotFound);
     }
-    sim.writer.delete_secret(&SecretId::new("st-none")).await.expect("a Secret that is gone is deleted");
+    assert_eq!(sim.writer.delete_secret(&SecretId::new("st-none")).await.unwrap(), Deletion::NotThere);
 }
 
 #[tokio::test(start_paused = true)]

@@ -117,7 +117,12 @@ impl State {
     pub(in crate::sim) fn lose_runner_of(&mut self, id: u64, key: RunnerKey) {
         let job = self.job_mut(id);
         let first = job.taker.as_ref().and_then(|taker| taker.key);
-        match job.second_taker.take() {
+        let second = job.second_taker.take();
+        if let Some(runner) = self.runner_mut(key).filter(|_| second.is_some()) {
+            // The job is the other's alone; GitHub lists this one as offline.
+            runner.claim = None;
+        }
+        match second {
             Some(other) if first == Some(key) => {
                 let runner_name = self.runner(other).map(|runner| runner.name.clone()).unwrap_or_default();
                 self.job_mut(id).taker = Some(Taker { runner_id: other.id, runner_name, key: Some(other) });
