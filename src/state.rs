@@ -312,6 +312,15 @@ pub struct RunView {
     pub needs_jobs: NeedsJobs,
     /// When its jobs were first read as an empty list although there were some: believed when read again.
     pub emptied_at: Option<DateTime<Utc>>,
+    /// Jobs that a reading showed which was not complete, and when it began; nothing after a complete one.
+    pub partly_read: BTreeMap<JobId, DateTime<Utc>>,
+}
+
+impl RunView {
+    /// When the newest reading began that showed a job.
+    pub fn job_read_at(&self, job: JobId) -> Option<DateTime<Utc>> {
+        self.partly_read.get(&job).copied().or(self.jobs_read.known_at)
+    }
 }
 
 /// Why the jobs of a run are to be read.

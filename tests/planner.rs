@@ -88,6 +88,9 @@ fn after_a_pause_github_is_heard_before_a_runner_is_made() {
     check("job 7 acme/web queued; old-jobs 400s", CREATE_7);
     check("job 7 acme/web queued; old-jobs 400s; changed 1 acme/web", skipped);
     check("job 7 acme/web queued; changed 1 acme/web", CREATE_7);
+    // Pages that were read count for what they show.
+    let pages = "job 7 acme/web queued; job 8 acme/web queued; old-jobs 400s; partly-read 7 10s";
+    check(pages, &format!("{CREATE_7}; {}", skipped.replace("job 7", "job 8")));
 }
 
 #[test]

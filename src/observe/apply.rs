@@ -277,6 +277,7 @@ fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) {
                 jobs_read: ReadState::default(),
                 needs_jobs: NeedsJobs::Now,
                 emptied_at: None,
+                partly_read: BTreeMap::new(),
                 run,
             };
             repo.runs.insert(view.run.id, view);
@@ -326,11 +327,15 @@ fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<Workfl
             run.gone_at = None;
             run.jobs = jobs.into_iter().map(|job| (job.id, job)).collect();
             run.jobs_read.succeeded(began_at);
+            run.partly_read.clear();
             run.needs_jobs = NeedsJobs::InTurn;
         }
         Reading::Partial { seen, missing } => {
             // What is missing may still be there: only add and update.
-            run.jobs.extend(seen.into_iter().flatten().map(|job| (job.id, job)));
+            for job in seen.into_iter().flatten() {
+                run.partly_read.insert(job.id, began_at);
+                run.jobs.insert(job.id, job);
+            }
             run.jobs_read.failed(began_at, missing);
             run.needs_jobs = NeedsJobs::InTurn;
         }

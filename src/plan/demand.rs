@@ -253,10 +253,9 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
     for (index, (scope, view)) in context.observed.repos.iter().enumerate() {
         let repo = RepoId(index);
         for run in view.runs.values() {
-            let read_at = run.jobs_read.known_at.or(run.jobs_read.tried_at);
-            let is_outdated = is_outdated(run, read_at, context);
             for job in run.jobs.values().filter(|job| job.status == JobStatus::Queued) {
                 let fingerprint = job.labels.fingerprint();
+                let read_at = run.job_read_at(job.id);
                 if run.run.status == RunStatus::Completed {
                     // Nothing in a completed run is demand: its jobs may say queued for ever.
                     taken.push((repo, fingerprint));
@@ -269,7 +268,7 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
                         labels: &job.labels,
                         fingerprint,
                         read_at,
-                        is_outdated,
+                        is_outdated: is_outdated(run, read_at, context),
                     });
                 }
             }
@@ -278,11 +277,12 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
     (listed, taken)
 }
 
-/// Whether what is known of a run is from before a pause in which much may have changed: GitHub was down, or asked
-/// to wait. A list that still shows the run as it was confirms the reading of its jobs.
+/// Whether what is known of a job is from before a pause in which much may have changed: GitHub was down, or asked
+/// to wait. A list that still shows the run as it was confirms the newest reading of its jobs.
 fn is_outdated(run: &RunView, read_at: Option<DateTime<Utc>>, context: &Context<'_>) -> bool {
-    let read_at = read_at.unwrap_or(run.listed_at);
-    let confirmed_at = if run.needs_jobs == NeedsJobs::InTurn { read_at.max(run.listed_at) } else { read_at };
+    let Some(read_at) = read_at else { return false };
+    let is_newest = run.needs_jobs == NeedsJobs::InTurn && run.jobs_read.tried_at.is_none_or(|tried| tried <= read_at);
+    let confirmed_at = if is_newest { read_at.max(run.listed_at) } else { read_at };
     let interval = TimeDelta::from_std(context.policy.interval).unwrap_or(TimeDelta::MAX);
     context.now - confirmed_at >= OUTDATED_AFTER.max(interval * 2)
 }

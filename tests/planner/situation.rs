@@ -7,7 +7,7 @@
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · changed 1 acme/web
-//! old-jobs 30s · unheard 30s
+//! old-jobs 30s · unheard 30s · partly-read 7 10s
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,8 +137,7 @@ impl Situation {
             }
             ["runner", which, repo, state, rest @ ..] => self.runner(which, repo, state, &Options::parse(rest)),
             ["fleet", "unknown"] => {
-                let failure =
-                    CallFailure { class: ErrorClass::Unavailable, message: "no answer".into(), retry_after: None };
+                let failure = no_answer();
                 self.observed.fleet.read = ReadState::default();
                 self.observed.fleet.read.failed(now(), failure);
             }
@@ -189,6 +188,14 @@ impl Situation {
                 let at = now() - seconds(age);
                 for repo in self.observed.repos.values_mut() {
                     repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(at));
+                }
+            }
+            ["partly-read", job, age] => {
+                let (job, at) = (JobId(job.parse().unwrap()), now() - seconds(age));
+                let runs = self.observed.repos.values_mut().flat_map(|repo| repo.runs.values_mut());
+                for run in runs.filter(|run| run.jobs.contains_key(&job)) {
+                    run.jobs_read.failed(at, no_answer());
+                    run.partly_read.insert(job, at);
                 }
             }
             _ => panic!("not a statement: {words:?}"),
@@ -311,6 +318,7 @@ pub(crate) fn run_view(id: RunId) -> RunView {
         jobs_read,
         needs_jobs: NeedsJobs::InTurn,
         emptied_at: None,
+        partly_read: BTreeMap::new(),
     }
 }
 
@@ -385,4 +393,8 @@ impl<'a> Options<'a> {
     fn labels(&self) -> Labels {
         Labels::new(self.labels.unwrap_or("modal").split(','))
     }
+}
+
+fn no_answer() -> CallFailure {
+    CallFailure { class: ErrorClass::Unavailable, message: "no answer".into(), retry_after: None }
 }
