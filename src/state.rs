@@ -155,6 +155,8 @@ pub struct Runner {
     pub is_online: bool,
     /// Whether GitHub says that it runs a job: a hint, late by up to minutes and wrong at times.
     pub is_busy: bool,
+    /// The fingerprint of its labels; none where GitHub lists none. It adds none of its own to those asked for.
+    pub labels: Option<Fingerprint>,
 }
 
 /// A sandbox as Modal lists it, ours or not.

@@ -248,9 +248,10 @@ fn a_registration_of_unknown_making_counts_for_its_job_for_three_minutes() {
     check("job 7 acme/web queued; runner 7-1 acme/web online 60s", served);
     check("job 7 acme/web queued; runner 7-1 acme/web offline 200s", CREATE_7);
     // Its own job was taken by another one: it can take any other of the same labels.
-    let taken = "job 6 acme/web in_progress; runner 6-1 acme/web offline 60s";
+    let taken = "runner 6-1 acme/web offline 60s";
     check(&format!("job 7 acme/web queued; {taken}"), served);
     check(&format!("job 7 acme/web queued; {taken}").replace("60s", "200s"), CREATE_7);
+    check(&format!("job 7 acme/web queued; {taken} labels=modal,gpu:t4"), CREATE_7);
 }
 
 #[test]

@@ -132,17 +132,20 @@ struct WireRunner {
     name: String,
     status: Option<String>,
     busy: Option<bool>,
+    labels: Option<Vec<WireLabel>>,
 }
 
 impl Row for Runner {
     fn read(row: &str) -> serde_json::Result<Self> {
-        let WireRunner { id, name, status, busy } = serde_json::from_str(row)?;
+        let WireRunner { id, name, status, busy, labels } = serde_json::from_str(row)?;
+        let labels = Labels::new(labels.into_iter().flatten().map(|label| label.name));
         Ok(Self {
             id: RunnerId(id),
             name,
             // A word that GitHub adds is taken for a connected runner: those are never terminated.
             is_online: status.is_some_and(|status| status != "offline"),
             is_busy: busy.unwrap_or(false),
+            labels: (labels.iter().next().is_some()).then(|| labels.fingerprint()),
         })
     }
 

@@ -9,7 +9,7 @@ use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RepoId};
 use super::{Context, Joined, Plan};
 use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
-use crate::ids::{ClassName, OurName, RunId, RunnerId};
+use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
 use crate::state::{OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
@@ -136,6 +136,7 @@ pub(super) struct Registration<'a> {
     pub(super) repo: &'a RepoView,
     pub(super) name: &'a OurName,
     pub(super) runner: RunnerId,
+    pub(super) labels: Option<Fingerprint>,
     pub(super) is_online: bool,
 }
 
@@ -198,6 +199,7 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
             repo,
             name,
             runner: runner.id,
+            labels: runner.labels,
             is_online: runner.is_online,
         }));
     }
@@ -259,7 +261,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
     for at in 0..supply.idle.len() {
-        let Registration { scope, repo, name, .. } = supply.idle[at];
+        let Registration { scope, name, labels, .. } = supply.idle[at];
         let is_seen = observed.fleet.sandboxes.contains_key(name)
             || observed.in_flight.contains_key(name)
             || observed.fleet.unsure.contains_key(name);
@@ -271,14 +273,14 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
             continue;
         }
         // Another runner may have taken the job that it was made for; it takes one with the same labels then.
-        let of_job = || {
-            let job = repo.runs.values().find_map(|run| run.jobs.get(&name.job))?;
-            Some((groups.id(groups.repo(scope), job.labels.fingerprint())?, job.run_id))
-        };
-        let place = groups.of_name(name);
-        let Some((group, run)) = place.map(|place| groups.at(place)).or_else(of_job) else { continue };
-        if groups.get(group).scope == scope {
-            supply.add_unclaimed(Some(group), run, place, groups);
+        let place = groups.of_name(name).filter(|place| groups.get(groups.at(*place).0).scope == scope);
+        match (place, labels.and_then(|labels| groups.id(groups.repo(scope), labels))) {
+            (Some(place), _) => {
+                let (group, run) = groups.at(place);
+                supply.add_unclaimed(Some(group), run, Some(place), groups);
+            }
+            (None, Some(group)) => groups.get_mut(group).unclaimed += 1,
+            (None, None) => {}
         }
     }
 }

@@ -209,7 +209,8 @@ fn a_create_whose_answer_was_not_seen_counts_for_its_time_after_a_restart() {
     situation.evidence.started(&create.name, &create.origin, now());
     situation.evidence = restarted(&situation.evidence);
     // Its registration was made, its sandbox may be under way.
-    let runner = Runner { id: RunnerId(5), name: create.name.to_string(), is_online: false, is_busy: false };
+    let taken = create.name.to_string();
+    let runner = Runner { id: RunnerId(5), name: taken, is_online: false, is_busy: false, labels: None };
     situation.observed.repos.values_mut().next().unwrap().runners.insert(create.name.clone(), runner);
     learn_at(&mut situation, TimeDelta::seconds(1));
     let soon = plan_at(&situation, TimeDelta::seconds(1));

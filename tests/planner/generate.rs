@@ -150,6 +150,7 @@ fn add_sandbox(
             name: which.to_string(),
             is_online: evidence.online_at.is_some(),
             is_busy: evidence.busy_at.is_some(),
+            labels: Some(origin.group),
         };
         let view = situation.observed.repos.get_mut(&origin.scope).expect("all repositories are there");
         view.runners.insert(which.clone(), runner);

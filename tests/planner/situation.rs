@@ -291,6 +291,7 @@ impl Situation {
             name: name(which).to_string(),
             is_online: state == "online",
             is_busy: state == "busy",
+            labels: Some(options.labels().fingerprint()),
         };
         self.repo(repo).runners.insert(name(which), runner);
         let evidence = self.evidence.names.entry(name(which)).or_default();
