@@ -318,4 +318,7 @@ fn a_secret_is_deleted_once_it_was_read() {
     check("sandbox 7-1 acme/web starting 20s secret", "");
     check("sandbox 7-1 acme/web idle 20s secret", "delete the secret of sr-main-gh-7-1");
     check("sandbox 7-1 acme/web ended=66 20s secret", "delete the secret of sr-main-gh-7-1");
+    // One answer that Modal does not know the sandbox proves nothing.
+    check("sandbox 7-1 acme/web gone 20s secret", "");
+    check("sandbox 7-1 acme/web gone 300s secret", "delete the secret of sr-main-gh-7-1");
 }

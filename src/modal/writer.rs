@@ -109,7 +109,10 @@ impl ModalWriter {
         };
         let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
         match self.caller().call(call, message, send).await {
-            Ok(found) => self.delete_secret(&call.id(found.secret_id, SecretId::new)?).await,
+            Ok(found) => match self.delete_secret(&call.id(found.secret_id, SecretId::new)?).await? {
+                Deletion::Done => Ok(Deletion::Done),
+                Deletion::NotThere => Err(call.unreadable("Modal finds it by its name, and does not know its id")),
+            },
             Err(error) => deletion::<()>(Err(error)),
         }
     }

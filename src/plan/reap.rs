@@ -49,8 +49,11 @@ fn secret(
     context: &Context<'_>,
 ) -> Option<Action> {
     let state = evidence.map_or(SecretState::MayExist, |evidence| evidence.secret);
-    let is_read = sandbox.ended.is_some()
-        || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
+    // That Modal does not know the sandbox is no proof that it has ended.
+    let has_ended =
+        sandbox.ended.as_ref().is_some_and(|ended| ended.result.is_some() || context.now - ended.at >= GRACE);
+    let is_read =
+        has_ended || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
     (is_read && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
 

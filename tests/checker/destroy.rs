@@ -161,7 +161,8 @@ fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> O
     let repo = &*attempt.group.0;
     let known = book.readings.by(caller);
     let is_read = |list: (Operation, &str, &str)| known.of(list).iter().any(|reading| reading.began >= since);
-    if !is_read((Operation::ListRuns, repo, "")) {
+    // Its first page: further ones hold older runs, and the jobs of every open run are looked for below.
+    if known.begun((Operation::ListRuns, repo, "")).is_none_or(|at| at < since) {
         return Some("the runs were not read since its registration was deleted".to_owned());
     }
     // A run that became visible a moment ago is not expected to be known.

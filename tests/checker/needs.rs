@@ -167,7 +167,7 @@ impl<'a> Reader<'a> {
         let run = job.run.to_string();
         let list = (Operation::ListJobs, &*job.group.0, run.as_str());
         let known = book.readings.by(self.process.caller);
-        let is_read = known.has_begun(list);
+        let is_read = known.begun(list).is_some();
         let since = known.last_true(list, book.now - book.settle());
         is_read && job.left.is_none_or(|left| since.is_none_or(|read| left >= read - book.github_lag()))
     }

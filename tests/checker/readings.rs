@@ -1,6 +1,6 @@
 //! Which lists a controller read, and when: complete ones only, put together from their pages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 
@@ -30,8 +30,8 @@ pub(crate) struct Readings {
     complete: BTreeMap<(Caller, List), Vec<Reading>>,
     /// Readings that have pages to come.
     open: BTreeMap<(Caller, List), Reading>,
-    /// Lists of which a first page was answered: what it shows is known, although the rest is not.
-    begun: BTreeSet<(Caller, List)>,
+    /// When the first page of a list was last answered: what it shows is known, although the rest is not.
+    begun: BTreeMap<(Caller, List), Time>,
 }
 
 impl Readings {
@@ -57,7 +57,9 @@ impl Readings {
         let is_true = call.fault.is_none() || call.fault.as_deref() == Some("slow");
         let ended = mark.at + seconds(call.delay_secs);
         let first = Reading { began: mark.at, ended, is_true };
-        self.begun.insert(key.clone());
+        if page == 1 {
+            self.begun.insert(key.clone(), mark.at);
+        }
         let reading = match (page, before) {
             (1, _) => first,
             (_, Some(before)) => Reading { began: before.began, ended, is_true: is_true && before.is_true },
@@ -91,9 +93,9 @@ impl<'a> Known<'a> {
         self.readings.complete.get(&key).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether a page of a list was ever answered.
-    pub(crate) fn has_begun(&self, (operation, subject, target): (Operation, &str, &str)) -> bool {
-        self.readings.begun.contains(&(self.caller, (operation, subject.to_owned(), target.to_owned())))
+    /// When the first page of a list was last answered.
+    pub(crate) fn begun(&self, (operation, subject, target): (Operation, &str, &str)) -> Option<Time> {
+        self.readings.begun.get(&(self.caller, (operation, subject.to_owned(), target.to_owned()))).copied()
     }
 
     /// When the last true reading began that had ended by `by`.

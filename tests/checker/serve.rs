@@ -55,7 +55,8 @@ struct Waiting {
     registrations_before: usize,
     /// Whether GitHub keeps it from every runner.
     is_held: bool,
-    /// Whether GitHub lists it for ever as queued and will give it to nobody.
+    /// Whether GitHub listed it as queued and gave it to nobody. Once enough runners waited for it in vain it may be
+    /// left alone for a day, and nothing tells when GitHub changes its mind.
     is_ghost: bool,
 }
 
@@ -91,7 +92,7 @@ impl Serving {
             What::JobHeld { job, why } => {
                 if let Some(waiting) = self.waiting.get_mut(job) {
                     waiting.is_held = why.is_some();
-                    waiting.is_ghost = why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
+                    waiting.is_ghost |= why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
                 }
             }
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
@@ -133,7 +134,7 @@ impl Serving {
             let full = [self.full_at, self.full_repo_at.get(&waiting.repo).copied(), gpus];
             let free = full.into_iter().flatten().map(|full| full + ROOM_NOTICED).max();
             let from = free.map_or(from, |free| free.max(from));
-            if !waiting.is_held {
+            if !waiting.is_held && !waiting.is_ghost {
                 waiting.waited += (now - from).max(TimeDelta::zero());
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · changed 1 acme/web
@@ -265,9 +265,13 @@ impl Situation {
             seen_at: options.seen.map_or(now(), |age| now() - age),
             missing_since: None,
             asked_at: None,
-            ended: exit.map(|exit_code| Ended {
+            ended: (state == "gone" || exit.is_some()).then(|| Ended {
                 at: since,
-                result: Some(SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() }),
+                result: exit.map(|exit_code| SandboxResult {
+                    status: SandboxEnd::Failure,
+                    exit_code,
+                    message: String::new(),
+                }),
             }),
         };
         let readings = Agreement { first: now() - TimeDelta::seconds(70), last: now() };
