@@ -271,6 +271,12 @@ fn nothing_is_left_and_nothing_changes_at_the_end() {
     let late = |tale: Tale| tale.then(70.0, json!({ "event": "secret_changed", "secret": "st-1", "exists": true }));
     let secret = |tale: Tale| late(tale).modal(70.0, "secret", 0, &json!({ "target": format!("{}-1", name(0, 1)) }));
     assert_eq!(quiet(secret(done()), 70.0).violated(Rules::default()), ["left_over"]);
+    let denied = |denials: [f64; 2]| {
+        let told = |tale: Tale, at| tale.modal(at, "secret_delete", 5, &json!({ "target": "st-1" }));
+        quiet(denials.into_iter().fold(secret(done()), told), 400.0).violated(Rules::default())
+    };
+    assert_eq!(denied([80.0, 139.0]), ["left_over"], "59 s apart");
+    assert_eq!(denied([80.0, 140.0]), [""; 0], "Modal said twice that there is none");
     // One that appears when nobody waits for it any more is not known to be there.
     let last = json!({ "event": "secret_changed", "secret": "st-2", "exists": false });
     assert_eq!(quiet(late(done()).then(71.0, last), 71.0).violated(Rules::default()), [""; 0]);

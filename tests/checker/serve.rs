@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::book::{Book, Mark};
-use super::event::{Line, Operation, Time, What};
+use super::event::{Line, Operation, Time, What, code};
 use super::{Found, Rules};
 
 /// How long freed room may go unnoticed.
@@ -28,6 +28,9 @@ const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
 
 /// Why a job is held that nobody can ever serve.
 const GHOSTS: [&str; 2] = ["ghost", "run_completed"];
+
+/// Two answers that agree lie so far apart.
+const DENIED_APART: TimeDelta = TimeDelta::seconds(60);
 
 /// The clocks of the waiting jobs.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ pub(crate) struct Serving {
     mutated: Option<(Mark, String)>,
     /// Modal Secrets that exist.
     secrets: BTreeMap<String, u64>,
+    /// When Modal first and last answered that it does not know a Secret that was to be deleted.
+    denied: BTreeMap<String, (Time, Time)>,
     /// The one that appeared on the line before.
     newest_secret: Option<String>,
 }
@@ -111,6 +116,9 @@ impl Serving {
                 self.secrets.remove(secret);
             }
             What::Call(call) if call.operation.is_mutation() => {
+                if call.operation == Operation::SecretDelete && call.status == code::NOT_FOUND {
+                    self.denied.entry(call.target.clone()).or_insert((line.at, line.at)).1 = line.at;
+                }
                 self.mutated = Some((Mark { seq: line.seq, at: line.at }, format!("{:?}", call.operation)));
             }
             _ => {}
@@ -183,7 +191,10 @@ impl Serving {
             found.add("unserved", &[waiting.since.seq], end, format!("job {job} of {} still waits", waiting.repo));
         }
         left_over(end, book, found);
-        for (secret, seq) in &self.secrets {
+        // Two answers a minute apart are believed.
+        let is_denied =
+            |secret: &str| self.denied.get(secret).is_some_and(|(first, last)| *last - *first >= DENIED_APART);
+        for (secret, seq) in self.secrets.iter().filter(|(secret, _)| !is_denied(secret)) {
             found.add("left_over", &[*seq], end, format!("Secret {secret} exists"));
         }
     }
