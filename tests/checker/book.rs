@@ -83,6 +83,8 @@ pub(crate) struct Attempt {
     pub(crate) removed: Option<Time>,
     /// When Modal said that it has no such sandbox.
     pub(crate) gone_told: Option<Time>,
+    /// Processes that were answered that its name is taken.
+    pub(crate) taken_told: Vec<Process>,
 }
 
 /// A sandbox.
@@ -300,6 +302,11 @@ impl Book {
                     let attempt = &mut self.attempts[*index];
                     attempt.mint = Some(answer);
                     attempt.process = Some(*process);
+                } else if call.status == code::CONFLICT && call.fault.is_none() {
+                    let process = self.process(call);
+                    if let Some(index) = self.attempt_named(&call.subject, &call.target) {
+                        self.attempts[index].taken_told.push(process);
+                    }
                 }
             }
             Operation::DeleteRunner => {
@@ -396,6 +403,7 @@ impl Book {
                     job: None,
                     removed: None,
                     gone_told: None,
+                    taken_told: Vec::new(),
                 });
             }
             What::RunnerOnline { repo, runner } => {

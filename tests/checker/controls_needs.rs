@@ -136,6 +136,8 @@ fn another_process_may_double_what_it_cannot_have_read_and_no_more() {
     assert_eq!(second(first().by(2).runners(50.0)), both, "it is on the list of runners");
     assert_eq!(second(first().by(2).fleet(50.0)), both, "its sandbox is on the list of sandboxes");
     assert_eq!(second(first().runners(50.0).by(2)), [""; 0], "it was not the one that read it");
+    let taken = json!({ "target": name(0, 1) });
+    assert_eq!(second(first().by(2).github(4.0, "mint", 409, &taken)), both, "it was told that the name is taken");
     let restarted = |tale: Tale| tale.by(0).controller(40.0, "started");
     assert_eq!(second(restarted(first())), [""; 0]);
     assert_eq!(second(restarted(first().runners(30.0))), [""; 0], "what a process read died with it");

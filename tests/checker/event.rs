@@ -270,6 +270,8 @@ pub(crate) mod code {
     pub(crate) const ALREADY_EXISTS: u16 = 6;
     pub(crate) const INTERNAL: u16 = 13;
     pub(crate) const UNAVAILABLE: u16 = 14;
+    /// GitHub's: a runner of that name is registered.
+    pub(crate) const CONFLICT: u16 = 409;
 }
 
 impl Call {

@@ -30,7 +30,7 @@
 //!
 //! A controller that is not alone, or that was killed before, need not know what another process did a moment
 //! ago: a registration of another process is not counted until the caller can have read it, in the list of
-//! runners or, with its sandbox, in Modal's, and its own tries under that name were not refused.
+//! runners or, with its sandbox, in Modal's, or was answered 409 to its own mint under that name.
 
 use chrono::TimeDelta;
 
@@ -155,8 +155,10 @@ impl<'a> Reader<'a> {
         let is_newest = attempt.registered == self.newest.registered;
         let is_own = attempt.process.as_ref() == Some(self.process) && !self.book.is_ambiguous(self.process);
         let created = attempt.sandbox.map(|index| self.book.sandboxes[index].created.at);
+        let is_told = attempt.taken_told.contains(self.process) && !self.book.is_ambiguous(self.process);
         is_newest
             || is_own
+            || is_told
             || self.runners.is_some_and(|listed| attempt.registered.at <= listed && is_shown_in_time(attempt))
             || self.sandboxes.zip(created).is_some_and(|(listed, created)| created <= listed)
     }
