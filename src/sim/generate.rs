@@ -156,6 +156,7 @@ impl Scenario {
             repo: names[quietest].clone(),
             name: name.to_owned(),
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            online: true,
         };
         self.foreign_runners = vec![runner("build-box-1", &["self-hosted", "linux", "x64", "build-box"])];
         if names.len() >= REPOS_WITH_RIVAL {

@@ -123,7 +123,7 @@ pub struct ScenarioJob {
     pub conclusion: Conclusion,
 }
 
-/// A self-hosted runner of someone else. It stays online and takes every job that its labels cover.
+/// A self-hosted runner of someone else. While it is online it takes every job that its labels cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignRunner {
@@ -133,6 +133,9 @@ pub struct ForeignRunner {
     pub name: String,
     /// Its labels.
     pub labels: Vec<String>,
+    /// Whether it is connected, all the time, or never (default true).
+    #[serde(default = "yes")]
+    pub online: bool,
 }
 
 /// A sandbox of someone else in the same App, without tags of ours. It lives as long as the World.

@@ -310,7 +310,9 @@ impl State {
         for foreign in &scenario.foreign_runners {
             let repo = self.repo_key(&foreign.repo);
             let key = self.register(repo, &foreign.name, Labels::new(&foreign.labels), Lifetime::Permanent);
-            self.connect(key, None);
+            if foreign.online {
+                self.connect(key, None);
+            }
         }
         for fault in &scenario.faults {
             self.put_in(fault)?;

@@ -116,6 +116,7 @@ async fn lists_of_every_length_are_read_to_their_end() {
             repo: "acme/web".to_owned(),
             name: format!("theirs-{n}"),
             labels: vec!["x".to_owned()],
+            online: true,
         };
         let with_runners =
             Simulated::start(Scenario { foreign_runners: (0..total).map(foreign).collect(), ..scenario([]) });
@@ -170,6 +171,7 @@ async fn a_runner_with_a_job_is_not_deleted() {
         repo: "acme/web".into(),
         name: "theirs".into(),
         labels: vec!["self-hosted".into(), "modal".into()],
+        online: true,
     };
     let github = Simulated::start(Scenario { foreign_runners: vec![runner], ..scenario([job(RUN, 1)]) });
     github.world.clock().sleep(Duration::from_secs(5)).await;
