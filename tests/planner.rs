@@ -5,8 +5,12 @@
 #[path = "planner/situation.rs"]
 mod situation;
 
-use sandrunner::plan::Action;
-use situation::Situation;
+use chrono::TimeDelta;
+use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::evidence::Failing;
+use sandrunner::ids::ClassName;
+use sandrunner::plan::{Action, SandboxState};
+use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
 fn check(situation: &str, expected: &str) {
@@ -321,4 +325,45 @@ fn a_secret_is_deleted_once_it_was_read() {
     // One answer that Modal does not know the sandbox proves nothing.
     check("sandbox 7-1 acme/web gone 20s secret", "");
     check("sandbox 7-1 acme/web gone 300s secret", "delete the secret of sr-main-gh-7-1");
+}
+
+#[test]
+fn what_was_refused_is_tried_again_when_its_pause_is_over() {
+    let failing = |seconds: i64| Failing {
+        failures: 1,
+        failure: CallFailure { class: ErrorClass::Forbidden, message: "no".into(), retry_after: None },
+        again_at: now() + TimeDelta::seconds(seconds),
+    };
+    for (pause, refused) in [(1, true), (0, false), (-1, false)] {
+        let mut mint = Situation::parse("job 7 acme/web queued");
+        let mut create = mint.clone();
+        mint.evidence.mint_failures.insert((scope("acme/web"), None), failing(pause));
+        create.evidence.create_failures.insert(ClassName::new("default"), failing(pause));
+        for (situation, reason) in [(mint, "mint_refused"), (create, "create_refused")] {
+            let plan = situation.plan();
+            let reasons: Vec<_> = plan.skips.iter().map(|skip| skip.reason.as_str()).collect();
+            let expected = if refused { vec![reason] } else { Vec::new() };
+            assert_eq!((reasons, plan.actions.len()), (expected, usize::from(!refused)), "{reason} for {pause} s");
+        }
+    }
+}
+
+#[test]
+fn the_grace_of_a_failed_start_is_five_minutes() {
+    let fenced = "deregister sr-main-gh-7-1 in acme/web: failed_start";
+    for (age, expected) in [(299, ""), (300, fenced)] {
+        check(&format!("sandbox 7-1 acme/web failed {age}s; runner 7-1 acme/web offline 400s"), expected);
+    }
+}
+
+#[test]
+fn sandboxes_are_counted_by_class_and_state() {
+    let plan = Situation::parse(
+        "sandbox 1-1 acme/web idle 60s; sandbox 2-1 acme/web idle 60s; sandbox 3-1 acme/web claimed 60s; \
+         creating 4-1 acme/web",
+    )
+    .plan();
+    let states: Vec<_> = plan.tally.iter().map(|(class, tally)| (class.as_str(), tally.sandboxes.clone())).collect();
+    let expected = [(SandboxState::Creating, 1), (SandboxState::Idle, 2), (SandboxState::Claimed, 1)];
+    assert_eq!(states, [("default", expected.into())]);
 }
