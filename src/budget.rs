@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::mutant::{self, Mutant};
+
 /// What a request is for; decides what it costs and how urgent it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {
@@ -318,6 +320,9 @@ impl Budget {
     }
 
     fn hold(&mut self, until: DateTime<Utc>) {
+        if mutant::is(Mutant::HoldIgnored) {
+            return;
+        }
         self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
     }
 

@@ -20,6 +20,7 @@ use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
 use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
+use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
 use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
@@ -236,6 +237,9 @@ impl Controller {
     fn take_outcomes(&mut self, outcomes: &[Outcome], now: DateTime<Utc>) {
         for outcome in outcomes {
             match &outcome.effect {
+                Effect::Created { .. } if mutant::is(Mutant::NoExpectation) => {}
+                Effect::NameTaken { .. } if mutant::is(Mutant::NameTakenIgnored) => {}
+                Effect::MaybeCreated { .. } if mutant::is(Mutant::UnsureForgotten) => {}
                 Effect::Created { name, origin, sandbox, secret, runner } => {
                     let (id, origin) = (sandbox.clone(), origin.clone());
                     let made = Made { id, origin, secret: secret.clone(), runner: Some(*runner) };

@@ -29,6 +29,7 @@
 //! | [`config`], [`cli`], [`daemon`], [`schedule`] | from the file to settings, from a command to running parts |
 //! | [`http`], [`status`], [`metrics`], [`telemetry`] | what people and Prometheus see |
 //! | [`ids`], [`error`], [`clock`] | names checked at the boundary, what a failed call means, the one source of time |
+//! | [`mutant`] | known-bad variants behind the feature `mutants`: absent from every build but that of their test |
 //! | `sim` (feature `sim`, on by default) | the simulated GitHub and Modal: real servers for `demo`, `simulate`, tests and benches |
 //!
 //! # Invariants
@@ -65,6 +66,7 @@ pub mod http;
 pub mod ids;
 pub mod metrics;
 pub mod modal;
+pub mod mutant;
 pub mod observe;
 pub mod plan;
 pub mod poll;

@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::budget::Purpose;
 use crate::evidence::{Evidence, NameEvidence, end_reason};
 use crate::ids::{AccountName, OurName, RunId, SandboxId};
+use crate::mutant::{self, Mutant};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
@@ -184,7 +185,8 @@ pub fn due(
             all.jobs(scope, run, fence, (pace, evidence));
         }
         all.runs(scope, repo);
-        if unsettled.contains(scope) || matters(repo, observed) {
+        let may_matter = unsettled.contains(scope) || matters(repo, observed);
+        if may_matter && !mutant::is(Mutant::LeftoversUnread) {
             all.runners(scope, repo, RUNNERS_AGAIN);
         } else {
             // Spread over the hour, so that a start does not read every repository at once.

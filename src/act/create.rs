@@ -10,6 +10,7 @@ use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
 use crate::ids::{AppId, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::{Deletion, Gpu, ModalError, SandboxSpec};
+use crate::mutant::{self, Mutant};
 use crate::observe::{class_tag, tag};
 use crate::plan::Create;
 use crate::runner::{ENTRYPOINT, variable};
@@ -36,7 +37,12 @@ pub(super) async fn create(task: &Task, create: &Create) -> Effect {
         task.writers.policy.accounts.get(&create.origin.scope.account).map_or(1, |account| account.runner_group_id);
     let name = create.name.to_string();
     let request = MintRequest { name: &name, runner_group_id: group, labels: &create.labels, work_folder: WORK_FOLDER };
-    match github.generate_jit_config(&create.origin.scope.repo, request).await {
+    let mut answer = github.generate_jit_config(&create.origin.scope.repo, request).await;
+    let is_lost = answer.as_ref().is_err_and(|error| error.class().may_have_taken_effect());
+    if is_lost && mutant::is(Mutant::MintRetriedBlindly) {
+        answer = github.generate_jit_config(&create.origin.scope.repo, request).await;
+    }
+    match answer {
         Ok(minted) => sandbox(task, create, &prepared, minted).await,
         Err(error) if error.class() == ErrorClass::Conflict => {
             Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
@@ -72,7 +78,15 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
         },
     };
     let spec = spec(create, prepared, env, runner, secret.clone());
-    match task.writers.modal.create_sandbox(&spec).await {
+    if mutant::is(Mutant::ConfigKept) {
+        task.writers.clock.sleep(std::time::Duration::from_secs(90)).await;
+    }
+    let mut answer = task.writers.modal.create_sandbox(&spec).await;
+    if answer.is_err() && mutant::is(Mutant::ConfigReused) {
+        let again = SandboxSpec { name: format!("{}0", spec.name), ..spec };
+        answer = task.writers.modal.create_sandbox(&again).await;
+    }
+    match answer {
         Ok(created) => Effect::Created { name, origin, runner, sandbox: created.id, secret },
         Err(error) => {
             let failure = CallFailure::from(error);
@@ -80,7 +94,7 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
                 // The name's sandbox is another's, so no sandbox will use this registration.
                 return conflict(task, create, runner, secret.as_ref()).await;
             }
-            if failure.class.may_have_taken_effect() {
+            if failure.class.may_have_taken_effect() && !mutant::is(Mutant::TimeoutIsNotCreated) {
                 return Effect::MaybeCreated { name, origin, runner, failure };
             }
             // No sandbox will read it, and no tag remembers it.

@@ -17,6 +17,7 @@ use super::wire::{self, Row};
 use super::{Answer, GithubError};
 use crate::budget::Purpose;
 use crate::error::{CallFailure, ErrorClass};
+use crate::mutant::{self, Mutant};
 use crate::state::Reading;
 
 /// A list to be read.
@@ -44,7 +45,7 @@ pub(super) struct Listed<T> {
 impl<T> Listed<T> {
     /// As a reading, of which `take` makes what is given to the caller.
     pub(super) fn into_reading<U>(mut self, take: impl FnOnce(Self) -> U) -> Reading<U> {
-        match self.missing.take() {
+        match self.missing.take().filter(|_| !mutant::is(Mutant::PartialIsFull)) {
             None => Reading::Known(take(self)),
             Some(missing) => Reading::Partial { seen: take(self), missing },
         }
@@ -87,7 +88,7 @@ impl Client {
             // A row that arrives between two pages pushes another one onto both.
             listed.rows.extend(page.rows.iter().filter(|row| seen.insert(row.id())).cloned());
             let is_empty = page.rows.is_empty() && page.unreadable == 0;
-            listed.reaches_end = is_empty || !page.has_next;
+            listed.reaches_end = is_empty || !page.has_next || mutant::is(Mutant::FirstPageOnly);
             if listed.reaches_end || matches!(stop(&page.rows), Paging::Stop) {
                 break;
             }
@@ -116,7 +117,10 @@ impl Client {
         let (rows, unreadable_rows) = wire::read_list(&answer.body, &list.call.subject)
             .map_err(|malformed| unreadable(&list.call, &answer, malformed))?;
         let has_next = names_next(&answer.headers).unwrap_or(false);
-        let page = Page { rows, unreadable: unreadable_rows, has_next };
+        let mut page = Page { rows, unreadable: unreadable_rows, has_next };
+        if let Some(cached) = cached.filter(|_| mutant::is(Mutant::OldRowsKept)) {
+            page.rows.clone_from(&cached.page.rows);
+        }
         match answer.etag() {
             Some(etag) => cache.put(key, etag.clone(), page.clone()),
             None => cache.remove(&key),

@@ -11,6 +11,7 @@ use crate::evidence::AGREEMENT_APART;
 use crate::github::RunList;
 use crate::ids::{OurName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::SandboxFate;
+use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read};
 use crate::state::{
     Ended, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, RepoView, RunStatus,
@@ -98,6 +99,9 @@ impl View {
                 for (name, sandbox) in &mut fleet.sandboxes {
                     if sandbox.ended.is_none() && !listed.contains(name) {
                         sandbox.missing_since.get_or_insert(now);
+                        if mutant::is(Mutant::MissingIsGone) {
+                            sandbox.ended = Some(Ended { at: now, result: None });
+                        }
                     }
                 }
             }
@@ -109,6 +113,9 @@ impl View {
 
     fn apply_listed(&mut self, name: OurName, origin: Origin, listed: &Sandbox, began_at: DateTime<Utc>) {
         let fleet = &mut self.observed.fleet;
+        if mutant::is(Mutant::ListedNotCounted) && !fleet.sandboxes.contains_key(&name) {
+            return;
+        }
         fleet.unsure.remove(&name);
         let secret = listed.tags.get(tag::SECRET).map(|secret| SecretId::new(secret.as_str()));
         let runner = listed.tags.get(tag::RUNNER).and_then(|runner| runner.parse().ok()).map(RunnerId);
@@ -212,7 +219,8 @@ impl View {
         repo.runners = runners
             .into_iter()
             .filter_map(|runner| Some((runner.name.parse::<OurName>().ok()?, runner)))
-            .filter(|(name, _)| name.deployment == deployment && name.account == scope.account)
+            .filter(|(name, _)| name.deployment == deployment || mutant::is(Mutant::OtherDeploymentIsOurs))
+            .filter(|(name, _)| name.account == scope.account)
             .collect();
         repo.foreign_runners = count - repo.runners.len();
     }

@@ -12,6 +12,7 @@ use crate::error::{CallFailure, ErrorClass};
 use crate::github::{GithubReader, Paging, RunList};
 use crate::ids::{Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
+use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
 use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
 
@@ -104,6 +105,9 @@ async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, Ca
 }
 
 async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {
+    if mutant::is(Mutant::FilteredListOnly) {
+        return github(readers, scope).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
+    }
     let is_worth_more =
         |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
     let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };

@@ -7,6 +7,7 @@ use super::demand::{Group, GroupId, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
 use crate::ids::{AccountName, ClassName, ImageId, OurName};
+use crate::mutant::{self, Mutant};
 use crate::state::{ImageState, Origin};
 use chrono::{DateTime, Utc};
 
@@ -150,7 +151,8 @@ impl<'a> Room<'a> {
             return at_limit(Limit::Sandboxes(limits.sandboxes));
         }
         let in_repo = &mut self.by_repo[group.repo.0];
-        if let Some(limit) = limits.sandboxes_per_repo.filter(|limit| *in_repo >= *limit) {
+        let per_repo = limits.sandboxes_per_repo.filter(|_| !mutant::is(Mutant::RepoLimitIgnored));
+        if let Some(limit) = per_repo.filter(|limit| *in_repo >= *limit) {
             return at_limit(Limit::SandboxesPerRepo(limit));
         }
         let in_class = self.by_class.entry(&class.name).or_default();

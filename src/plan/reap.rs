@@ -6,6 +6,7 @@ use super::supply::{Registration, Supply};
 use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
 use crate::evidence::{NameEvidence, SecretState};
 use crate::ids::{JobId, OurName, SecretId};
+use crate::mutant::{self, Mutant};
 use crate::state::{JobStatus, OurSandbox, ReadState, RepoView};
 
 /// Nothing is destroyed before it was known for this long.
@@ -24,20 +25,24 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
     let offline = supply.idle.iter().filter(|registration| !registration.is_online && !supply.stale.is_empty());
-    for Registration { scope, repo, name, runner, .. } in offline {
+    for registration @ Registration { repo, name, .. } in offline {
         let Some(evidence) = supply.stale.get(name) else { continue };
         // After an answered DELETE only a newer reading shows whether it is still there.
         let is_unread =
             evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
         if is_stale(name, repo, evidence, context) && !is_unread && !evidence.is_kept(context.now) {
-            plan.actions.push(Action::Deregister {
-                name: (*name).clone(),
-                scope: (*scope).clone(),
-                runner: *runner,
-                reason: DeregisterReason::Stale,
-            });
+            plan.actions.push(deregister(registration));
         }
     }
+    let is_surplus =
+        |idle: &&Registration<'_>| idle.is_online && is_old(context.evidence.names.get(idle.name), context);
+    plan.actions
+        .extend(supply.idle.iter().filter(|_| mutant::is(Mutant::BusyTrusted)).filter(is_surplus).map(deregister));
+}
+
+fn deregister(registration: &Registration<'_>) -> Action {
+    let Registration { scope, name, runner, .. } = *registration;
+    Action::Deregister { name: name.clone(), scope: scope.clone(), runner, reason: DeregisterReason::Stale }
 }
 
 /// A Secret is needed until the runner has read it.
@@ -54,18 +59,24 @@ fn secret(
         sandbox.ended.as_ref().is_some_and(|ended| ended.result.is_some() || context.now - ended.at >= GRACE);
     let is_read =
         has_ended || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
+    let is_read = (is_read || mutant::is(Mutant::SecretDeletedEarly)) && !mutant::is(Mutant::SecretsKept);
     (is_read && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
 
 /// A registration of ours that no sandbox can use, as firmly agreed readings say.
 fn is_stale(name: &OurName, repo: &RepoView, evidence: &NameEvidence, context: &Context<'_>) -> bool {
-    let is_old = evidence.registered_at.is_some_and(|at| context.now - at >= GRACE);
-    if !is_old {
+    let is_hasty = mutant::is(Mutant::GraceIgnored) || mutant::is(Mutant::ReapAtFirstMiss);
+    if !is_old(Some(evidence), context) && !is_hasty {
         return false;
     }
     let is_alive = context.observed.fleet.sandboxes.get(name).is_some_and(|sandbox| sandbox.ended.is_none());
     let is_wanted = context.observed.in_flight.contains_key(name) || context.observed.fleet.unsure.contains_key(name);
     !is_alive && !is_wanted && !evidence.claim.is_some_and(|claim| is_open(claim.job, repo))
+}
+
+/// Whether a registration is known for long enough to be destroyed.
+fn is_old(evidence: Option<&NameEvidence>, context: &Context<'_>) -> bool {
+    evidence.and_then(|evidence| evidence.registered_at).is_some_and(|at| context.now - at >= GRACE)
 }
 
 /// Whether a job that a runner took is not known to have ended.
@@ -93,8 +104,9 @@ fn failed_start(
     {
         return None;
     }
-    if let Some(fenced) = evidence.fenced_at {
-        let is_settled = context.now - fenced >= SETTLE && is_unclaimed_since(name, repo, fenced);
+    if let Some(fenced) = evidence.fenced_at.or_else(|| mutant::is(Mutant::TerminatedUnfenced).then_some(started)) {
+        let is_settled = mutant::is(Mutant::TerminatedUnsettled)
+            || context.now - fenced >= SETTLE && is_unclaimed_since(name, repo, fenced);
         return is_settled.then(|| terminate(TerminateReason::FailedStart));
     }
     // Absence from a list is no fence: GitHub must answer a DELETE. Without an id to delete, Modal's own

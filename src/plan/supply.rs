@@ -10,6 +10,7 @@ use super::{Context, Joined, Plan};
 use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
 use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
+use crate::mutant::{self, Mutant};
 use crate::state::{OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
@@ -63,7 +64,8 @@ impl SandboxState {
     fn is_supply(self) -> bool {
         match self {
             Self::Creating | Self::Unscheduled | Self::Starting | Self::Idle => true,
-            Self::Claimed | Self::Failed | Self::Ending => false,
+            Self::Claimed => mutant::is(Mutant::ClaimedIsSupply),
+            Self::Failed | Self::Ending => false,
         }
     }
 }
@@ -101,7 +103,8 @@ pub fn state_of(
     let is_read_since = evidence
         .and_then(|evidence| evidence.never_online)
         .is_some_and(|agreement| overdue_at(started, limit, agreement.last));
-    if overdue(started, limit) && is_read_since { SandboxState::Failed } else { SandboxState::Starting }
+    let is_failed = overdue(started, limit) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
+    if is_failed { SandboxState::Failed } else { SandboxState::Starting }
 }
 
 fn overdue_at(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: DateTime<Utc>) -> bool {
@@ -187,7 +190,9 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
         if !observed.fleet.sandboxes.contains_key(name) {
             let place = groups.of_name(name);
             let class = supply.class(&creating.origin.class);
-            supply.add_live(class, groups.repo(&creating.origin.scope), SandboxState::Creating);
+            if !mutant::is(Mutant::LimitWithoutInFlight) {
+                supply.add_live(class, groups.repo(&creating.origin.scope), SandboxState::Creating);
+            }
             groups.note(place, Namesake::Occupied);
             supply.add_unclaimed(groups.of_origin(&creating.origin), creating.origin.run, place, groups);
         }
@@ -237,7 +242,10 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         }
         let class = supply.class(&sandbox.origin.class);
         let state = state_of(sandbox, evidence, supply.live_by_class[class].clocks, observed.skew, now);
-        supply.add_live(class, repo, state);
+        let is_over = matches!(state, SandboxState::Failed | SandboxState::Ending);
+        if !is_over || !mutant::is(Mutant::EndingTakesNoRoom) {
+            supply.add_live(class, repo, state);
+        }
         groups.note(place, Namesake::Occupied);
         if state == SandboxState::Failed {
             supply.failed.push((name, sandbox, evidence));
@@ -287,7 +295,7 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
 
 /// Whether it may have taken a job that no reading shows: a sandbox that was killed says nothing of that.
 fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
-    if evidence.is_some_and(|evidence| evidence.claim.is_some()) {
+    if evidence.is_some_and(|evidence| evidence.claim.is_some()) || mutant::is(Mutant::EndedServedNothing) {
         return false;
     }
     let reason = sandbox.ended.as_ref().map(|ended| crate::evidence::end_reason(ended.result.as_ref()));
@@ -307,7 +315,7 @@ fn is_claimed_unread(
         return false;
     };
     let Some((busy_at, group)) = evidence.busy_at.zip(group) else { return false };
-    groups.read_since(group).is_none_or(|read| read < busy_at + LISTS_LAG)
+    groups.read_since(group).is_none_or(|read| read < busy_at + LISTS_LAG) && !mutant::is(Mutant::BusyLeavesAtOnce)
 }
 
 impl<'a> Supply<'a> {

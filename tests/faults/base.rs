@@ -68,8 +68,10 @@ pub(crate) const BASES: &[Base] = &[
         make: failed_start,
     },
     Base { name: "lost_replies", about: "a mint and four creates whose answers are lost", make: lost_replies },
-    Base { name: "pages", about: "lists of several pages, and somebody else's runners", make: pages },
+    Base { name: "pages", about: "lists of several pages, others' runners, and a lost registration", make: pages },
     Base { name: "pair", about: "two controllers with one configuration", make: pair },
+    Base { name: "limits", about: "two repositories under a limit for each and one for both", make: limits },
+    Base { name: "neighbour", about: "a machine of another deployment that is switched off", make: neighbour },
 ];
 
 impl Base {
@@ -173,6 +175,7 @@ fn lost_replies() -> Setup {
 
 fn pages() -> Setup {
     let mut scenario = run_of(3, 60.0);
+    scenario["faults"] = json!([{ "operation": "mint", "mode": "reply_lost" }]);
     let foreign: Vec<Value> = (0..3)
         .map(|number| json!({ "repo": REPO, "name": format!("box-{number}"), "labels": ["self-hosted", "metal"] }))
         .collect();
@@ -187,6 +190,27 @@ fn pages() -> Setup {
     setup.profile.github_list_page = 2;
     setup.profile.modal_list_page = 1;
     setup
+}
+
+fn limits() -> Setup {
+    const OTHER: &str = "acme/api";
+    // The other repository makes room long before the first one does.
+    let mut jobs: Vec<Value> = (0..5).map(|number| job(number, PLAIN, 60.0)).collect();
+    for other in &mut jobs[4..] {
+        other["repo"] = json!(OTHER);
+        other["run"] = json!(RUN + 1);
+        other["duration_secs"] = json!(10.0);
+    }
+    let scenario = json!({ "repos": [{ "name": REPO }, { "name": OTHER }], "jobs": jobs });
+    Setup { max_sandboxes: 3, max_sandboxes_per_repo: Some(2), ..Setup::calm(scenario) }
+}
+
+fn neighbour() -> Setup {
+    // As long as it takes to be sure that a runner is not used.
+    let mut scenario = run_of(1, 420.0);
+    scenario["foreign_runners"] =
+        json!([{ "repo": REPO, "name": "sr-other-gh-77-1", "labels": PLAIN, "online": false }]);
+    Setup::calm(scenario)
 }
 
 fn pair() -> Setup {

@@ -239,6 +239,14 @@ impl Chain {
         tally
     }
 
+    /// Its plan for the call after so many `parts` of all; where it is not known how many there are, for one more call.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn plan(&self, part: u32, parts: u32) -> Option<Plan> {
+        let Self { base, operation, harm, most } = *self;
+        let nth = if most == u32::MAX { part } else { most * part / parts } + 1;
+        (part == 0 || nth > 1).then(|| Plan { base, harms: vec![Placed { operation, nth, harm }] })
+    }
+
     /// Whether it must fire at every one of its calls.
     fn is_certain(&self) -> bool {
         let is_any_call = |mode: FaultMode| {

@@ -9,10 +9,12 @@
 //! cargo test --profile sim --test faults -- swarm --seeds 10000     so many seeds, from --from on
 //! cargo test --profile sim --test faults -- seed 17                 one seed again
 //! cargo test --profile sim --test faults -- plan "one mint#1=error" one plan again
+//! cargo test --profile sim --features mutants --test faults -- mutants   whether known-bad controllers are told
 //! ```
 //!
 //! `seed` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
-//! `--limit N` (plans per operation and mode) and `--pairs N` (every N-th pair; 0 none). `--threads N` is for all.
+//! `--limit N` (plans per operation and mode) and `--pairs N` (every N-th pair; 0 none). `mutants` takes the names
+//! of some variants, and `--seeds N` (default 500); `seed` and `plan` take `--variant NAME` to see one of them fail. `--threads N` is for all.
 //! The profile `sim` is optimised and keeps every assertion.
 //!
 //! What ever failed is kept in `cases.txt`, by the arguments that replay it, and is played first every time.
@@ -31,6 +33,8 @@ mod enumerate;
 #[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "../lab/lab.rs"]
 mod lab;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod plan;
 mod run;
 mod swarm;
@@ -102,6 +106,10 @@ fn main() -> ExitCode {
             });
         }
         Some("plan") => return again(&options, |keep| enumerate::run(&parsed(&options.words[1..].join(" ")), keep)),
+        #[cfg(feature = "mutants")]
+        Some("mutants") => return mutants::run(&options),
+        #[cfg(not(feature = "mutants"))]
+        Some("mutants") => panic!("the variants are there with --features mutants only"),
         // Whatever else a test runner passes does not concern this one test.
         Some(_) | None => bounded(&options),
     };
@@ -114,6 +122,8 @@ fn parsed(text: &str) -> Plan {
 
 /// Plays one run and tells what happens in it.
 fn again(options: &Options, play: impl Fn(Keep) -> Run) -> ExitCode {
+    #[cfg(feature = "mutants")]
+    mutants::choose(options.values.get("variant"));
     let run = play(Keep::Yes);
     for violation in &run.violations {
         println!("{violation}");
