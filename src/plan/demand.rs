@@ -10,7 +10,7 @@ use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
-use crate::state::{JobStatus, NeedsJobs, Origin, RunStatus, RunView, Scope};
+use crate::state::{JobStatus, Origin, RunStatus, RunView, Scope};
 
 /// How long what GitHub showed of a run is believed where nothing confirms it; two intervals, if that is more.
 const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
@@ -279,14 +279,12 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
     (listed, taken)
 }
 
-/// Whether what is known of a job is from before a pause in which much may have changed: GitHub was down, or asked
-/// to wait. A list that still shows the run as it was confirms the newest reading of its jobs.
+/// Whether what is known of a job is from before a pause in which much may have changed: its run could not be read
+/// since, because GitHub was down, or asked to wait.
 fn is_outdated(run: &RunView, read_at: Option<DateTime<Utc>>, context: &Context<'_>) -> bool {
-    let Some(read_at) = read_at else { return false };
-    let is_newest = run.needs_jobs == NeedsJobs::InTurn && run.jobs_read.tried_at.is_none_or(|tried| tried <= read_at);
-    let confirmed_at = if is_newest { read_at.max(run.listed_at) } else { read_at };
     let interval = TimeDelta::from_std(context.policy.interval).unwrap_or(TimeDelta::MAX);
-    context.now - confirmed_at >= OUTDATED_AFTER.max(interval * 2)
+    let is_old = read_at.is_some_and(|at| context.now - at >= OUTDATED_AFTER.max(interval * 2));
+    is_old && run.jobs_read.failure.is_some()
 }
 
 fn add_job<'a>(

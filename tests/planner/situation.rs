@@ -6,7 +6,7 @@
 //! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
-//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed · changed 1 acme/web
+//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
 //! old-jobs 30s · unheard 30s · partly-read 7 10s
 //! ```
 
@@ -177,12 +177,8 @@ impl Situation {
                 let at = now() - seconds(age);
                 for run in self.observed.repos.values_mut().flat_map(|repo| repo.runs.values_mut()) {
                     run.jobs_read.succeeded(at);
-                    run.listed_at = at;
+                    run.jobs_read.failed(now(), no_answer());
                 }
-            }
-            ["changed", run, repo] => {
-                let run = RunId(run.parse().unwrap());
-                self.repo(repo).runs.get_mut(&run).unwrap().needs_jobs = NeedsJobs::Soon;
             }
             ["old-jobs", age] => {
                 let at = now() - seconds(age);
