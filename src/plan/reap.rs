@@ -14,6 +14,9 @@ const GRACE: TimeDelta = TimeDelta::minutes(5);
 /// After GitHub confirmed that a runner gets no more work, this long passes before its sandbox is ended: a
 /// job may have been given to it in the same moment.
 const SETTLE: TimeDelta = TimeDelta::seconds(90);
+/// No Secret is deleted before its sandbox is this old: a first request to store it, whose answer was lost, may take
+/// effect later than the one that was answered, and would store it again. Nothing would lead to that one.
+const STORED_WITHIN: TimeDelta = TimeDelta::seconds(60);
 
 /// Adds everything that may be cleaned up.
 pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) {
@@ -59,6 +62,7 @@ fn secret(
         sandbox.ended.as_ref().is_some_and(|ended| ended.result.is_some() || context.now - ended.at >= GRACE);
     let is_read =
         has_ended || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
+    let is_read = is_read && context.now - sandbox.created(context.observed.skew) >= STORED_WITHIN;
     let is_read = (is_read || mutant::is(Mutant::SecretDeletedEarly)) && !mutant::is(Mutant::SecretsKept);
     (is_read && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
