@@ -34,6 +34,8 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How long a stop waits for actions under way; what is not done by then is adopted after the next start.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
+/// How often the gauges are set.
+const METER_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 /// How many of the last actions are kept for people.
 const RECENT_MAX: usize = 50;
 /// How many of the last pick-ups the quantiles rest on.
@@ -337,9 +339,9 @@ impl Controller {
         let _ = question.send(status);
     }
 
-    /// Gauges follow what was observed, at most once a second.
+    /// Gauges follow what was observed; they are read every ten seconds or more seldom.
     fn meter(&mut self, now: DateTime<Utc>) {
-        if self.metered_at.is_some_and(|at| now - at < chrono::TimeDelta::seconds(1)) {
+        if self.metered_at.is_some_and(|at| now - at < METER_EVERY) {
             return;
         }
         self.metered_at = Some(now);

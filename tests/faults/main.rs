@@ -50,6 +50,9 @@ use plan::Plan;
 use run::{Keep, Run};
 use swarm::Twice;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Everything that ever failed.
 const CASES: &str = include_str!("cases.txt");
 /// In every scenario one of so many harms is done, whether or not it was done before.
