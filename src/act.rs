@@ -422,7 +422,7 @@ impl Task {
 
     /// Deletes the Secret that a create may have left: after the registration nothing would lead to it any more.
     async fn delete_secret_of(&self, name: &OurName, runner: RunnerId) -> Result<(), CallFailure> {
-        if self.writers.policy.classes.iter().all(|class| class.gpu.is_none()) {
+        if !self.writers.policy.has_gpus() {
             return Ok(());
         }
         let deleted = self.writers.modal.delete_secret_named(&create::secret_name(name, runner)).await;

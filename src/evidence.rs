@@ -142,6 +142,13 @@ impl NameEvidence {
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
     }
+
+    /// Another process, or one that had lost what it knew, used the name again: what is known is of the registration
+    /// before.
+    fn is_another_registration(&mut self) {
+        (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
+        (self.stale, self.never_online, self.fenced_at) = (None, None, None);
+    }
 }
 
 /// Whether the Secret of a sandbox is still there.
@@ -282,6 +289,12 @@ impl Evidence {
         self.learn_ceiling(observed, policy, outcomes, now);
         for (name, sandbox) in &observed.fleet.sandboxes {
             self.learn_sandbox(name, sandbox, &mut lesson);
+        }
+        // What was done to them is not forgotten while they are listed.
+        for name in observed.fleet.ended_secrets.keys() {
+            if let Some(known) = self.names.get_mut(name) {
+                known.seen_at = Some(now);
+            }
         }
         for (scope, repo) in &observed.repos {
             self.learn_jobs(scope, repo, &mut lesson);
@@ -518,7 +531,9 @@ impl Evidence {
             self.learn_start(&sandbox.origin.class, observed);
         }
         let evidence = self.name(name, now);
-        evidence.runner_id = Some(runner.id);
+        if evidence.runner_id.replace(runner.id).is_some_and(|known| known != runner.id) {
+            evidence.is_another_registration();
+        }
         evidence.registered_at.get_or_insert(now);
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read_at);

@@ -156,7 +156,7 @@ impl View {
             Read::Run(scope, run) => {
                 observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
             }
-            Read::Fleet | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
+            Read::Fleet | Read::Ended | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
         };
         if let Some(asked_at) = asked_at {
             *asked_at = Some(now);
@@ -169,6 +169,7 @@ impl View {
                 self.observed.repos.get(scope).map(|repo| repo.runs.keys().copied().collect()).unwrap_or_default()
             }
             Read::Fleet
+            | Read::Ended
             | Read::Sandbox(..)
             | Read::Named(_)
             | Read::Run(..)
@@ -219,6 +220,7 @@ impl View {
             id,
             origin,
             created_at: now + self.observed.skew,
+            scheduled_at: None,
             started_at: None,
             secret,
             runner,

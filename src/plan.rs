@@ -85,6 +85,11 @@ impl Policy {
         self.classes.iter().find(|class| class.name == *name)
     }
 
+    /// Whether any class asks for a GPU.
+    pub fn has_gpus(&self) -> bool {
+        self.classes.iter().any(|class| class.gpu.is_some())
+    }
+
     /// Every allowed repository.
     pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         self.accounts.iter().flat_map(|(account, policy)| {

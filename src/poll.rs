@@ -52,6 +52,8 @@ const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(5);
 const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
 /// How often a sandbox that lists lack is looked up, and a name that may have one.
 const CONFIRM_AGAIN: TimeDelta = TimeDelta::seconds(10);
+/// How often ended sandboxes are listed.
+const ENDED_AGAIN: TimeDelta = TimeDelta::minutes(10);
 /// Statuses that the sweep asks for: an old run that is re-run or approved shows one of them.
 pub const SWEPT: [RunStatus; 2] = [RunStatus::Queued, RunStatus::Waiting];
 /// The bounds of the sweep's interval.
@@ -66,6 +68,8 @@ const NEGLECTED_INTERVALS: i32 = 3;
 pub enum Read {
     /// Modal's list of our sandboxes.
     Fleet,
+    /// Modal's list of our sandboxes that ended lately.
+    Ended,
     /// A sandbox by its id.
     Sandbox(OurName, SandboxId),
     /// A sandbox by its name.
@@ -95,7 +99,7 @@ impl Read {
     /// Whose budget it is charged to; none where it goes to Modal.
     pub fn account(&self) -> Option<&AccountName> {
         match self {
-            Self::Fleet | Self::Sandbox(..) | Self::Named(_) => None,
+            Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
             Self::Runs(scope, _)
             | Self::Run(scope, _)
             | Self::Jobs(scope, _)
@@ -110,6 +114,7 @@ impl Read {
         match self {
             Self::Runs(scope, _) => Self::Runs(scope.clone(), Depth::New),
             Self::Fleet
+            | Self::Ended
             | Self::Sandbox(..)
             | Self::Named(_)
             | Self::Run(..)
@@ -170,6 +175,7 @@ pub fn due(
 ) -> Vec<Due> {
     let mut all = Schedule { due: Vec::new(), now, interval: delta(policy.interval) };
     all.fleet(observed, evidence);
+    all.ended(observed, policy);
     let sweep = sweep_interval(observed, points_per_minute);
     let unsettled = unsettled(observed, evidence);
     let (fences, trials) = (fences(observed, evidence), trials(observed, evidence));
@@ -365,6 +371,14 @@ impl Schedule {
             if self.now - creating.asked_at.unwrap_or(creating.since) >= CONFIRM_AGAIN {
                 self.add(Read::Named(name.clone()), Purpose::Other, Rank::Modal, Some(creating.since));
             }
+        }
+    }
+
+    /// Ended sandboxes matter only where they may have left something.
+    fn ended(&mut self, observed: &Observed, policy: &Policy) {
+        let read = &observed.fleet.ended_read;
+        if policy.has_gpus() && self.is_due(read, ENDED_AGAIN) {
+            self.add(Read::Ended, Purpose::Other, Rank::Modal, read.tried_at);
         }
     }
 

@@ -360,6 +360,19 @@ pub struct Fleet {
     pub unsure: BTreeMap<OurName, Creating>,
     /// Sandboxes with our deployment's tag that cannot be read: counted, never touched.
     pub unreadable: BTreeMap<SandboxId, String>,
+    /// How Modal's list of ended sandboxes was read.
+    pub ended_read: ReadState,
+    /// Secrets of sandboxes that ended lately: a process that was killed meanwhile did not see their end.
+    pub ended_secrets: BTreeMap<OurName, EndedSecret>,
+}
+
+/// A Secret of a sandbox that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedSecret {
+    /// Its id.
+    pub id: SecretId,
+    /// When the sandbox was created, by Modal's clock.
+    pub created_at: DateTime<Utc>,
 }
 
 /// A create that may have made a sandbox that was not seen yet.
@@ -384,6 +397,8 @@ pub struct OurSandbox {
     pub created_at: DateTime<Utc>,
     /// Whether it was placed on a machine.
     pub is_scheduled: bool,
+    /// Since when a list shows that, by our clock: it may have waited long.
+    pub scheduled_at: Option<DateTime<Utc>>,
     /// When it started to run, by Modal's clock.
     pub started_at: Option<DateTime<Utc>>,
     /// The Secret that holds its JIT config, where it needed one.
@@ -406,9 +421,10 @@ impl OurSandbox {
         self.created_at - skew
     }
 
-    /// When it started by our clock; when it was created where Modal does not say.
+    /// When it started by our clock; where Modal does not say, when it was placed, or created.
     pub fn started(&self, skew: TimeDelta) -> DateTime<Utc> {
-        self.started_at.unwrap_or(self.created_at) - skew
+        let started = self.started_at.map(|at| at - skew).or(self.scheduled_at);
+        started.unwrap_or_else(|| self.created(skew))
     }
 }
 

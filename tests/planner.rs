@@ -147,6 +147,24 @@ fn limits_hold_and_say_so() {
 }
 
 #[test]
+fn a_runner_that_is_online_takes_room_where_no_list_shows_its_sandbox() {
+    let at = |what: &str| format!("skip job 7 of acme/web: at limit: {what}");
+    let limits = [("limit 1", "limits.max_sandboxes = 1"), ("limit repo 1", "limits.max_sandboxes_per_repo = 1")];
+    for (limit, what) in limits {
+        check(&format!("{limit}; runner 6-1 acme/web busy 600s; job 7 acme/web queued"), &at(what));
+        check(&format!("{limit}; runner 6-1 acme/web online 600s; job 7 acme/web queued"), &at(what));
+        check(
+            &format!("{limit}; runner 6-1 acme/web offline 600s; job 7 acme/web queued"),
+            "create sr-main-gh-7-1 for job 7 of acme/web: class default, labels modal",
+        );
+    }
+    check(
+        "gpus 1; runner 6-1 acme/web busy 600s labels=modal,gpu:t4; job 7 acme/web queued labels=modal,gpu:t4",
+        &at("limits.max_gpus = 1"),
+    );
+}
+
+#[test]
 fn a_sandbox_that_ends_still_counts_as_capacity() {
     check(
         "limit 1; sandbox 6-1 acme/web failed 400s fenced=100s; job 7 acme/web queued",
@@ -313,6 +331,15 @@ fn a_sandbox_that_modal_never_placed_is_given_up() {
     check("sandbox 7-1 acme/web unscheduled 60s", "");
     check("sandbox 7-1 acme/web unscheduled 130s seen=60s", "");
     check("sandbox 7-1 acme/web unscheduled 130s", "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
+}
+
+#[test]
+fn what_waited_for_a_machine_starts_when_it_is_placed() {
+    let job = "job 9 acme/web queued";
+    let create = "create sr-main-gh-9-1 for job 9 of acme/web: class default, labels modal";
+    check(&format!("sandbox 7-1 acme/web failed 600s; {job}"), create);
+    let waits = "skip job 9 of acme/web: a runner that can take it starts or waits";
+    check(&format!("sandbox 7-1 acme/web failed 600s placed=10s; {job}"), waits);
 }
 
 #[test]

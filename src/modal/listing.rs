@@ -2,9 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+
 use super::{api, wire};
 use crate::ids::SandboxId;
 use crate::state::Sandbox;
+
+/// Which sandboxes are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// Those that live.
+    Live,
+    /// Those that were created after a time, living or ended.
+    CreatedAfter(DateTime<Utc>),
+}
 
 /// What the pages read so far hold.
 #[derive(Debug, Default)]
@@ -37,6 +48,14 @@ impl Listing {
     /// The time before which the next page begins; 0 for the first page.
     pub(super) fn before(&self) -> f64 {
         self.before
+    }
+
+    /// Whether later pages show nothing that is wanted.
+    pub(super) fn reaches_back_to(&self, wanted: &Wanted) -> bool {
+        match wanted {
+            Wanted::Live => false,
+            Wanted::CreatedAfter(since) => self.before < (*since - DateTime::UNIX_EPOCH).as_seconds_f64(),
+        }
     }
 
     /// How many pages were added.

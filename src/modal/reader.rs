@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::api;
 use super::call::{Call, Caller};
 use super::error::ModalError;
-use super::listing::Listing;
+use super::listing::{Listing, Wanted};
 use super::operation::Operation;
 use super::transport::Client;
 use super::wire::{self, Generation};
@@ -103,8 +105,24 @@ impl ModalReader {
     ///
     /// The list may lag behind a create or an end by seconds; confirm a missing entry with [`Self::wait`].
     pub async fn list_sandboxes(&self, app: &AppId, tags: &BTreeMap<String, String>) -> Reading<Vec<Sandbox>> {
+        self.list(app, tags, &Wanted::Live).await
+    }
+
+    /// Lists the sandboxes of an App that carry all of `tags` and were created after `since`, the ended ones too.
+    ///
+    /// How long Modal lists ended sandboxes is not known.
+    pub async fn list_ended_sandboxes(
+        &self,
+        app: &AppId,
+        tags: &BTreeMap<String, String>,
+        since: DateTime<Utc>,
+    ) -> Reading<Vec<Sandbox>> {
+        self.list(app, tags, &Wanted::CreatedAfter(since)).await
+    }
+
+    async fn list(&self, app: &AppId, tags: &BTreeMap<String, String>, wanted: &Wanted) -> Reading<Vec<Sandbox>> {
         let mut listing = Listing::default();
-        let end = self.read_pages(app, tags, &mut listing).await;
+        let end = self.read_pages(app, tags, wanted, &mut listing).await;
         let is_empty = listing.pages() == 0;
         let seen = listing.into_sandboxes();
         match end {
@@ -119,6 +137,7 @@ impl ModalReader {
         &self,
         app: &AppId,
         tags: &BTreeMap<String, String>,
+        wanted: &Wanted,
         listing: &mut Listing,
     ) -> Result<(), ModalError> {
         let call = Call::plain(Operation::LIST, app.as_str());
@@ -128,7 +147,7 @@ impl ModalReader {
                 app_id: app.as_str().to_owned(),
                 before_timestamp: listing.before(),
                 environment_name: String::new(),
-                include_finished: false,
+                include_finished: matches!(wanted, Wanted::CreatedAfter(_)),
                 tags: wire::wire_tags(tags),
             };
             let page = self.caller.call(call, message, send).await?;
@@ -136,7 +155,7 @@ impl ModalReader {
                 return if listing.has_unreadable() { Err(call.unreadable("an entry has no id")) } else { Ok(()) };
             }
             listing.add(page.sandboxes).map_err(|problem| call.unreadable(problem))?;
-            if mutant::is(Mutant::FirstFleetPageOnly) {
+            if listing.reaches_back_to(wanted) || mutant::is(Mutant::FirstFleetPageOnly) {
                 return Ok(());
             }
         }

@@ -14,8 +14,8 @@ use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read};
 use crate::state::{
-    Ended, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, RepoView, RunStatus,
-    RunView, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun,
+    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, RepoView,
+    RunStatus, RunView, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -40,6 +40,7 @@ impl View {
         let Arrival { read, began_at, result } = arrival;
         match (read, result) {
             (Read::Fleet, Found::Fleet(reading)) => self.apply_fleet(reading, began_at, now),
+            (Read::Ended, Found::Ended(reading)) => self.apply_ended(reading, began_at),
             (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, now),
             (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
@@ -111,6 +112,27 @@ impl View {
         }
     }
 
+    fn apply_ended(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>) {
+        let ended = reading.seen().map(Vec::as_slice).unwrap_or_default().iter();
+        let secrets = ended.filter(|sandbox| sandbox.result.is_some()).filter_map(|sandbox| {
+            let (name, _) = self.ours(sandbox).ok()?;
+            let id = SecretId::new(sandbox.tags.get(tag::SECRET)?.as_str());
+            Some((name, EndedSecret { id, created_at: sandbox.created_at }))
+        });
+        let secrets: BTreeMap<OurName, EndedSecret> = secrets.collect();
+        let fleet = &mut self.observed.fleet;
+        match reading {
+            Reading::Known(_) => {
+                fleet.ended_read.succeeded(began_at);
+                fleet.ended_secrets = secrets;
+            }
+            Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
+                fleet.ended_read.failed(began_at, failure);
+                fleet.ended_secrets.extend(secrets);
+            }
+        }
+    }
+
     fn apply_listed(&mut self, name: OurName, origin: Origin, listed: &Sandbox, began_at: DateTime<Utc>) {
         let fleet = &mut self.observed.fleet;
         if mutant::is(Mutant::ListedNotCounted) && !fleet.sandboxes.contains_key(&name) {
@@ -123,7 +145,8 @@ impl View {
             id: listed.id.clone(),
             origin,
             created_at: listed.created_at,
-            is_scheduled: listed.is_scheduled,
+            is_scheduled: false,
+            scheduled_at: None,
             started_at: None,
             secret: secret.clone(),
             runner,
@@ -138,7 +161,9 @@ impl View {
         }
         sandbox.secret = sandbox.secret.take().or(secret);
         sandbox.runner = sandbox.runner.or(runner);
-        sandbox.is_scheduled |= listed.is_scheduled;
+        if listed.is_scheduled && !sandbox.is_scheduled {
+            (sandbox.is_scheduled, sandbox.scheduled_at) = (true, Some(began_at));
+        }
         sandbox.started_at = sandbox.started_at.or(listed.started_at);
         sandbox.seen_at = sandbox.seen_at.max(began_at);
         sandbox.missing_since = None;

@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Readers, tag};
 use crate::budget::Purpose;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{GithubReader, Paging, RunList};
-use crate::ids::{Deployment, OurName, RunId, SandboxId};
+use crate::ids::{AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
 use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
+
+/// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
+/// delete, so a process that died within that time is what may have left one.
+const ENDED_SINCE: TimeDelta = TimeDelta::hours(1);
 
 /// A reading that ended.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub(super) enum Found {
     Fleet(Reading<Vec<Sandbox>>),
+    Ended(Reading<Vec<Sandbox>>),
     Sandbox(Result<SandboxFate, CallFailure>),
     Named(Result<Option<SandboxId>, CallFailure>),
     Runs(Reading<RunList>),
@@ -51,6 +56,7 @@ pub(super) async fn read(
     let began_at = readers.clock.now();
     let result = match &read {
         Read::Fleet => Found::Fleet(fleet(&readers, &deployment).await),
+        Read::Ended => Found::Ended(ended(&readers, &deployment, began_at).await),
         Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
         Read::Named(name) => Found::Named(find(&readers, name).await),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
@@ -68,19 +74,23 @@ fn github<'a>(readers: &'a Readers, scope: &Scope) -> &'a GithubReader {
     readers.github.get(&scope.account).expect("scopes come from the configured accounts, each with a reader")
 }
 
-async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbox>> {
+/// The App that holds our sandboxes, if there is one.
+async fn app(readers: &Readers) -> Result<Option<AppId>, CallFailure> {
     let known = readers.app.lock().expect("no holder of the App's id panics").clone();
-    let app = match known {
-        Some(app) => app,
-        None => match readers.modal.lookup_app().await {
-            Ok(Some(app)) => app,
-            // Without the App there is no sandbox of ours.
-            Ok(None) => return Reading::Known(Vec::new()),
-            Err(error) => return Reading::Unknown(error.into()),
-        },
+    match known {
+        Some(app) => Ok(Some(app)),
+        None => Ok(readers.modal.lookup_app().await?),
+    }
+}
+
+async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbox>> {
+    let app = match app(readers).await {
+        Ok(Some(app)) => app,
+        // Without the App there is no sandbox of ours.
+        Ok(None) => return Reading::Known(Vec::new()),
+        Err(failure) => return Reading::Unknown(failure),
     };
-    let tags = BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())]);
-    let reading = readers.modal.list_sandboxes(&app, &tags).await;
+    let reading = readers.modal.list_sandboxes(&app, &our_tags(deployment)).await;
     // An App that was stopped and made again, by whomever, has another id; whether Modal says so of the old one
     // or shows it empty is not known.
     let is_gone = match &reading {
@@ -91,6 +101,18 @@ async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbo
     };
     *readers.app.lock().expect("no holder of the App's id panics") = (!is_gone).then_some(app);
     reading
+}
+
+async fn ended(readers: &Readers, deployment: &Deployment, now: DateTime<Utc>) -> Reading<Vec<Sandbox>> {
+    match app(readers).await {
+        Ok(Some(app)) => readers.modal.list_ended_sandboxes(&app, &our_tags(deployment), now - ENDED_SINCE).await,
+        Ok(None) => Reading::Known(Vec::new()),
+        Err(failure) => Reading::Unknown(failure),
+    }
+}
+
+fn our_tags(deployment: &Deployment) -> BTreeMap<String, String> {
+    BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())])
 }
 
 /// Looks for a sandbox of that name in both generations, ended ones included.

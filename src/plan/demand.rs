@@ -12,8 +12,10 @@ use crate::mutant::{self, Mutant};
 use crate::retry;
 use crate::state::{JobStatus, Origin, RunStatus, RunView, Scope};
 
-/// How long what GitHub showed of a run is believed where nothing confirms it; two intervals, if that is more.
+/// How long what GitHub showed of a run is believed where the last reading of it failed; two intervals, if that is more.
 const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
+/// The same where it was not read since: there was too much to read, or GitHub had asked to wait.
+const UNREAD_OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(12);
 
 /// The place of a group in [`Groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -279,12 +281,11 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
     (listed, taken)
 }
 
-/// Whether what is known of a job is from before a pause in which much may have changed: its run could not be read
-/// since, because GitHub was down, or asked to wait.
+/// Whether what is known of a job is from before a pause in which much may have changed: its run was not read since.
 fn is_outdated(run: &RunView, read_at: Option<DateTime<Utc>>, context: &Context<'_>) -> bool {
     let interval = TimeDelta::from_std(context.policy.interval).unwrap_or(TimeDelta::MAX);
-    let is_old = read_at.is_some_and(|at| context.now - at >= OUTDATED_AFTER.max(interval * 2));
-    is_old && run.jobs_read.failure.is_some()
+    let after = if run.jobs_read.failure.is_some() { OUTDATED_AFTER } else { UNREAD_OUTDATED_AFTER };
+    read_at.is_some_and(|at| context.now - at >= after.max(interval * 2))
 }
 
 fn add_job<'a>(

@@ -26,6 +26,11 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
     for (name, sandbox, evidence) in &supply.with_secret {
         plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence, context)));
     }
+    let fleet = &context.observed.fleet;
+    for (name, secret) in fleet.ended_secrets.iter().filter(|(name, _)| !fleet.sandboxes.contains_key(*name)) {
+        let created = secret.created_at - context.observed.skew;
+        plan.actions.extend(delete_secret(name, &secret.id, created, context.evidence.names.get(name), context));
+    }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
     let offline = supply.idle.iter().filter(|registration| !registration.is_online && !supply.stale.is_empty());
     for registration @ Registration { repo, name, .. } in offline {
@@ -56,15 +61,26 @@ fn secret(
     evidence: Option<&NameEvidence>,
     context: &Context<'_>,
 ) -> Option<Action> {
-    let state = evidence.map_or(SecretState::MayExist, |evidence| evidence.secret);
     // That Modal does not know the sandbox is no proof that it has ended.
     let has_ended =
         sandbox.ended.as_ref().is_some_and(|ended| ended.result.is_some() || context.now - ended.at >= GRACE);
     let is_read =
         has_ended || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
-    let is_read = is_read && context.now - sandbox.created(context.observed.skew) >= STORED_WITHIN;
     let is_read = (is_read || mutant::is(Mutant::SecretDeletedEarly)) && !mutant::is(Mutant::SecretsKept);
-    (is_read && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
+    is_read.then(|| delete_secret(name, id, sandbox.created(context.observed.skew), evidence, context)).flatten()
+}
+
+/// Deletes the Secret of a sandbox that was created at `created`, unless that was done or is too early.
+fn delete_secret(
+    name: &OurName,
+    id: &SecretId,
+    created: DateTime<Utc>,
+    evidence: Option<&NameEvidence>,
+    context: &Context<'_>,
+) -> Option<Action> {
+    let state = evidence.map_or(SecretState::MayExist, |evidence| evidence.secret);
+    let is_settled = context.now - created >= STORED_WITHIN || mutant::is(Mutant::SecretDeletedEarly);
+    (is_settled && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
 
 /// A registration of ours that no sandbox can use, as firmly agreed readings say.

@@ -11,7 +11,7 @@ use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
 use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
 use crate::mutant::{self, Mutant};
-use crate::state::{OurSandbox, RepoView, Scope};
+use crate::state::{Observed, OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
@@ -209,6 +209,7 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
         }));
     }
     count_registrations(context, groups, &mut supply);
+    count_unlisted(context, groups, &mut supply);
     for class in supply.live_by_class.iter().filter(|class| class.live() > 0) {
         let counts = SandboxState::ALL.into_iter().zip(class.by_state).filter(|(_, count)| *count > 0);
         entry(&mut plan.tally, class.name).sandboxes.extend(counts);
@@ -293,6 +294,32 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
     }
 }
 
+/// A runner that is online runs in a sandbox, whether or not Modal's list shows it: it takes room.
+fn count_unlisted<'a>(context: &Context<'a>, groups: &Groups<'_>, supply: &mut Supply<'a>) {
+    let Observed { repos, fleet, in_flight, .. } = context.observed;
+    let made_for = |name: &OurName| Some(&context.evidence.names.get(name)?.origin.as_ref()?.class);
+    for (scope, repo) in repos {
+        let place = groups.repo(scope);
+        for (name, runner) in repo.runners.iter().filter(|(_, runner)| runner.is_online || runner.is_busy) {
+            let is_counted =
+                fleet.sandboxes.contains_key(name) || in_flight.contains_key(name) || fleet.unsure.contains_key(name);
+            if is_counted {
+                continue;
+            }
+            let group = runner.labels.and_then(|labels| groups.id(place, labels));
+            let class = made_for(name).or_else(|| group.map(|group| &groups.get(group).class.name));
+            let state = if runner.is_busy { SandboxState::Claimed } else { SandboxState::Idle };
+            match class.and_then(|class| context.policy.class(class)) {
+                Some(class) => {
+                    let class = supply.class(&class.name);
+                    supply.add_live(class, place, state);
+                }
+                None => supply.add_live_of_no_class(place),
+            }
+        }
+    }
+}
+
 /// Whether it may have taken a job that no reading shows: a sandbox that was killed says nothing of that.
 fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
     if evidence.is_some_and(|evidence| evidence.claim.is_some()) || mutant::is(Mutant::EndedServedNothing) {
@@ -330,8 +357,12 @@ impl<'a> Supply<'a> {
     }
 
     fn add_live(&mut self, class: usize, repo: Option<RepoId>, state: SandboxState) {
-        self.live += 1;
         self.live_by_class[class].by_state[state as usize] += 1;
+        self.add_live_of_no_class(repo);
+    }
+
+    fn add_live_of_no_class(&mut self, repo: Option<RepoId>) {
+        self.live += 1;
         if let Some(repo) = repo {
             self.live_by_repo[repo.0] += 1;
         }

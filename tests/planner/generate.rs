@@ -136,6 +136,7 @@ fn add_sandbox(
         origin: origin.clone(),
         created_at: since,
         is_scheduled: random.u8(0..10) > 0,
+        scheduled_at: None,
         started_at: Some(since),
         secret: None,
         runner: None,

@@ -3,7 +3,7 @@
 //! ```text
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [placed=30s]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
@@ -255,7 +255,8 @@ impl Situation {
             origin: origin(repo, options),
             created_at: since,
             is_scheduled: state != "unscheduled",
-            started_at: (state != "unscheduled").then_some(since),
+            scheduled_at: options.placed.map(|age| now() - age),
+            started_at: (state != "unscheduled" && options.placed.is_none()).then_some(since),
             secret: options.secret.then(|| SecretId::new("st-1")),
             runner: options.tagged.then_some(RunnerId(8)),
             seen_at: options.seen.map_or(now(), |age| now() - age),
@@ -343,6 +344,7 @@ struct Options<'a> {
     fenced: Option<TimeDelta>,
     kept: Option<TimeDelta>,
     terminated: Option<TimeDelta>,
+    placed: Option<TimeDelta>,
     tagged: bool,
     seen: Option<TimeDelta>,
     secret: bool,
@@ -360,6 +362,7 @@ impl Default for Options<'_> {
             fenced: None,
             kept: None,
             terminated: None,
+            placed: None,
             tagged: false,
             seen: None,
             secret: false,
@@ -380,6 +383,7 @@ impl<'a> Options<'a> {
                 Some(("seen", age)) => options.seen = Some(seconds(age)),
                 Some(("fenced", age)) => options.fenced = Some(seconds(age)),
                 Some(("kept", age)) => options.kept = Some(seconds(age)),
+                Some(("placed", age)) => options.placed = Some(seconds(age)),
                 Some(("terminated", age)) => options.terminated = Some(seconds(age)),
                 None if *word == "secret" => options.secret = true,
                 None if *word == "tagged" => options.tagged = true,
