@@ -143,11 +143,14 @@ impl NameEvidence {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
     }
 
-    /// Another process, or one that had lost what it knew, used the name again: what is known is of the registration
-    /// before.
-    fn is_another_registration(&mut self) {
-        (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
-        (self.stale, self.never_online, self.fenced_at) = (None, None, None);
+    /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it
+    /// before: then what is known is of another one.
+    fn take_registration(&mut self, runner: RunnerId) {
+        if is_another(self.runner_id.replace(runner), Some(runner)) {
+            (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
+            (self.stale, self.never_online, self.fenced_at) = (None, None, None);
+        }
+        self.claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
     }
 }
 
@@ -199,6 +202,9 @@ enum EndCounted {
 pub struct Claim {
     /// The job.
     pub job: JobId,
+    /// The registration that it was given to, where GitHub says it.
+    #[serde(default)]
+    pub runner: Option<RunnerId>,
     /// When that was first seen.
     pub at: DateTime<Utc>,
 }
@@ -309,8 +315,9 @@ impl Evidence {
     pub fn started(&mut self, name: &OurName, origin: &Origin, now: DateTime<Utc>) {
         let job = self.job(name.job, now);
         job.attempt = job.attempt.max(name.attempt);
-        let evidence = self.name(name, now);
-        evidence.origin = Some(origin.clone());
+        // Whatever is known of the name is of an earlier use, which nothing had told of when the number was chosen.
+        *self.name(name, now) =
+            NameEvidence { origin: Some(origin.clone()), seen_at: Some(now), ..NameEvidence::default() };
     }
 
     fn job(&mut self, id: JobId, now: DateTime<Utc>) -> &mut JobEvidence {
@@ -350,7 +357,7 @@ impl Evidence {
                 self.mint_failures.remove(&(origin.scope.clone(), Some(origin.group)));
                 self.create_failures.remove(&origin.class);
                 let evidence = self.name(name, now);
-                evidence.runner_id = Some(*runner);
+                evidence.take_registration(*runner);
                 evidence.registered_at.get_or_insert(now);
                 evidence.created_at = Some(now);
             }
@@ -464,16 +471,17 @@ impl Evidence {
     ) -> Option<Pickup> {
         let now = lesson.now;
         let name = ours(job, scope, lesson.policy)?;
-        if self.name(&name, now).claim.is_some() {
-            return None;
-        }
-        self.learn_group_claim(scope, job, now);
         // The name is used up, also where nothing else of it is left: a second runner of that name would pass for
         // the one that took this job.
         let made_for = self.job(name.job, now);
         made_for.attempt = made_for.attempt.max(name.attempt);
         let evidence = self.name(&name, now);
-        evidence.claim = Some(Claim { job: job.id, at: now });
+        if evidence.claim.is_some() || is_another(evidence.runner_id, job.runner_id) {
+            return None;
+        }
+        self.learn_group_claim(scope, job, now);
+        let evidence = self.name(&name, now);
+        evidence.claim = Some(Claim { job: job.id, runner: job.runner_id, at: now });
         let origin = evidence.origin.clone();
         let pickup = Pickup {
             class: origin.as_ref().map(|origin| origin.class.clone()),
@@ -531,9 +539,7 @@ impl Evidence {
             self.learn_start(&sandbox.origin.class, observed);
         }
         let evidence = self.name(name, now);
-        if evidence.runner_id.replace(runner.id).is_some_and(|known| known != runner.id) {
-            evidence.is_another_registration();
-        }
+        evidence.take_registration(runner.id);
         evidence.registered_at.get_or_insert(now);
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read_at);
@@ -575,6 +581,11 @@ impl Evidence {
         self.forget_feedback(observed, is_fresh);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }
+}
+
+/// Whether two registrations are known, and are not the same.
+fn is_another(one: Option<RunnerId>, other: Option<RunnerId>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// The runner of ours that a job was given to.

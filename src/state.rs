@@ -133,6 +133,8 @@ pub struct WorkflowJob {
     /// The name of the runner it was given to. Kept only where the job is not queued: a queued job has
     /// been seen with a runner in GitHub's own examples.
     pub runner_name: Option<String>,
+    /// The id of that runner, where GitHub says it.
+    pub runner_id: Option<RunnerId>,
     /// When it was created.
     pub created_at: Option<DateTime<Utc>>,
     /// When it started; meaningless while it is queued.

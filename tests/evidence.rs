@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::evidence::SecretState;
 use sandrunner::ids::{Labels, RunId, RunnerId};
 use sandrunner::state::Origin;
 use situation::{Situation, name, now, scope};
@@ -141,4 +142,66 @@ fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
     assert_eq!(read(110, 15), Some(false));
     assert_eq!(read(210, 15), Some(false), "one reading of Modal's list is one reading");
     assert_eq!(read(310, 115), Some(true));
+}
+
+/// A controller that had lost what it knew used the name `7-1` again, for a registration with the id 9.
+fn created_again() -> Outcome {
+    let Effect::CreateFailed { name, origin, .. } = refused(7, ErrorClass::Invalid).effect else { unreachable!() };
+    let (runner, sandbox) = (RunnerId(9), sandrunner::ids::SandboxId::new("sb-new"));
+    let effect = Effect::Created { name, origin, runner, sandbox, secret: None };
+    Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
+}
+
+#[test]
+fn a_job_of_an_earlier_registration_of_the_name_is_no_claim() {
+    let mut before = Situation::parse("job 7 acme/web queued; job 8 acme/web in_progress runner=7-1");
+    let mut job = |runner: u64| {
+        let run = before.observed.repos.values_mut().next().unwrap().runs.values_mut().next().unwrap();
+        run.jobs.values_mut().find(|job| job.runner_name.is_some()).unwrap().runner_id = Some(RunnerId(runner));
+        before.clone()
+    };
+    let claim = |situation: &Situation| situation.evidence.names[&name("7-1")].claim.map(|claim| claim.job.0);
+    for (runner, expected) in [(5, None), (9, Some(8))] {
+        // Whether the jobs are read after the create was answered, or before.
+        let mut after = job(runner);
+        learn(&mut after, &[created_again()], 1);
+        assert_eq!(claim(&after), expected, "runner {runner}");
+        let mut before = job(runner);
+        learn(&mut before, &[], 1);
+        assert_eq!(claim(&before), Some(8), "runner {runner}");
+        learn(&mut before, &[created_again()], 2);
+        assert_eq!(claim(&before), expected, "runner {runner}");
+    }
+}
+
+#[test]
+fn another_registration_of_a_name_is_known_for_as_long_as_it_is_there() {
+    let mut situation = Situation::parse("runner 7-1 acme/web online");
+    situation.evidence.names.clear();
+    let mut read = |id: u64, after: i64| {
+        let repo = situation.observed.repos.values_mut().next().unwrap();
+        repo.runners.values_mut().next().unwrap().id = RunnerId(id);
+        repo.runners_read.succeeded(now() + TimeDelta::seconds(after));
+        learn(&mut situation, &[], after);
+        situation.evidence.names[&name("7-1")].registered_at.map(|at| (at - now()).num_seconds())
+    };
+    assert_eq!(read(4, 10), Some(10));
+    assert_eq!(read(4, 70), Some(10));
+    assert_eq!(read(8, 130), Some(130));
+}
+
+#[test]
+fn a_name_that_is_used_again_has_a_new_secret() {
+    let mut situation = Situation::parse("job 7 acme/web queued");
+    let Effect::Created { name, origin, .. } = created_again().effect else { unreachable!() };
+    let deleted = Effect::SecretDeleted { name: name.clone(), found: sandrunner::modal::Deletion::Done };
+    learn(
+        &mut situation,
+        &[Outcome { action: "delete_secret", reason: "read", effect: deleted, took: Duration::ZERO }],
+        1,
+    );
+    let state = |situation: &Situation| situation.evidence.names[&name].secret;
+    assert_eq!(state(&situation), SecretState::Deleted);
+    situation.evidence.started(&name, &origin, now());
+    assert_eq!(state(&situation), SecretState::MayExist);
 }

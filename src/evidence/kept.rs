@@ -255,7 +255,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         online_at: past(online_at, now),
         busy_at: past(busy_at, now),
         kept_at: past(kept_at, now),
-        claim: claim.map(|Claim { job, at }| Claim { job, at: at.min(now) }),
+        claim: claim.map(|Claim { job, runner, at }| Claim { job, runner, at: at.min(now) }),
         left_at: past(left_at, now),
         secret,
         end_counted,

@@ -90,6 +90,7 @@ struct WireJob {
     run_attempt: Option<u32>,
     status: Option<String>,
     labels: Option<Vec<String>>,
+    runner_id: Option<serde_json::Value>,
     runner_name: Option<String>,
     created_at: Option<String>,
     started_at: Option<String>,
@@ -101,14 +102,16 @@ impl Row for WorkflowJob {
     fn read(row: &str) -> serde_json::Result<Self> {
         let wire: WireJob = serde_json::from_str(row)?;
         let status = job_status(wire.status);
-        // An empty name means none, as null does. `runner_id` says nothing more: it has been 0 or absent.
+        // An empty name means none, as null does, and so does an id of 0.
         let runner_name = wire.runner_name.filter(|name| !name.is_empty() && status != JobStatus::Queued);
+        let runner_id = wire.runner_id.as_ref().and_then(serde_json::Value::as_u64);
         Ok(Self {
             id: JobId(wire.id),
             run_id: RunId(wire.run_id),
             run_attempt: wire.run_attempt.unwrap_or(1),
             status,
             labels: Labels::new(wire.labels.unwrap_or_default()),
+            runner_id: runner_id.filter(|id| *id != 0 && runner_name.is_some()).map(RunnerId),
             runner_name,
             created_at: time(wire.created_at),
             started_at: time(wire.started_at),
@@ -273,6 +276,12 @@ mod tests {
         assert_eq!(with("in_progress", ""), None);
         assert_eq!(with("in_progress", "sr-main-gh1-1-1").as_deref(), Some("sr-main-gh1-1-1"));
         assert_eq!(with("completed", "sr-main-gh1-1-1").as_deref(), Some("sr-main-gh1-1-1"));
+        let id = |status: &str, id: &str| {
+            let json = format!(r#"{{"id":1,"run_id":2,"status":"{status}","runner_id":{id},"runner_name":"one"}}"#);
+            parse_job(&json).unwrap().runner_id
+        };
+        assert_eq!((id("in_progress", "5"), id("queued", "5")), (Some(RunnerId(5)), None));
+        assert_eq!((id("in_progress", "0"), id("completed", "null"), id("completed", "\"5\"")), (None, None, None));
     }
 
     #[test]

@@ -115,11 +115,11 @@ fn our_tags(deployment: &Deployment) -> BTreeMap<String, String> {
     BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())])
 }
 
-/// Looks for a sandbox of that name in both generations, ended ones included.
+/// Looks for a living sandbox of that name in both generations. One that ended may be of an earlier use of the name.
 async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, CallFailure> {
     let name = name.to_string();
     for generation in [Generation::V2, Generation::V1] {
-        if let Some(id) = readers.modal.find_by_name(&name, generation, NameOf::LiveOrEnded).await? {
+        if let Some(id) = readers.modal.find_by_name(&name, generation, NameOf::Live).await? {
             return Ok(Some(id));
         }
     }

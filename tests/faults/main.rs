@@ -58,7 +58,7 @@ const CASES: &str = include_str!("cases.txt");
 /// In every scenario one of so many harms is done, whether or not it was done before.
 const SHARES: usize = 16;
 /// How many failures are printed in full.
-const SHOWN: usize = 20;
+const SHOWN: usize = 50;
 
 /// The arguments behind the command.
 #[derive(Debug)]

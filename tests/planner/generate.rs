@@ -76,6 +76,7 @@ fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, id: u64, (scop
         id: JobId(id),
         run_id: run,
         run_attempt: 1,
+        runner_id: None,
         runner_name: (status == JobStatus::InProgress).then(|| name(&format!("{id}-1")).to_string()),
         status,
         labels: labels[random.usize(0..labels.len())].clone(),
@@ -113,7 +114,7 @@ fn add_sandbox(
         0 => evidence.online_at = Some(since),
         1 => {
             evidence.online_at = Some(since);
-            evidence.claim = Some(Claim { job: JobId(job), at: now() });
+            evidence.claim = Some(Claim { job: JobId(job), runner: None, at: now() });
         }
         2 => evidence.busy_at = Some(since),
         3 => {

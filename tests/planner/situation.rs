@@ -233,6 +233,7 @@ impl Situation {
                 other => JobStatus::Other(other.to_owned()),
             },
             labels: options.labels(),
+            runner_id: None,
             runner_name: options.runner.map(|runner| name(runner).to_string()),
             created_at: None,
             started_at: None,
@@ -276,7 +277,7 @@ impl Situation {
         evidence.origin = Some(sandbox.origin.clone());
         evidence.online_at = matches!(state, "idle" | "claimed" | "busy").then_some(since);
         evidence.busy_at = (state == "busy").then_some(now());
-        evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), at: now() });
+        evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), runner: None, at: now() });
         evidence.never_online = (state == "failed").then_some(readings);
         evidence.fenced_at = options.fenced.map(|age| now() - age);
         evidence.kept_at = options.kept.map(|age| now() - age);
