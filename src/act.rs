@@ -5,9 +5,9 @@
 
 mod create;
 mod image;
+mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,11 +24,13 @@ use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
-use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SandboxId, SecretId};
-use crate::modal::{Deletion, ModalWriter};
+use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId};
+use crate::modal::ModalWriter;
 use crate::plan::{Action, DeregisterReason, Plan, Policy};
 use crate::retry;
 use crate::state::{Creating, Origin, Scope};
+
+pub use outcome::{Effect, Outcome};
 
 /// The writers, and what actions need to know.
 #[derive(Debug)]
@@ -45,152 +47,6 @@ pub struct Writers {
     pub runner: RunnerSettings,
     /// Time.
     pub clock: Clock,
-}
-
-/// What an action came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// The kind of action, a metric label.
-    pub action: &'static str,
-    /// Why it was done, a metric label.
-    pub reason: &'static str,
-    /// What it changed.
-    pub effect: Effect,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// What an action changed, as far as we know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// A runner was registered and its sandbox created.
-    Created {
-        /// The name of both.
-        name: OurName,
-        /// For what.
-        origin: Origin,
-        /// The registration.
-        runner: RunnerId,
-        /// The sandbox.
-        sandbox: SandboxId,
-        /// The Secret with its JIT config, where it needed one.
-        secret: Option<SecretId>,
-    },
-    /// No runner was registered; or one may be, whose config is lost.
-    MintFailed {
-        /// The name it would have.
-        name: OurName,
-        /// For what.
-        origin: Origin,
-        /// Why.
-        failure: CallFailure,
-    },
-    /// Somebody else registered a runner of that name: its sandbox may be about to appear.
-    NameTaken {
-        /// The name.
-        name: OurName,
-        /// For what.
-        origin: Origin,
-    },
-    /// The runner was registered and its sandbox surely not created.
-    CreateFailed {
-        /// The name of both.
-        name: OurName,
-        /// For what.
-        origin: Origin,
-        /// The registration, which becomes stale.
-        runner: RunnerId,
-        /// Why.
-        failure: CallFailure,
-    },
-    /// The runner was registered and its sandbox may have been created.
-    MaybeCreated {
-        /// The name of both.
-        name: OurName,
-        /// For what.
-        origin: Origin,
-        /// The registration.
-        runner: RunnerId,
-        /// Why that is not known.
-        failure: CallFailure,
-    },
-    /// GitHub no longer knows the runner, and gives it no work.
-    Deregistered {
-        /// Its name.
-        name: OurName,
-    },
-    /// GitHub keeps the runner because it runs a job.
-    StillRunning {
-        /// Its name.
-        name: OurName,
-    },
-    /// Modal was asked to end the sandbox.
-    Terminated {
-        /// Its name.
-        name: OurName,
-    },
-    /// The Secret is gone, or was not there.
-    SecretDeleted {
-        /// The name of its sandbox.
-        name: OurName,
-        /// What was found.
-        found: Deletion,
-    },
-    /// An image is ready, or is not.
-    Image {
-        /// Its source.
-        source: ImageSource,
-        /// The image, or why there is none.
-        result: Result<ImageId, String>,
-    },
-    /// Nothing is known to have changed.
-    Failed {
-        /// Why.
-        failure: CallFailure,
-    },
-}
-
-impl Effect {
-    /// The result as a metric label.
-    pub fn result(&self) -> &'static str {
-        match self {
-            Self::Created { .. }
-            | Self::Deregistered { .. }
-            | Self::Terminated { .. }
-            | Self::SecretDeleted { .. }
-            | Self::Image { result: Ok(_), .. } => "ok",
-            Self::NameTaken { .. } => "name_taken",
-            Self::StillRunning { .. } => "still_running",
-            Self::MaybeCreated { .. } => "unknown",
-            Self::Image { result: Err(_), .. } => "failed",
-            Self::MintFailed { failure, .. } | Self::CreateFailed { failure, .. } | Self::Failed { failure } => {
-                failure.class.as_str()
-            }
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { action, effect, took, .. } = self;
-        match effect {
-            Effect::Created { name, origin, .. } => write!(f, "{action} {name} in {}", origin.scope)?,
-            Effect::MintFailed { name, origin, failure }
-            | Effect::CreateFailed { name, origin, failure, .. }
-            | Effect::MaybeCreated { name, origin, failure, .. } => {
-                write!(f, "{action} {name} in {}: {failure}", origin.scope)?;
-            }
-            Effect::NameTaken { name, origin } => write!(f, "{action} {name} in {}: the name is taken", origin.scope)?,
-            Effect::Deregistered { name } | Effect::Terminated { name } | Effect::SecretDeleted { name, .. } => {
-                write!(f, "{action} {name}")?;
-            }
-            Effect::StillRunning { name } => write!(f, "{action} {name}: it runs a job")?,
-            Effect::Image { result: Ok(image), .. } => write!(f, "{action}: {image}")?,
-            Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,
-            Effect::Failed { failure } => write!(f, "{action}: {failure}")?,
-        }
-        write!(f, " ({:.1} s)", took.as_secs_f64())
-    }
 }
 
 /// The most terminations and deletions at a time: cleaning up must not crowd out creating.

@@ -7,6 +7,7 @@ pub mod kept;
 
 mod ceiling;
 mod feedback;
+mod name;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
-use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId, RunnerId};
-use crate::modal::Deletion;
-use crate::mutant::{self, Mutant};
+use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
@@ -25,18 +24,16 @@ use crate::state::{JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, Sa
 
 pub use ceiling::Ceiling;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
+pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence, SecretState};
+use name::{EndCounted, is_another};
 
 /// How long a job that was seen in progress is not believed to be queued again.
 ///
 /// Lists lag and may go back by seconds; GitHub itself queues a job again only after its runner did not
 /// take it for 60 s (GitHub: about self-hosted runners).
 pub const ADVANCED_HOLDS: TimeDelta = TimeDelta::seconds(60);
-/// Two readings agree only if they lie this far apart (design rule I).
-pub const AGREEMENT_APART: TimeDelta = TimeDelta::seconds(60);
 /// Fruitless attempts for a job before further ones become probes with growing pauses.
 pub const ATTEMPTS_MAX: u32 = 3;
-/// How long it is believed that a runner runs a job because GitHub refused to delete it.
-const KEPT_HOLDS: TimeDelta = TimeDelta::minutes(5);
 /// How long something unseen is remembered.
 const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
 
@@ -91,142 +88,6 @@ pub struct JobEvidence {
     #[serde(default)]
     has_ended: bool,
     seen_at: DateTime<Utc>,
-}
-
-/// What is known of a name beyond the last readings.
-///
-/// What brings a deletion nearer is not kept over a restart (`skip`): the process that destroys proves it itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NameEvidence {
-    /// For what its sandbox was made.
-    pub origin: Option<Origin>,
-    /// Its registration.
-    #[serde(skip)]
-    pub runner_id: Option<RunnerId>,
-    /// When its registration was first seen, or made by us.
-    pub registered_at: Option<DateTime<Utc>>,
-    /// When its create was answered.
-    pub created_at: Option<DateTime<Utc>>,
-    /// When its runner was first seen online.
-    pub online_at: Option<DateTime<Utc>>,
-    /// When its runner was last seen busy.
-    pub busy_at: Option<DateTime<Utc>>,
-    /// When GitHub last refused to delete its registration, because it runs a job.
-    pub kept_at: Option<DateTime<Utc>>,
-    /// The job that it took.
-    pub claim: Option<Claim>,
-    /// Readings that agree that the registration is there, offline, and has no living sandbox.
-    #[serde(skip)]
-    pub stale: Option<Agreement>,
-    /// Readings that agree that the sandbox lives and its runner never came online.
-    #[serde(skip)]
-    pub never_online: Option<Agreement>,
-    /// When GitHub confirmed that it sends no more work.
-    #[serde(skip)]
-    pub fenced_at: Option<DateTime<Utc>>,
-    /// When its sandbox was asked to terminate.
-    #[serde(skip)]
-    pub terminated_at: Option<DateTime<Utc>>,
-    /// When a create of ours ended without a known sandbox: its registration may be left over.
-    pub left_at: Option<DateTime<Utc>>,
-    /// Whether its Secret was deleted.
-    pub secret: SecretState,
-    end_counted: EndCounted,
-    seen_at: Option<DateTime<Utc>>,
-}
-
-impl NameEvidence {
-    /// Whether GitHub's refusal to delete its registration still counts: it has been seen to refuse for eleven
-    /// minutes after the job had died (actions/runner#4598), so it is asked again.
-    pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
-        self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
-    }
-
-    /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it
-    /// before: then what is known is of another one.
-    fn take_registration(&mut self, runner: RunnerId) {
-        if is_another(self.runner_id.replace(runner), Some(runner)) {
-            (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
-            (self.stale, self.never_online, self.fenced_at) = (None, None, None);
-        }
-        self.claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
-    }
-}
-
-/// Whether the Secret of a sandbox is still there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SecretState {
-    /// It may be.
-    #[default]
-    MayExist,
-    /// Modal did not know it; one such answer proves nothing (design rule I).
-    NotThere {
-        /// When it first said so.
-        since: DateTime<Utc>,
-    },
-    /// It was deleted.
-    Deleted,
-}
-
-impl SecretState {
-    /// Whether it is time to delete it.
-    pub fn is_due(self, now: DateTime<Utc>) -> bool {
-        match self {
-            Self::MayExist => true,
-            Self::NotThere { since } => now - since >= AGREEMENT_APART,
-            Self::Deleted => false,
-        }
-    }
-
-    fn after(self, found: Deletion, now: DateTime<Utc>) -> Self {
-        match (found, self) {
-            (Deletion::Done, _) | (_, Self::Deleted) => Self::Deleted,
-            (Deletion::NotThere, Self::NotThere { since }) if now - since >= AGREEMENT_APART => Self::Deleted,
-            (Deletion::NotThere, Self::NotThere { since }) => Self::NotThere { since },
-            (Deletion::NotThere, Self::MayExist) => Self::NotThere { since: now },
-        }
-    }
-}
-
-/// Whether the end of a sandbox was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum EndCounted {
-    #[default]
-    No,
-    Yes,
-}
-
-/// A job that was given to a runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// The job.
-    pub job: JobId,
-    /// The registration that it was given to, where GitHub says it.
-    #[serde(default)]
-    pub runner: Option<RunnerId>,
-    /// When that was first seen.
-    pub at: DateTime<Utc>,
-}
-
-/// Known readings that say the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Agreement {
-    /// When the first one began.
-    pub first: DateTime<Utc>,
-    /// When the last one began.
-    pub last: DateTime<Utc>,
-}
-
-impl Agreement {
-    /// Whether two readings lie far enough apart.
-    pub fn is_firm(&self) -> bool {
-        self.last - self.first >= AGREEMENT_APART || mutant::is(Mutant::ReapAtFirstMiss)
-    }
-
-    fn extended(agreement: Option<Self>, at: DateTime<Utc>) -> Self {
-        agreement.map_or(Self { first: at, last: at }, |agreement| Self { last: agreement.last.max(at), ..agreement })
-    }
 }
 
 /// Failures in a row of the same thing.
@@ -581,11 +442,6 @@ impl Evidence {
         self.forget_feedback(observed, is_fresh);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }
-}
-
-/// Whether two registrations are known, and are not the same.
-fn is_another(one: Option<RunnerId>, other: Option<RunnerId>) -> bool {
-    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// The runner of ours that a job was given to.

@@ -1,0 +1,155 @@
+//! What is known of one of our names, which its sandbox and its registration share.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{JobId, RunnerId};
+use crate::modal::Deletion;
+use crate::mutant::{self, Mutant};
+use crate::state::Origin;
+
+/// Two readings agree only if they lie this far apart (design rule I).
+pub const AGREEMENT_APART: TimeDelta = TimeDelta::seconds(60);
+/// How long it is believed that a runner runs a job because GitHub refused to delete it.
+const KEPT_HOLDS: TimeDelta = TimeDelta::minutes(5);
+
+/// What is known of a name beyond the last readings.
+///
+/// What brings a deletion nearer is not kept over a restart (`skip`): the process that destroys proves it itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameEvidence {
+    /// For what its sandbox was made.
+    pub origin: Option<Origin>,
+    /// Its registration.
+    #[serde(skip)]
+    pub runner_id: Option<RunnerId>,
+    /// When its registration was first seen, or made by us.
+    pub registered_at: Option<DateTime<Utc>>,
+    /// When its create was answered.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When its runner was first seen online.
+    pub online_at: Option<DateTime<Utc>>,
+    /// When its runner was last seen busy.
+    pub busy_at: Option<DateTime<Utc>>,
+    /// When GitHub last refused to delete its registration, because it runs a job.
+    pub kept_at: Option<DateTime<Utc>>,
+    /// The job that it took.
+    pub claim: Option<Claim>,
+    /// Readings that agree that the registration is there, offline, and has no living sandbox.
+    #[serde(skip)]
+    pub stale: Option<Agreement>,
+    /// Readings that agree that the sandbox lives and its runner never came online.
+    #[serde(skip)]
+    pub never_online: Option<Agreement>,
+    /// When GitHub confirmed that it sends no more work.
+    #[serde(skip)]
+    pub fenced_at: Option<DateTime<Utc>>,
+    /// When its sandbox was asked to terminate.
+    #[serde(skip)]
+    pub terminated_at: Option<DateTime<Utc>>,
+    /// When a create of ours ended without a known sandbox: its registration may be left over.
+    pub left_at: Option<DateTime<Utc>>,
+    /// Whether its Secret was deleted.
+    pub secret: SecretState,
+    pub(super) end_counted: EndCounted,
+    pub(super) seen_at: Option<DateTime<Utc>>,
+}
+
+impl NameEvidence {
+    /// Whether GitHub's refusal to delete its registration still counts: it has been seen to refuse for eleven
+    /// minutes after the job had died (actions/runner#4598), so it is asked again.
+    pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
+        self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
+    }
+
+    /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it
+    /// before: then what is known is of another one.
+    pub(super) fn take_registration(&mut self, runner: RunnerId) {
+        if is_another(self.runner_id.replace(runner), Some(runner)) {
+            (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
+            (self.stale, self.never_online, self.fenced_at) = (None, None, None);
+        }
+        self.claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
+    }
+}
+
+/// Whether the Secret of a sandbox is still there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretState {
+    /// It may be.
+    #[default]
+    MayExist,
+    /// Modal did not know it; one such answer proves nothing (design rule I).
+    NotThere {
+        /// When it first said so.
+        since: DateTime<Utc>,
+    },
+    /// It was deleted.
+    Deleted,
+}
+
+impl SecretState {
+    /// Whether it is time to delete it.
+    pub fn is_due(self, now: DateTime<Utc>) -> bool {
+        match self {
+            Self::MayExist => true,
+            Self::NotThere { since } => now - since >= AGREEMENT_APART,
+            Self::Deleted => false,
+        }
+    }
+
+    pub(super) fn after(self, found: Deletion, now: DateTime<Utc>) -> Self {
+        match (found, self) {
+            (Deletion::Done, _) | (_, Self::Deleted) => Self::Deleted,
+            (Deletion::NotThere, Self::NotThere { since }) if now - since >= AGREEMENT_APART => Self::Deleted,
+            (Deletion::NotThere, Self::NotThere { since }) => Self::NotThere { since },
+            (Deletion::NotThere, Self::MayExist) => Self::NotThere { since: now },
+        }
+    }
+}
+
+/// Whether the end of a sandbox was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum EndCounted {
+    #[default]
+    No,
+    Yes,
+}
+
+/// A job that was given to a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The job.
+    pub job: JobId,
+    /// The registration that it was given to, where GitHub says it.
+    #[serde(default)]
+    pub runner: Option<RunnerId>,
+    /// When that was first seen.
+    pub at: DateTime<Utc>,
+}
+
+/// Known readings that say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// When the first one began.
+    pub first: DateTime<Utc>,
+    /// When the last one began.
+    pub last: DateTime<Utc>,
+}
+
+impl Agreement {
+    /// Whether two readings lie far enough apart.
+    pub fn is_firm(&self) -> bool {
+        self.last - self.first >= AGREEMENT_APART || mutant::is(Mutant::ReapAtFirstMiss)
+    }
+
+    pub(super) fn extended(agreement: Option<Self>, at: DateTime<Utc>) -> Self {
+        agreement.map_or(Self { first: at, last: at }, |agreement| Self { last: agreement.last.max(at), ..agreement })
+    }
+}
+
+/// Whether two registrations are known, and are not the same.
+pub(super) fn is_another(one: Option<RunnerId>, other: Option<RunnerId>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
+}
