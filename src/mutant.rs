@@ -1,7 +1,7 @@
 //! Known-bad variants of the controller, for the tests of its tests.
 //!
 //! Each [`Mutant`] is a mistake that is easy to make and hard to see: what a controller of this kind was seen to
-//! get wrong, or what a rule of this one is there to prevent. The place where it would be made asks [`is`]. Without
+//! get wrong, or what a rule of this one is there to prevent. The place where it would be made asks `is`. Without
 //! the feature `mutants` the answer is a constant "no", so that nothing of a variant is in any binary; with it, a
 //! test chooses one per thread. `tests/faults` shows that the checker tells each variant from the real controller.
 
