@@ -19,6 +19,7 @@
 mod book;
 mod budget;
 mod destroy;
+mod entries;
 mod event;
 mod jit;
 mod limits;
