@@ -9,6 +9,7 @@
 //! reference, where a phase ends with a change of a job, a runner or a sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -34,6 +35,15 @@ pub(crate) fn terms(harms: usize) -> Terms {
         limit: Duration::from_secs(3 * 3_600),
         at_least: TimeDelta::zero(),
         keep: Keep::No,
+    }
+}
+
+/// The arguments that replay a plan.
+struct Replay<'a>(&'a Plan);
+
+impl fmt::Display for Replay<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plan \"{}\"", self.0)
     }
 }
 
@@ -76,7 +86,7 @@ impl Tally {
     }
 
     fn take(&mut self, plan: &Plan, run: Run) {
-        self.take_case(&format!("plan \"{plan}\""), run);
+        self.take_case(&Replay(plan).to_string(), run);
     }
 
     /// Takes a run, with the arguments that replay it.
@@ -228,7 +238,7 @@ impl Chain {
         while nth <= self.most && tally.plans < u64::from(limit) {
             let Self { base, operation, harm, .. } = *self;
             let plan = Plan { base, harms: vec![Placed { operation, nth, harm }] };
-            let run = run(&plan, Keep::No);
+            let run = run(&plan, Keep::No).told(&Replay(&plan));
             if !fired(&plan, &run) {
                 break;
             }
@@ -315,7 +325,7 @@ pub(crate) fn singles(chains: &[Chain], limit: u32, threads: usize) -> Tally {
 pub(crate) fn pairs(reference: &Reference, every: usize, threads: usize) -> Tally {
     let plans: Vec<Plan> = reference.pairs().into_iter().step_by(every.max(1)).collect();
     let mut tally = Tally::default();
-    for (plan, run) in plans.iter().zip(work::map(&plans, threads, |plan| run(plan, Keep::No))) {
+    for (plan, run) in plans.iter().zip(work::map(&plans, threads, |plan| run(plan, Keep::No).told(&Replay(plan)))) {
         tally.take(plan, run);
     }
     tally

@@ -57,7 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CASES: &str = include_str!("cases.txt");
 /// In every scenario one of so many harms is done, whether or not it was done before.
 const SHARES: usize = 16;
-/// How many failures are printed in full.
+/// How many failures are named again at the end.
 const SHOWN: usize = 50;
 
 /// The arguments behind the command.
@@ -166,8 +166,8 @@ fn cases(threads: usize) -> Tally {
     let lines: Vec<&str> =
         CASES.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let runs = work::map(&lines, threads, |line| match line.split_once(' ') {
-        Some(("seed", seed)) => swarm::run(seed.parse().expect("a case names its seed"), Keep::No),
-        Some(("plan", plan)) => enumerate::run(&parsed(plan), Keep::No),
+        Some(("seed", seed)) => swarm::run(seed.parse().expect("a case names its seed"), Keep::No).told(line),
+        Some(("plan", plan)) => enumerate::run(&parsed(plan), Keep::No).told(line),
         Some(_) | None => panic!("`{line}` is no case"),
     });
     let mut tally = Tally::default();
@@ -208,10 +208,7 @@ fn enumerate(options: &Options) -> Tally {
 
 fn report(tally: &Tally, begin: Instant) -> ExitCode {
     for failure in tally.failures.iter().take(SHOWN) {
-        println!("failed: cargo test --profile sim --test faults -- {}", failure.replay);
-        for violation in failure.violations.iter().take(5) {
-            println!("    {violation}");
-        }
+        println!("failed: {}", failure.replay);
     }
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
     for violation in tally.failures.iter().flat_map(|failure| &failure.violations) {

@@ -1,6 +1,7 @@
 //! One virtual run, judged by the checker while it goes on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -62,6 +63,18 @@ pub(crate) struct Run {
     /// Of the history.
     pub(crate) hash: u64,
     pub(crate) history: String,
+}
+
+impl Run {
+    /// Prints what it broke, at once: others go on for long.
+    pub(crate) fn told(self, replay: &impl fmt::Display) -> Self {
+        let lines = self.violations.iter().take(5).map(|violation| format!("\n    {violation}"));
+        let lines: String = lines.collect();
+        if !lines.is_empty() {
+            println!("failed: cargo test --profile sim --test faults -- {replay}{lines}");
+        }
+        self
+    }
 }
 
 /// Plays a run: `prepare` puts faults in, `meddle` may kill or end, asked whenever the run is looked at.

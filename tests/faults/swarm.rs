@@ -9,7 +9,7 @@ use sandrunner::sim::{Crash, CrashPhase, Fault, FaultMode, FaultRequest, Operati
 use serde_json::json;
 
 use crate::base::Setup;
-use crate::enumerate::{Failure, Tally};
+use crate::enumerate::Tally;
 use crate::lab::{Keeping, Next};
 use crate::run::{Keep, Run, Terms, play};
 use crate::work;
@@ -25,6 +25,8 @@ struct Drawn {
     crashes: Vec<(f64, Crash)>,
 }
 
+/// After so many seeds it is told how far a swarm is.
+const TOLD_EVERY: usize = 500;
 /// The least and the most that a rate is, drawn evenly on a scale of powers.
 const RATES: (f64, f64) = (0.01, 0.5);
 
@@ -180,19 +182,20 @@ pub(crate) fn run(seed: u64, keep: Keep) -> Run {
 /// Plays seeds; those whose history differs between two runs fail as well where `twice` says so.
 pub(crate) fn seeds(from: u64, count: u64, threads: usize, twice: Twice) -> Tally {
     let seeds: Vec<u64> = (from..from + count).collect();
-    let runs = work::map(&seeds, threads, |seed| {
-        let again = (twice == Twice::Yes).then(|| run(*seed, Keep::No).hash);
-        (run(*seed, Keep::No), again)
-    });
     let mut tally = Tally::default();
-    for (seed, (run, again)) in seeds.iter().zip(runs) {
-        tally.plans += 1;
-        tally.simulated_secs += run.simulated_secs;
-        if again.is_some_and(|again| again != run.hash) {
-            tally.unfired.insert(format!("seed {seed} does not repeat: {:x} and {again:x?}", run.hash));
+    for part in seeds.chunks(TOLD_EVERY) {
+        let runs = work::map(part, threads, |seed| {
+            let again = (twice == Twice::Yes).then(|| run(*seed, Keep::No).hash);
+            (run(*seed, Keep::No).told(&format_args!("seed {seed}")), again)
+        });
+        for (seed, (run, again)) in part.iter().zip(runs) {
+            if again.is_some_and(|again| again != run.hash) {
+                tally.unfired.insert(format!("seed {seed} does not repeat: {:x} and {again:x?}", run.hash));
+            }
+            tally.take_case(&format!("seed {seed}"), run);
         }
-        if !run.violations.is_empty() {
-            tally.failures.push(Failure { replay: format!("seed {seed}"), violations: run.violations });
+        if seeds.len() > TOLD_EVERY {
+            println!("{} of {} seeds, {} failed", tally.plans, seeds.len(), tally.failures.len());
         }
     }
     tally
