@@ -34,6 +34,8 @@ use name::{EndCounted, is_another};
 pub const ADVANCED_HOLDS: TimeDelta = TimeDelta::seconds(60);
 /// Fruitless attempts for a job before further ones become probes with growing pauses.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// For how long traces of another process mean that it may still be at work.
+const COMPANY_HOLDS: TimeDelta = TimeDelta::minutes(5);
 /// How long something unseen is remembered.
 const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
 
@@ -63,6 +65,9 @@ pub struct Evidence {
     pub mint_failures: BTreeMap<(Scope, Option<Fingerprint>), Failing>,
     /// Classes of which no sandbox could be created.
     pub create_failures: BTreeMap<ClassName, Failing>,
+    /// When something last showed another process of this deployment at work: a second controller, or the one before
+    /// this one.
+    others_at: Option<DateTime<Utc>>,
     ceiling: Option<Ceiling>,
     jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
     runners_learned_at: BTreeMap<Scope, DateTime<Utc>>,
@@ -85,6 +90,9 @@ pub struct JobEvidence {
     /// What came of waiting for it to be given to a runner.
     #[serde(default)]
     pub waiting: Waiting,
+    /// The runner of ours that it was given to.
+    #[serde(skip)]
+    pub taken_by: Option<OurName>,
     #[serde(default)]
     has_ended: bool,
     seen_at: DateTime<Utc>,
@@ -172,6 +180,11 @@ impl Evidence {
         lesson.learned
     }
 
+    /// Whether another process of this deployment was at work a short time ago.
+    pub fn is_in_company(&self, now: DateTime<Utc>) -> bool {
+        self.others_at.is_some_and(|at| now - at < COMPANY_HOLDS)
+    }
+
     /// Notes that a create was started, so that its name is never used again.
     pub fn started(&mut self, name: &OurName, origin: &Origin, now: DateTime<Utc>) {
         let job = self.job(name.job, now);
@@ -189,6 +202,7 @@ impl Evidence {
             fruitless: 0,
             fruitless_at: None,
             waiting: Waiting::default(),
+            taken_by: None,
             has_ended: false,
             seen_at: now,
         })
@@ -224,7 +238,8 @@ impl Evidence {
             }
             Effect::MintFailed { name, origin, failure } => {
                 if failure.class.may_have_taken_effect() {
-                    self.name(name, now).left_at = Some(now);
+                    let evidence = self.name(name, now);
+                    (evidence.left_at, evidence.is_mint_unanswered) = (Some(now), true);
                 }
                 let labels = (failure.class == ErrorClass::Invalid).then_some(origin.group);
                 note_failure(&mut self.mint_failures, &(origin.scope.clone(), labels), failure, now);
@@ -248,9 +263,11 @@ impl Evidence {
                 evidence.secret = evidence.secret.after(*found, now);
             }
             // Both stand in the fleet as unsure; if no sandbox comes, the registration is left over.
-            Effect::NameTaken { name, .. } | Effect::MaybeCreated { name, .. } => {
+            Effect::NameTaken { name, .. } => {
+                self.others_at = Some(now);
                 self.name(name, now).left_at = Some(now);
             }
+            Effect::MaybeCreated { name, .. } => self.name(name, now).left_at = Some(now),
             // Images have a state of their own.
             Effect::Image { .. } | Effect::Failed { .. } => {}
         }
@@ -265,6 +282,9 @@ impl Evidence {
         }
         let job = self.job(name.job, now);
         job.attempt = job.attempt.max(name.attempt);
+        if !is_known {
+            self.others_at = Some(now);
+        }
         let evidence = self.name(name, now);
         evidence.origin.get_or_insert_with(|| sandbox.origin.clone());
         let Some(ended) = &sandbox.ended else { return };
@@ -343,6 +363,8 @@ impl Evidence {
         self.learn_group_claim(scope, job, now);
         let evidence = self.name(&name, now);
         evidence.claim = Some(Claim { job: job.id, runner: job.runner_id, at: now });
+        self.job(job.id, now).taken_by = Some(name.clone());
+        let evidence = self.name(&name, now);
         let origin = evidence.origin.clone();
         let pickup = Pickup {
             class: origin.as_ref().map(|origin| origin.class.clone()),
@@ -400,6 +422,7 @@ impl Evidence {
             self.learn_start(&sandbox.origin.class, observed);
         }
         let evidence = self.name(name, now);
+        let is_anothers = evidence.origin.is_none() && evidence.registered_at.is_none();
         evidence.take_registration(runner.id);
         evidence.registered_at.get_or_insert(now);
         if runner.is_busy {
@@ -416,6 +439,9 @@ impl Evidence {
             }
         } else if let Some(at) = both_read_at.filter(|at| evidence.registered_at.is_some_and(|known| known <= *at)) {
             evidence.stale = Some(Agreement::extended(evidence.stale, at));
+        }
+        if is_anothers {
+            self.others_at = Some(now);
         }
     }
 

@@ -227,6 +227,7 @@ impl View {
             seen_at: now,
             missing_since: None,
             asked_at: None,
+            unknown_since: None,
             ended: None,
         };
         self.observed.fleet.sandboxes.insert(name.clone(), sandbox);

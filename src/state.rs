@@ -413,6 +413,8 @@ pub struct OurSandbox {
     pub missing_since: Option<DateTime<Utc>>,
     /// When it was last looked up by its id.
     pub asked_at: Option<DateTime<Utc>>,
+    /// Since when Modal says that it does not know it, without proof of its end.
+    pub unknown_since: Option<DateTime<Utc>>,
     /// Its end.
     pub ended: Option<Ended>,
 }

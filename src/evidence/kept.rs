@@ -136,6 +136,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         ceiling: _,         // likewise
         jobs_learned_at: _, // readings of this process
         runners_learned_at: _,
+        others_at: _, // the next readings tell
         forgot_at: _,
     } = evidence;
     let parallel = parallel.iter().map(|((scope, group, run), count)| Parallel {
@@ -214,8 +215,17 @@ impl Kept<'_> {
 // Every field is named in these, so that for a new one it is decided whether and how it is believed.
 
 fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
-    let JobEvidence { first_queued, advanced_at, attempt, fruitless, fruitless_at, ref waiting, has_ended, seen_at } =
-        *job;
+    let JobEvidence {
+        first_queued,
+        advanced_at,
+        attempt,
+        fruitless,
+        fruitless_at,
+        ref waiting,
+        taken_by: _, // the next reading tells
+        has_ended,
+        seen_at,
+    } = *job;
     JobEvidence {
         first_queued: first_queued.min(now),
         advanced_at: past(advanced_at, now),
@@ -223,6 +233,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         fruitless: fruitless.min(COUNT_MAX),
         fruitless_at: past(fruitless_at, now),
         waiting: waiting.believed(now),
+        taken_by: None,
         has_ended,
         seen_at: seen_at.min(now),
     }
@@ -242,6 +253,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         never_online: _, //
         fenced_at: _,    //
         terminated_at: _,
+        is_mint_unanswered: _, // what is there is read anew
         left_at,
         secret,
         end_counted,
@@ -265,6 +277,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         never_online: None,
         fenced_at: None,
         terminated_at: None,
+        is_mint_unanswered: false,
     }
 }
 

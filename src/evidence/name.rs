@@ -50,6 +50,9 @@ pub struct NameEvidence {
     pub terminated_at: Option<DateTime<Utc>>,
     /// When a create of ours ended without a known sandbox: its registration may be left over.
     pub left_at: Option<DateTime<Utc>>,
+    /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
+    #[serde(skip)]
+    pub is_mint_unanswered: bool,
     /// Whether its Secret was deleted.
     pub secret: SecretState,
     pub(super) end_counted: EndCounted,

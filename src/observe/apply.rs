@@ -153,6 +153,7 @@ impl View {
             seen_at: began_at,
             missing_since: None,
             asked_at: None,
+            unknown_since: None,
             ended: None,
         });
         // A list that lags shows ended sandboxes as living; an end is final.
@@ -166,7 +167,7 @@ impl View {
         }
         sandbox.started_at = sandbox.started_at.or(listed.started_at);
         sandbox.seen_at = sandbox.seen_at.max(began_at);
-        sandbox.missing_since = None;
+        (sandbox.missing_since, sandbox.unknown_since) = (None, None);
         if let Some(result) = &listed.result {
             sandbox.ended = Some(Ended { at: began_at, result: Some(result.clone()) });
         }
@@ -201,11 +202,15 @@ impl View {
             return;
         };
         match fate {
-            Ok(SandboxFate::Running) => {
-                sandbox.seen_at = now;
-            }
+            Ok(SandboxFate::Running) => (sandbox.seen_at, sandbox.unknown_since) = (now, None),
             Ok(SandboxFate::Ended(result)) => sandbox.ended = Some(Ended { at: now, result: Some(result) }),
-            Ok(SandboxFate::Gone) => sandbox.ended = Some(Ended { at: now, result: None }),
+            // One such answer proves nothing (design rule I).
+            Ok(SandboxFate::Gone) => {
+                let since = *sandbox.unknown_since.get_or_insert(now);
+                if now - since >= AGREEMENT_APART || mutant::is(Mutant::MissingIsGone) {
+                    sandbox.ended = Some(Ended { at: now, result: None });
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, runner_name = %name, sandbox_id = %id, "cannot look a sandbox up");
             }

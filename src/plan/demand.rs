@@ -17,6 +17,9 @@ const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
 /// The same where it was not read since: there was too much to read, or GitHub had asked to wait.
 const UNREAD_OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(12);
 
+/// How long a job that was given to a runner of ours, which lives, is not believed to be queued again.
+const TAKEN_HOLDS: TimeDelta = TimeDelta::minutes(10);
+
 /// The place of a group in [`Groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct GroupId(pub(super) usize);
@@ -296,7 +299,8 @@ fn add_job<'a>(
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
     let Listed { repo, scope, job, run, labels, fingerprint, read_at, is_outdated } = *listed;
-    if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < ADVANCED_HOLDS) {
+    let holds = if has_runner(known, &resolver.context) { TAKEN_HOLDS } else { ADVANCED_HOLDS };
+    if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < holds) {
         return Err(SkipReason::SeenInProgress);
     }
     let of_repo = &groups.by_repo[repo.0];
@@ -319,6 +323,13 @@ fn add_job<'a>(
     group.read_since = earlier(group.read_since, read_at);
     groups.by_job.push((job, place));
     Ok(())
+}
+
+/// Whether the runner of ours that a job was given to lives.
+fn has_runner(known: Option<&JobEvidence>, context: &Context<'_>) -> bool {
+    let taken_by = known.and_then(|known| known.taken_by.as_ref());
+    let sandbox = taken_by.and_then(|name| context.observed.fleet.sandboxes.get(name));
+    sandbox.is_some_and(|sandbox| sandbox.ended.is_none())
 }
 
 /// The earlier of two times, where they are known.

@@ -277,7 +277,8 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
         let known = evidence.names.get(name);
         let since = known.and_then(|known| known.registered_at);
         // A name that we used ourselves has an outcome; only a name of unknown making is waited for.
-        let is_ours_here = known.is_some_and(|known| known.origin.is_some());
+        let is_ours_here = known
+            .is_some_and(|known| known.origin.is_some() && !(known.is_mint_unanswered && evidence.is_in_company(now)));
         if is_seen || is_ours_here || since.is_none_or(|since| now - since >= CREATING_HOLDS) {
             continue;
         }

@@ -286,6 +286,32 @@ fn nothing_is_left_and_nothing_changes_at_the_end() {
 }
 
 #[test]
+fn nothing_leads_to_a_secret_whose_app_and_whose_creator_are_gone() {
+    let runner = name(0, 1);
+    let appears = json!({ "event": "secret_changed", "secret": "st-1", "exists": true });
+    let made = created("sb-1", &runner, &json!({ "tags": { "class": "default", "secret": "st-1" } }));
+    let served = || {
+        let stored = Tale::new().queued(1.0, 0).minted(3.0, &runner).then(3.1, appears.clone());
+        stored
+            .modal(3.1, "secret", 0, &json!({ "target": format!("{runner}-1") }))
+            .then(3.4, made.clone())
+            .modal(3.4, "create", 0, &json!({ "target": runner }))
+            .online(7.0, "sb-1", &runner)
+            .assigned(8.0, 0, &runner)
+            .completed(68.0, 0, "ran")
+            .removed(68.0, &runner)
+            .ended(69.0, "sb-1", &runner)
+    };
+    let stopped = json!({ "event": "fault_struck", "operation": "list_sandboxes", "mode": "app_stopped" });
+    let killed = |tale: Tale| tale.controller(80.0, "killed").controller(80.0, "started");
+    let left = |tale: Tale| quiet(tale, 80.0).violated(Rules::default());
+    assert_eq!(left(served()), ["left_over"]);
+    assert_eq!(left(killed(served())), ["left_over"]);
+    assert_eq!(left(served().then(70.0, stopped.clone())), ["left_over"]);
+    assert_eq!(left(killed(served().then(70.0, stopped))), [""; 0]);
+}
+
+#[test]
 fn a_secret_is_found_wherever_it_stands() {
     let canary = "ghp_canary_of_the_test";
     let planted = Tale::new().then(1.0, json!({ "event": "something_new", "note": format!("token {canary}!") }));

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::book::{Book, Mark};
-use super::event::{Line, Operation, Time, What, code};
+use super::event::{Change, Line, Operation, Time, What, code};
 use super::{Found, Rules};
 
 /// How long freed room may go unnoticed.
@@ -46,6 +46,8 @@ pub(crate) struct Serving {
     secrets: BTreeMap<String, u64>,
     /// When Modal first and last answered that it does not know a Secret that was to be deleted.
     denied: BTreeMap<String, (Time, Time)>,
+    /// When an App was stopped: no list shows the sandboxes that were created before.
+    app_stopped_at: Option<Time>,
     /// The one that appeared on the line before.
     newest_secret: Option<String>,
 }
@@ -115,6 +117,8 @@ impl Serving {
             What::SecretChanged { secret, .. } => {
                 self.secrets.remove(secret);
             }
+            What::FaultStruck { mode, .. } if mode == "app_stopped" => self.app_stopped_at = Some(line.at),
+            What::ControllerChanged { change: Change::Killed, .. } => self.forget_unlisted(book),
             What::Call(call) if call.operation.is_mutation() => {
                 if call.operation == Operation::SecretDelete && call.status == code::NOT_FOUND {
                     self.denied.entry(call.target.clone()).or_insert((line.at, line.at)).1 = line.at;
@@ -122,6 +126,16 @@ impl Serving {
                 self.mutated = Some((Mark { seq: line.seq, at: line.at }, format!("{:?}", call.operation)));
             }
             _ => {}
+        }
+    }
+
+    /// Whoever starts now has nothing that leads to the Secrets of sandboxes whose App is gone.
+    fn forget_unlisted(&mut self, book: &Book) {
+        let Some(stopped) = self.app_stopped_at else { return };
+        for sandbox in book.sandboxes.iter().filter(|sandbox| sandbox.created.at <= stopped) {
+            if let Some(secret) = &sandbox.secret {
+                self.secrets.remove(secret);
+            }
         }
     }
 

@@ -144,6 +144,7 @@ fn add_sandbox(
         seen_at: now(),
         missing_since: None,
         asked_at: None,
+        unknown_since: None,
         ended,
     };
     if random.bool() {

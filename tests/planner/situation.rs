@@ -263,6 +263,7 @@ impl Situation {
             seen_at: options.seen.map_or(now(), |age| now() - age),
             missing_since: None,
             asked_at: None,
+            unknown_since: None,
             ended: (state == "gone" || exit.is_some()).then(|| Ended {
                 at: since,
                 result: exit.map(|exit_code| SandboxResult {
