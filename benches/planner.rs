@@ -36,7 +36,7 @@ fn touch(situation: &Situation) -> u64 {
             }
         }
         for (name, runner) in &repo.runners {
-            sum += name.job.0 + runner.id.0 + u64::from(runner.is_online) + u64::from(runner.is_busy);
+            sum += name.job.0 + runner.id.0 + runner.connection as u64 + u64::from(runner.is_busy);
         }
     }
     for (name, sandbox) in &situation.observed.fleet.sandboxes {

@@ -20,7 +20,9 @@ use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
-use crate::state::{JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob};
+use crate::state::{
+    Connection, JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob,
+};
 
 pub use ceiling::Ceiling;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
@@ -418,7 +420,7 @@ impl Evidence {
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         // Both lists were read since then, however seldom each is.
         let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
-        if let Some(sandbox) = sandbox.filter(|_| runner.is_online) {
+        if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
             self.learn_start(&sandbox.origin.class, observed);
         }
         let evidence = self.name(name, now);
@@ -428,10 +430,13 @@ impl Evidence {
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read_at);
         }
-        if runner.is_online || runner.is_busy {
+        if runner.connection == Connection::Online || runner.is_busy {
             evidence.online_at.get_or_insert(read_at);
             evidence.stale = None;
             evidence.never_online = None;
+        } else if runner.connection == Connection::Unknown {
+            // It may be connected: nothing is destroyed for it, and nothing that it may still need.
+            (evidence.stale, evidence.never_online) = (None, None);
         } else if is_wanted {
             evidence.stale = None;
             if evidence.online_at.is_none() {

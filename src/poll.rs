@@ -16,8 +16,8 @@ use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, RepoView, RunStatus, RunView, Scope,
-    WorkflowJob,
+    Connection, JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, RepoView, RunStatus, RunView,
+    Scope, WorkflowJob,
 };
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be
@@ -330,7 +330,7 @@ fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, evidence: &Eviden
 /// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.
 fn matters(repo: &RepoView, observed: &Observed) -> bool {
     let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
-    if repo.runners.iter().any(|(name, runner)| is_leftover(name) && !runner.is_online) {
+    if repo.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online) {
         return true;
     }
     repo.runners_read.known_at.is_none()

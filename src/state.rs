@@ -147,18 +147,28 @@ pub struct WorkflowJob {
 
 /// A registered runner, ours or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "two flags of GitHub's, which do not exclude each other")]
 pub struct Runner {
     /// Its id within the scope.
     pub id: RunnerId,
     /// Its name.
     pub name: String,
     /// Whether GitHub says that it is connected: a hint.
-    pub is_online: bool,
+    pub connection: Connection,
     /// Whether GitHub says that it runs a job: a hint, late by up to minutes and wrong at times.
     pub is_busy: bool,
     /// The fingerprint of its labels; none where GitHub lists none. It adds none of its own to those asked for.
     pub labels: Option<Fingerprint>,
+}
+
+/// Whether a runner is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// It is.
+    Online,
+    /// It is not.
+    Offline,
+    /// GitHub says something else: it may be.
+    Unknown,
 }
 
 /// A sandbox as Modal lists it, ours or not.

@@ -12,7 +12,7 @@ use sandrunner::act::{Effect, Outcome};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::SecretState;
 use sandrunner::ids::{Labels, RunId, RunnerId};
-use sandrunner::state::Origin;
+use sandrunner::state::{Connection, Origin};
 use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
@@ -204,4 +204,23 @@ fn a_name_that_is_used_again_has_a_new_secret() {
     assert_eq!(state(&situation), SecretState::Deleted);
     situation.evidence.started(&name, &origin, now());
     assert_eq!(state(&situation), SecretState::MayExist);
+}
+
+#[test]
+fn a_word_of_github_s_that_is_not_known_proves_neither_that_a_runner_works_nor_that_it_does_not() {
+    let mut situation = Situation::parse("runner 7-1 acme/web offline; sandbox 7-1 acme/web starting 20s");
+    situation.evidence.names.clear();
+    let mut read = |connection: Connection, after: i64| {
+        let repo = situation.observed.repos.values_mut().next().unwrap();
+        repo.runners.values_mut().next().unwrap().connection = connection;
+        repo.runners_read.succeeded(now() + TimeDelta::seconds(after));
+        learn(&mut situation, &[], after);
+        let known = &situation.evidence.names[&name("7-1")];
+        (known.online_at.is_some(), known.never_online.is_some_and(|agreement| agreement.is_firm()))
+    };
+    assert_eq!(read(Connection::Offline, 10), (false, false));
+    assert_eq!(read(Connection::Unknown, 40), (false, false));
+    assert_eq!(read(Connection::Offline, 80), (false, false), "the readings do not agree");
+    assert_eq!(read(Connection::Offline, 140), (false, true));
+    assert_eq!(read(Connection::Online, 150), (true, false));
 }

@@ -122,14 +122,42 @@ fn a_job_for_which_three_runners_waited_in_vain_is_a_ghost_until_its_run_changes
     becomes(&mut situation, "job 7 acme/web queued 900s");
     read(&mut situation, 4);
     learn(&mut situation, 4);
-    let plan = planned(&situation, 4_000);
+    let plan = planned(&situation, 3_000);
     assert_eq!(reasons(&plan), [(7, "ghost_job")]);
-    assert_eq!(plan.skips[0].again_at, now() + TimeDelta::seconds(4) + TimeDelta::days(1));
+    assert_eq!(plan.skips[0].again_at, now() + TimeDelta::seconds(4) + TimeDelta::hours(1));
     let run = situation.observed.repos.get_mut(&scope("acme/web")).unwrap().runs.get_mut(&RunId(1)).unwrap();
     run.run.updated_at = Some(now());
-    read(&mut situation, 4_000);
-    learn(&mut situation, 4_001);
-    assert_eq!(creates(&planned(&situation, 4_001)), [7]);
+    read(&mut situation, 3_000);
+    learn(&mut situation, 3_001);
+    assert_eq!(creates(&planned(&situation, 3_001)), [7]);
+}
+
+#[test]
+fn a_ghost_gets_one_more_runner_after_pauses_that_double() {
+    let mut situation = Situation::parse("job 7 acme/web queued 900s");
+    let mut attempt = 0;
+    let mut in_vain = |situation: &mut Situation, at: i64| {
+        attempt += 1;
+        becomes(situation, &format!("job 7 acme/web queued 900s; sandbox 7-{attempt} acme/web ended=64 0s"));
+        learn(situation, at);
+        becomes(situation, "job 7 acme/web queued 900s");
+        read(situation, at + 1);
+        learn(situation, at + 1);
+    };
+    for at in [1, 3, 5] {
+        in_vain(&mut situation, at);
+    }
+    let mut at = 5;
+    for hours in [1, 2, 4, 8, 16, 24, 24] {
+        let due = at + hours * 3_600;
+        for (at, expected) in [(due - 1, vec![]), (due, vec![7])] {
+            read(&mut situation, at);
+            learn(&mut situation, at);
+            assert_eq!(creates(&planned(&situation, at)), expected, "after {hours} h");
+        }
+        in_vain(&mut situation, due + 60);
+        at = due + 60;
+    }
 }
 
 fn queued(count: u64) -> String {

@@ -20,8 +20,11 @@ use crate::state::{
 
 /// A job for which this many runners waited in vain is a ghost.
 pub const GHOST_AFTER: u32 = 3;
-/// How often a ghost is looked at again although nothing about its run changed.
-const GHOST_AGAIN: TimeDelta = TimeDelta::days(1);
+/// After this long a ghost is looked at again although nothing about its run changed, each time after twice as long:
+/// what kept it from several runners may have been something else. A real one costs a few runners on its first day.
+const GHOST_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::hours(1), TimeDelta::days(1));
+/// After so many looks the pause is at its longest.
+const LOOKS_MAX: u32 = 5;
 /// A breaker never blocks a group that had a claim within this time.
 pub const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// This many starts of a class in a row may fail before its breaker opens: one may be bad luck.
@@ -107,6 +110,8 @@ pub struct Waiting {
     pub unproven_since: Option<DateTime<Utc>>,
     /// Runners made for it that ended without a job.
     pub unclaimed: u32,
+    /// How often it was looked at again.
+    looks: u32,
     /// Learned again from the count after a restart.
     #[serde(skip)]
     ghost: Option<(DateTime<Utc>, RunStamp)>,
@@ -125,23 +130,25 @@ impl Waiting {
 
     /// What of it is believed after a restart.
     pub(super) fn believed(&self, now: DateTime<Utc>) -> Self {
-        let Self { unproven_since, unclaimed, ghost: _ } = self;
+        let Self { unproven_since, unclaimed, looks, ghost: _ } = self;
         let unproven_since = unproven_since.map(|at| at.min(now));
-        Self { unproven_since, unclaimed: (*unclaimed).min(GHOST_AFTER), ghost: None }
+        Self { unproven_since, unclaimed: (*unclaimed).min(GHOST_AFTER), looks: (*looks).min(LOOKS_MAX), ghost: None }
     }
 
     /// When a ghost is looked at again if nothing changes.
     pub fn ghost_again_at(&self) -> Option<DateTime<Utc>> {
-        self.ghost_since().map(|at| at + GHOST_AGAIN)
+        let pause = GHOST_AGAIN.0 * (1 << self.looks.min(LOOKS_MAX));
+        self.ghost_since().map(|at| at + pause.min(GHOST_AGAIN.1))
     }
 
     /// Makes it a ghost after enough runners, and one more runner worth it when its run changed.
     fn look(&mut self, run: &RunView, now: DateTime<Utc>) {
         let stamp = RunStamp::of(run);
-        if let Some((at, known)) = &self.ghost {
-            if *known != stamp || now - *at >= GHOST_AGAIN {
+        if let Some((_, known)) = &self.ghost {
+            if *known != stamp || self.ghost_again_at().is_some_and(|at| now >= at) {
                 self.ghost = None;
                 self.unclaimed = GHOST_AFTER - 1;
+                self.looks = (self.looks + 1).min(LOOKS_MAX);
             }
         } else if self.unclaimed >= GHOST_AFTER {
             self.ghost = Some((now, stamp));

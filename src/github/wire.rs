@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::error::Malformed;
 use super::etag::{EtagCache, PageCaches};
 use crate::ids::{JobId, Labels, RunId, RunnerId};
-use crate::state::{JobStatus, RunStatus, Runner, WorkflowJob, WorkflowRun};
+use crate::state::{Connection, JobStatus, RunStatus, Runner, WorkflowJob, WorkflowRun};
 
 /// What a list is made of.
 pub(super) trait Row: Clone + Send + Sync + 'static {
@@ -145,8 +145,11 @@ impl Row for Runner {
         Ok(Self {
             id: RunnerId(id),
             name,
-            // A word that GitHub adds is taken for a connected runner: those are never terminated.
-            is_online: status.is_some_and(|status| status != "offline"),
+            connection: match status.as_deref() {
+                Some("online") => Connection::Online,
+                Some("offline") | None => Connection::Offline,
+                Some(_) => Connection::Unknown,
+            },
             is_busy: busy.unwrap_or(false),
             labels: (labels.iter().next().is_some()).then(|| labels.fingerprint()),
         })
@@ -299,11 +302,11 @@ mod tests {
     fn a_status_that_github_adds_keeps_its_word() {
         assert_eq!(run_status(Some("paused".into())), RunStatus::Other("paused".into()));
         assert_eq!(job_status(Some("startup_failure".into())), JobStatus::Other("startup_failure".into()));
-        let online =
-            |status: &str| Runner::read(&format!(r#"{{"id":1,"name":"r","status":{status}}}"#)).unwrap().is_online;
+        let connection =
+            |status: &str| Runner::read(&format!(r#"{{"id":1,"name":"r","status":{status}}}"#)).unwrap().connection;
         assert_eq!(
-            [online("\"online\""), online("\"active\""), online("\"offline\""), online("null")],
-            [true, true, false, false]
+            [connection("\"online\""), connection("\"active\""), connection("\"offline\""), connection("null")],
+            [Connection::Online, Connection::Unknown, Connection::Offline, Connection::Offline]
         );
     }
 

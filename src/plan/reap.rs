@@ -7,7 +7,7 @@ use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
 use crate::evidence::{NameEvidence, SecretState};
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
-use crate::state::{JobStatus, OurSandbox, ReadState, RepoView};
+use crate::state::{Connection, JobStatus, OurSandbox, ReadState, RepoView};
 
 /// Nothing is destroyed before it was known for this long.
 const GRACE: TimeDelta = TimeDelta::minutes(5);
@@ -32,7 +32,7 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         plan.actions.extend(delete_secret(name, &secret.id, created, context.evidence.names.get(name), context));
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
-    let offline = supply.idle.iter().filter(|registration| !registration.is_online && !supply.stale.is_empty());
+    let offline = supply.idle.iter().filter(|registration| registration.is_offline && !supply.stale.is_empty());
     for registration @ Registration { repo, name, .. } in offline {
         let Some(evidence) = supply.stale.get(name) else { continue };
         // After an answered DELETE only a newer reading shows whether it is still there.
@@ -43,7 +43,7 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         }
     }
     let is_surplus =
-        |idle: &&Registration<'_>| idle.is_online && is_old(context.evidence.names.get(idle.name), context);
+        |idle: &&Registration<'_>| !idle.is_offline && is_old(context.evidence.names.get(idle.name), context);
     plan.actions
         .extend(supply.idle.iter().filter(|_| mutant::is(Mutant::BusyTrusted)).filter(is_surplus).map(deregister));
 }
@@ -133,7 +133,7 @@ fn failed_start(
     // time limit ends the sandbox.
     let listed = repo.runners.get(name);
     let runner = listed.map(|runner| runner.id).or(evidence.runner_id).or(sandbox.runner)?;
-    let may_work = listed.is_some_and(|runner| runner.is_busy || runner.is_online);
+    let may_work = listed.is_some_and(|runner| runner.is_busy || runner.connection != Connection::Offline);
     (!may_work).then(|| Action::Deregister {
         name: name.clone(),
         scope: sandbox.origin.scope.clone(),

@@ -11,7 +11,7 @@ use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
 use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Observed, OurSandbox, RepoView, Scope};
+use crate::state::{Connection, Observed, OurSandbox, RepoView, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
@@ -140,7 +140,7 @@ pub(super) struct Registration<'a> {
     pub(super) name: &'a OurName,
     pub(super) runner: RunnerId,
     pub(super) labels: Option<Fingerprint>,
-    pub(super) is_online: bool,
+    pub(super) is_offline: bool,
 }
 
 /// Living sandboxes of a class.
@@ -205,7 +205,7 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
             name,
             runner: runner.id,
             labels: runner.labels,
-            is_online: runner.is_online,
+            is_offline: runner.connection == Connection::Offline,
         }));
     }
     count_registrations(context, groups, &mut supply);
@@ -301,7 +301,9 @@ fn count_unlisted<'a>(context: &Context<'a>, groups: &Groups<'_>, supply: &mut S
     let made_for = |name: &OurName| Some(&context.evidence.names.get(name)?.origin.as_ref()?.class);
     for (scope, repo) in repos {
         let place = groups.repo(scope);
-        for (name, runner) in repo.runners.iter().filter(|(_, runner)| runner.is_online || runner.is_busy) {
+        for (name, runner) in
+            repo.runners.iter().filter(|(_, runner)| runner.connection != Connection::Offline || runner.is_busy)
+        {
             let is_counted =
                 fleet.sandboxes.contains_key(name) || in_flight.contains_key(name) || fleet.unsure.contains_key(name);
             if is_counted {

@@ -10,7 +10,7 @@ use sandrunner::clock::Clock;
 use sandrunner::error::ErrorClass;
 use sandrunner::github::{GithubSettings, Paging, RequestCounts, connect};
 use sandrunner::ids::RunId;
-use sandrunner::state::{Reading, RunStatus, WorkflowRun};
+use sandrunner::state::{Connection, Reading, RunStatus, WorkflowRun};
 use serde_json::json;
 
 use crate::script::{
@@ -147,7 +147,7 @@ async fn an_odd_row_makes_the_list_partial_at_every_reading() {
     for _ in 0..2 {
         let reading = github.reader.list_runners(&repo()).await;
         let Reading::Partial { seen, missing } = reading else { panic!("{reading:?}") };
-        assert_eq!((seen.len(), seen[0].is_online, seen[0].is_busy), (1, true, true));
+        assert_eq!((seen.len(), seen[0].connection, seen[0].is_busy), (1, Connection::Online, true));
         assert_eq!(missing.message, "cannot list the runners of acme/web in full: 2 rows cannot be read");
     }
     assert_eq!(github.reader.counts().not_modified, 1);

@@ -14,7 +14,7 @@ use sandrunner::ids::{Labels, RepoName, RunId, RunnerId};
 use sandrunner::sim::{
     Fault, FaultMode, ForeignRunner, Operation, Profile, Scenario, ScenarioJob, ScenarioRepo, World,
 };
-use sandrunner::state::{JobStatus, Reading, RunStatus, Runner, WorkflowJob};
+use sandrunner::state::{Connection, JobStatus, Reading, RunStatus, Runner, WorkflowJob};
 use serde_json::json;
 
 use crate::script::{TOKEN, unknown};
@@ -122,7 +122,7 @@ async fn lists_of_every_length_are_read_to_their_end() {
             Simulated::start(Scenario { foreign_runners: (0..total).map(foreign).collect(), ..scenario([]) });
         let runners = with_runners.runners().await;
         assert_eq!(runners.len() as u64, total);
-        assert!(runners.iter().all(|runner| runner.is_online && !runner.is_busy));
+        assert!(runners.iter().all(|runner| runner.connection == Connection::Online && !runner.is_busy));
     }
 }
 
@@ -151,7 +151,7 @@ async fn the_life_of_a_registration_is_seen() {
     let minted = github.mint("sr-main-gh1-1-1").await.unwrap();
     let runners = github.runners().await;
     assert_eq!(
-        (runners[0].id, runners[0].name.as_str(), runners[0].is_online),
+        (runners[0].id, runners[0].name.as_str(), runners[0].connection == Connection::Online),
         (minted.runner_id, "sr-main-gh1-1-1", false)
     );
     let taken = github.mint("sr-main-gh1-1-1").await.unwrap_err();

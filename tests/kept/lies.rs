@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sandrunner::evidence::Evidence;
 use sandrunner::ids::{JobId, OurName, RunnerId};
 use sandrunner::plan::{Action, Plan, SkipReason, TerminateReason, plan};
-use sandrunner::state::Runner;
+use sandrunner::state::{Connection, Runner};
 use serde_json::{Value, json};
 
 use crate::generate::{self, Size};
@@ -210,7 +210,7 @@ fn a_create_whose_answer_was_not_seen_counts_for_its_time_after_a_restart() {
     situation.evidence = restarted(&situation.evidence);
     // Its registration was made, its sandbox may be under way.
     let taken = create.name.to_string();
-    let runner = Runner { id: RunnerId(5), name: taken, is_online: false, is_busy: false, labels: None };
+    let runner = Runner { id: RunnerId(5), name: taken, connection: Connection::Offline, is_busy: false, labels: None };
     situation.observed.repos.values_mut().next().unwrap().runners.insert(create.name.clone(), runner);
     learn_at(&mut situation, TimeDelta::seconds(1));
     let soon = plan_at(&situation, TimeDelta::seconds(1));

@@ -5,7 +5,7 @@ use sandrunner::evidence::{Agreement, Claim, NameEvidence};
 use sandrunner::ids::{JobId, Labels, RunId, RunnerId, SandboxId};
 use sandrunner::plan::Policy;
 use sandrunner::state::{
-    Ended, JobStatus, Origin, OurSandbox, RepoView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob,
+    Connection, Ended, JobStatus, Origin, OurSandbox, RepoView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob,
 };
 
 use crate::situation::{Situation, name, now, run_view, scope};
@@ -151,7 +151,7 @@ fn add_sandbox(
         let runner = Runner {
             id: RunnerId(job),
             name: which.to_string(),
-            is_online: evidence.online_at.is_some(),
+            connection: if evidence.online_at.is_some() { Connection::Online } else { Connection::Offline },
             is_busy: evidence.busy_at.is_some(),
             labels: Some(origin.group),
         };

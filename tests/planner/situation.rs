@@ -20,8 +20,8 @@ use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
 use sandrunner::plan::{AccountPolicy, Limits, Plan, Policy, Waves, plan};
 use sandrunner::state::{
-    Allowance, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState, RepoView,
-    RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
+    Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
+    RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
 };
 
 /// Everything that a plan is made from.
@@ -292,7 +292,7 @@ impl Situation {
         let runner = Runner {
             id: RunnerId(1),
             name: name(which).to_string(),
-            is_online: state == "online",
+            connection: if state == "online" { Connection::Online } else { Connection::Offline },
             is_busy: state == "busy",
             labels: Some(options.labels().fingerprint()),
         };
