@@ -24,7 +24,7 @@ use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
-use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId};
+use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::ModalWriter;
 use crate::plan::{Action, DeregisterReason, Plan, Policy};
 use crate::retry;
@@ -59,7 +59,7 @@ enum Key {
     Image(ImageSource),
     Deregister(OurName),
     Terminate(OurName),
-    Secret(OurName),
+    Secret(SecretId),
 }
 
 /// Actions under way.
@@ -149,7 +149,7 @@ impl Actor {
             Action::PrepareImage { class } => Key::Image(self.writers.policy.class(class)?.image.clone()),
             Action::Deregister { name, .. } => Key::Deregister(name.clone()),
             Action::Terminate { name, .. } => Key::Terminate(name.clone()),
-            Action::DeleteSecret { name, .. } => Key::Secret(name.clone()),
+            Action::DeleteSecret { secret, .. } => Key::Secret(secret.clone()),
         })
     }
 
@@ -270,7 +270,7 @@ impl Task {
                 Err(error) => Effect::Failed { failure: error.into() },
             },
             Action::DeleteSecret { name, secret } => match self.writers.modal.delete_secret(secret).await {
-                Ok(found) => Effect::SecretDeleted { name: name.clone(), found },
+                Ok(found) => Effect::SecretDeleted { name: name.clone(), secret: secret.clone(), found },
                 Err(error) => Effect::Failed { failure: error.into() },
             },
         }
@@ -294,8 +294,8 @@ impl Task {
             return Effect::Failed { failure: unknown_account(&scope.account) };
         };
         match github.delete_runner(&scope.repo, runner).await {
-            Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone() },
-            Ok(Deregistered::StillRunning) => Effect::StillRunning { name: name.clone() },
+            Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner },
+            Ok(Deregistered::StillRunning) => Effect::StillRunning { name: name.clone(), runner },
             Err(error) => Effect::Failed { failure: error.into() },
         }
     }
@@ -341,13 +341,13 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
         Effect::NameTaken { name, origin } => {
             info!(repo = %origin.scope.repo, job_id = name.job.0, runner_name = %name, "the runner's name is taken");
         }
-        Effect::Deregistered { name } | Effect::StillRunning { name } => {
+        Effect::Deregistered { name, .. } | Effect::StillRunning { name, .. } => {
             info!(runner_name = %name, reason = action.labels().1, result = effect.result(), elapsed_seconds, "deregistered runner");
         }
         Effect::Terminated { name } => {
             info!(runner_name = %name, reason = action.labels().1, elapsed_seconds, "terminated sandbox");
         }
-        Effect::SecretDeleted { name, found } => tracing::debug!(runner_name = %name, ?found, "deleted secret"),
+        Effect::SecretDeleted { name, found, .. } => tracing::debug!(runner_name = %name, ?found, "deleted secret"),
         Effect::Image { result: Ok(image), .. } => info!(image_id = %image, elapsed_seconds, "the image is ready"),
         Effect::Image { result: Err(error), .. } => warn!(error, elapsed_seconds, "the image could not be made"),
         Effect::Failed { failure } => warn!(action = %action, error = %failure, elapsed_seconds, "an action failed"),

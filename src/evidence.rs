@@ -8,6 +8,7 @@ pub mod kept;
 mod ceiling;
 mod feedback;
 mod name;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +27,9 @@ use crate::state::{
 
 pub use ceiling::Ceiling;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
-pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence, SecretState};
+pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
 use name::{EndCounted, is_another};
+pub use secrets::{SecretState, Secrets};
 
 /// How long a job that was seen in progress is not believed to be queued again.
 ///
@@ -70,6 +72,8 @@ pub struct Evidence {
     /// When something last showed another process of this deployment at work: a second controller, or the one before
     /// this one.
     others_at: Option<DateTime<Utc>>,
+    /// What came of deleting Secrets.
+    pub secrets: Secrets,
     ceiling: Option<Ceiling>,
     jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
     runners_learned_at: BTreeMap<Scope, DateTime<Utc>>,
@@ -93,7 +97,7 @@ pub struct JobEvidence {
     #[serde(default)]
     pub waiting: Waiting,
     /// The runner of ours that it was given to.
-    #[serde(skip)]
+    #[serde(default)]
     pub taken_by: Option<OurName>,
     #[serde(default)]
     has_ended: bool,
@@ -166,12 +170,6 @@ impl Evidence {
         self.learn_ceiling(observed, policy, outcomes, now);
         for (name, sandbox) in &observed.fleet.sandboxes {
             self.learn_sandbox(name, sandbox, &mut lesson);
-        }
-        // What was done to them is not forgotten while they are listed.
-        for name in observed.fleet.ended_secrets.keys() {
-            if let Some(known) = self.names.get_mut(name) {
-                known.seen_at = Some(now);
-            }
         }
         for (scope, repo) in &observed.repos {
             self.learn_jobs(scope, repo, &mut lesson);
@@ -257,13 +255,18 @@ impl Evidence {
                     note_failure(&mut self.create_failures, &origin.class, failure, now);
                 }
             }
-            Effect::Deregistered { name } => self.name(name, now).fenced_at = Some(now),
-            Effect::StillRunning { name } => self.name(name, now).kept_at = Some(now),
-            Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
-            Effect::SecretDeleted { name, found } => {
+            Effect::Deregistered { name, runner } => {
                 let evidence = self.name(name, now);
-                evidence.secret = evidence.secret.after(*found, now);
+                evidence.take_registration(*runner);
+                evidence.fenced_at = Some(now);
             }
+            Effect::StillRunning { name, runner } => {
+                let evidence = self.name(name, now);
+                evidence.take_registration(*runner);
+                evidence.kept_at = Some(now);
+            }
+            Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
+            Effect::SecretDeleted { secret, found, .. } => self.secrets.learn(secret, *found, now),
             // Both stand in the fleet as unsure; if no sandbox comes, the registration is left over.
             Effect::NameTaken { name, .. } => {
                 self.others_at = Some(now);
@@ -277,6 +280,7 @@ impl Evidence {
 
     fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, lesson: &mut Lesson<'_>) {
         let now = lesson.now;
+        self.learn_reuse(name, sandbox);
         let is_known = self.names.get(name).is_some_and(|evidence| evidence.origin.is_some());
         if sandbox.ended.is_none() && is_known {
             self.names.get_mut(name).expect("looked up above").seen_at = Some(now);
@@ -307,6 +311,14 @@ impl Evidence {
         } else {
             self.fruitless(name.job, now);
             self.learn_fruitless_end(sandbox, &evidence, lesson.observed, now);
+        }
+    }
+
+    /// The sandbox itself says with which registration it was made.
+    fn learn_reuse(&mut self, name: &OurName, sandbox: &OurSandbox) {
+        let Some(runner) = sandbox.runner.filter(|_| sandbox.ended.is_none()) else { return };
+        if let Some(known) = self.names.get_mut(name).filter(|known| is_another(known.runner_id, Some(runner))) {
+            known.take_registration(runner);
         }
     }
 
@@ -417,6 +429,10 @@ impl Evidence {
         job.attempt = job.attempt.max(name.attempt);
         let sandbox = observed.fleet.sandboxes.get(name);
         let is_alive = sandbox.is_some_and(|sandbox| sandbox.ended.is_none());
+        if is_alive && sandbox.is_some_and(|sandbox| is_another(sandbox.runner, Some(runner.id))) {
+            // A list from before the name was used again.
+            return;
+        }
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         // Both lists were read since then, however seldom each is.
         let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
@@ -471,6 +487,7 @@ impl Evidence {
         let is_unread = |scope: &Scope| observed.repos.get(scope).is_some_and(|repo| repo.runs_read.known_at.is_none());
         self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)) || is_unread(scope));
         self.forget_feedback(observed, is_fresh);
+        self.secrets.forget(&observed.fleet);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }
 }

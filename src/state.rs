@@ -375,14 +375,14 @@ pub struct Fleet {
     /// How Modal's list of ended sandboxes was read.
     pub ended_read: ReadState,
     /// Secrets of sandboxes that ended lately: a process that was killed meanwhile did not see their end.
-    pub ended_secrets: BTreeMap<OurName, EndedSecret>,
+    pub ended_secrets: BTreeMap<SecretId, EndedSecret>,
 }
 
 /// A Secret of a sandbox that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedSecret {
-    /// Its id.
-    pub id: SecretId,
+    /// The name of the sandbox.
+    pub name: OurName,
     /// When the sandbox was created, by Modal's clock.
     pub created_at: DateTime<Utc>,
 }

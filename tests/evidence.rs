@@ -10,9 +10,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::error::{CallFailure, ErrorClass};
-use sandrunner::evidence::SecretState;
-use sandrunner::ids::{Labels, RunId, RunnerId};
-use sandrunner::state::{Connection, Origin};
+use sandrunner::ids::{Labels, RunId, RunnerId, SecretId};
+use sandrunner::modal::Deletion;
+use sandrunner::plan::Action;
+use sandrunner::state::{Connection, EndedSecret, Origin};
 use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
@@ -191,22 +192,6 @@ fn another_registration_of_a_name_is_known_for_as_long_as_it_is_there() {
 }
 
 #[test]
-fn a_name_that_is_used_again_has_a_new_secret() {
-    let mut situation = Situation::parse("job 7 acme/web queued");
-    let Effect::Created { name, origin, .. } = created_again().effect else { unreachable!() };
-    let deleted = Effect::SecretDeleted { name: name.clone(), found: sandrunner::modal::Deletion::Done };
-    learn(
-        &mut situation,
-        &[Outcome { action: "delete_secret", reason: "read", effect: deleted, took: Duration::ZERO }],
-        1,
-    );
-    let state = |situation: &Situation| situation.evidence.names[&name].secret;
-    assert_eq!(state(&situation), SecretState::Deleted);
-    situation.evidence.started(&name, &origin, now());
-    assert_eq!(state(&situation), SecretState::MayExist);
-}
-
-#[test]
 fn a_word_of_github_s_that_is_not_known_proves_neither_that_a_runner_works_nor_that_it_does_not() {
     let mut situation = Situation::parse("runner 7-1 acme/web offline; sandbox 7-1 acme/web starting 20s");
     situation.evidence.names.clear();
@@ -223,4 +208,58 @@ fn a_word_of_github_s_that_is_not_known_proves_neither_that_a_runner_works_nor_t
     assert_eq!(read(Connection::Offline, 80), (false, false), "the readings do not agree");
     assert_eq!(read(Connection::Offline, 140), (false, true));
     assert_eq!(read(Connection::Online, 150), (true, false));
+}
+
+#[test]
+fn secrets_that_ended_sandboxes_left_are_deleted_each_by_its_own_id() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web idle 90s secret");
+    let left = |age: i64| EndedSecret { name: name("7-1"), created_at: now() - TimeDelta::seconds(age) };
+    // The name was used before, and the sandbox of then left its Secret; one may still be stored.
+    let ended = [("st-0", 300), ("st-1", 90), ("st-2", 59)];
+    situation.observed.fleet.ended_secrets =
+        ended.into_iter().map(|(id, age)| (SecretId::new(id), left(age))).collect();
+    let deletes = |situation: &Situation| {
+        let ids = situation.plan().actions.into_iter().filter_map(|action| match action {
+            Action::DeleteSecret { secret, .. } => Some(secret.to_string()),
+            Action::Create(_) | Action::PrepareImage { .. } | Action::Deregister { .. } | Action::Terminate { .. } => {
+                None
+            }
+        });
+        let mut ids: Vec<String> = ids.collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(deletes(&situation), ["st-0", "st-1"]);
+    let effect = |id: &str, found| {
+        let effect = Effect::SecretDeleted { name: name("7-1"), secret: SecretId::new(id), found };
+        Outcome { action: "delete_secret", reason: "read", effect, took: Duration::ZERO }
+    };
+    learn(&mut situation, &[effect("st-0", Deletion::Done), effect("st-1", Deletion::NotThere)], 0);
+    assert_eq!(deletes(&situation), [""; 0], "one that is not found is looked for once more, later");
+    learn(&mut situation, &[], 120);
+    let later = sandrunner::plan::plan(
+        &situation.observed,
+        &situation.evidence,
+        &situation.policy,
+        now() + TimeDelta::seconds(60),
+    );
+    assert_eq!(later.actions.len(), 2, "{later}");
+}
+
+#[test]
+fn a_sandbox_says_with_which_registration_it_was_made() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web failed 400s tagged fenced=200s");
+    let known = situation.evidence.names.get_mut(&name("7-1")).unwrap();
+    known.runner_id = Some(RunnerId(3));
+    learn(&mut situation, &[], 1);
+    // What was proven is of the registration before: the sandbox's is 8.
+    let known = &situation.evidence.names[&name("7-1")];
+    assert_eq!((known.runner_id, known.fenced_at), (Some(RunnerId(8)), None));
+    // A list from before the name was used again changes nothing.
+    let mut listed = Situation::parse("sandbox 7-1 acme/web starting 20s tagged; runner 7-1 acme/web busy");
+    listed.evidence = situation.evidence.clone();
+    listed.observed.repos.values_mut().next().unwrap().runners_read.succeeded(now() + TimeDelta::seconds(2));
+    learn(&mut listed, &[], 3);
+    let known = &listed.evidence.names[&name("7-1")];
+    assert_eq!((known.runner_id, known.busy_at), (Some(RunnerId(8)), None));
 }

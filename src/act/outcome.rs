@@ -80,11 +80,15 @@ pub enum Effect {
     Deregistered {
         /// Its name.
         name: OurName,
+        /// Its id.
+        runner: RunnerId,
     },
     /// GitHub keeps the runner because it runs a job.
     StillRunning {
         /// Its name.
         name: OurName,
+        /// Its id.
+        runner: RunnerId,
     },
     /// Modal was asked to end the sandbox.
     Terminated {
@@ -95,6 +99,8 @@ pub enum Effect {
     SecretDeleted {
         /// The name of its sandbox.
         name: OurName,
+        /// Its id.
+        secret: SecretId,
         /// What was found.
         found: Deletion,
     },
@@ -143,10 +149,10 @@ impl fmt::Display for Outcome {
                 write!(f, "{action} {name} in {}: {failure}", origin.scope)?;
             }
             Effect::NameTaken { name, origin } => write!(f, "{action} {name} in {}: the name is taken", origin.scope)?,
-            Effect::Deregistered { name } | Effect::Terminated { name } | Effect::SecretDeleted { name, .. } => {
+            Effect::Deregistered { name, .. } | Effect::Terminated { name } | Effect::SecretDeleted { name, .. } => {
                 write!(f, "{action} {name}")?;
             }
-            Effect::StillRunning { name } => write!(f, "{action} {name}: it runs a job")?,
+            Effect::StillRunning { name, .. } => write!(f, "{action} {name}: it runs a job")?,
             Effect::Image { result: Ok(image), .. } => write!(f, "{action}: {image}")?,
             Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,
             Effect::Failed { failure } => write!(f, "{action}: {failure}")?,

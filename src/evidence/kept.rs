@@ -137,6 +137,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         jobs_learned_at: _, // readings of this process
         runners_learned_at: _,
         others_at: _, // the next readings tell
+        secrets: _,   // what is gone is not found again
         forgot_at: _,
     } = evidence;
     let parallel = parallel.iter().map(|((scope, group, run), count)| Parallel {
@@ -222,7 +223,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         fruitless,
         fruitless_at,
         ref waiting,
-        taken_by: _, // the next reading tells
+        ref taken_by,
         has_ended,
         seen_at,
     } = *job;
@@ -233,7 +234,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         fruitless: fruitless.min(COUNT_MAX),
         fruitless_at: past(fruitless_at, now),
         waiting: waiting.believed(now),
-        taken_by: None,
+        taken_by: taken_by.clone(),
         has_ended,
         seen_at: seen_at.min(now),
     }
@@ -242,8 +243,8 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
 fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
     let NameEvidence {
         origin,
-        runner_id: _, // an id is taken from GitHub's own list, where it stands with its name
-        registered_at,
+        runner_id: _,     // an id is taken from GitHub's own list, where it stands with its name
+        registered_at: _, // of which registration is not kept
         created_at,
         online_at,
         busy_at,
@@ -255,24 +256,22 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         terminated_at: _,
         is_mint_unanswered: _, // what is there is read anew
         left_at,
-        secret,
         end_counted,
         seen_at,
     } = known;
     NameEvidence {
         // A create whose answer this program did not live to see may yet appear: it counts like anybody's.
         origin: origin.filter(|_| created_at.is_some()),
-        registered_at: past(registered_at, now),
         created_at: past(created_at, now),
         online_at: past(online_at, now),
         busy_at: past(busy_at, now),
         kept_at: past(kept_at, now),
         claim: claim.map(|Claim { job, runner, at }| Claim { job, runner, at: at.min(now) }),
         left_at: past(left_at, now),
-        secret,
         end_counted,
         seen_at: past(seen_at, now),
         runner_id: None,
+        registered_at: None,
         stale: None,
         never_online: None,
         fenced_at: None,

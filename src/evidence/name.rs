@@ -4,7 +4,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, RunnerId};
-use crate::modal::Deletion;
 use crate::mutant::{self, Mutant};
 use crate::state::Origin;
 
@@ -25,6 +24,7 @@ pub struct NameEvidence {
     #[serde(skip)]
     pub runner_id: Option<RunnerId>,
     /// When its registration was first seen, or made by us.
+    #[serde(skip)]
     pub registered_at: Option<DateTime<Utc>>,
     /// When its create was answered.
     pub created_at: Option<DateTime<Utc>>,
@@ -53,8 +53,6 @@ pub struct NameEvidence {
     /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
     #[serde(skip)]
     pub is_mint_unanswered: bool,
-    /// Whether its Secret was deleted.
-    pub secret: SecretState,
     pub(super) end_counted: EndCounted,
     pub(super) seen_at: Option<DateTime<Utc>>,
 }
@@ -69,46 +67,12 @@ impl NameEvidence {
     /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it
     /// before: then what is known is of another one.
     pub(super) fn take_registration(&mut self, runner: RunnerId) {
+        let claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
         if is_another(self.runner_id.replace(runner), Some(runner)) {
-            (self.registered_at, self.online_at, self.busy_at, self.kept_at) = (None, None, None, None);
-            (self.stale, self.never_online, self.fenced_at) = (None, None, None);
+            let (origin, runner_id, seen_at) = (self.origin.take(), self.runner_id, self.seen_at);
+            *self = Self { origin, runner_id, seen_at, ..Self::default() };
         }
-        self.claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
-    }
-}
-
-/// Whether the Secret of a sandbox is still there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SecretState {
-    /// It may be.
-    #[default]
-    MayExist,
-    /// Modal did not know it; one such answer proves nothing (design rule I).
-    NotThere {
-        /// When it first said so.
-        since: DateTime<Utc>,
-    },
-    /// It was deleted.
-    Deleted,
-}
-
-impl SecretState {
-    /// Whether it is time to delete it.
-    pub fn is_due(self, now: DateTime<Utc>) -> bool {
-        match self {
-            Self::MayExist => true,
-            Self::NotThere { since } => now - since >= AGREEMENT_APART,
-            Self::Deleted => false,
-        }
-    }
-
-    pub(super) fn after(self, found: Deletion, now: DateTime<Utc>) -> Self {
-        match (found, self) {
-            (Deletion::Done, _) | (_, Self::Deleted) => Self::Deleted,
-            (Deletion::NotThere, Self::NotThere { since }) if now - since >= AGREEMENT_APART => Self::Deleted,
-            (Deletion::NotThere, Self::NotThere { since }) => Self::NotThere { since },
-            (Deletion::NotThere, Self::MayExist) => Self::NotThere { since: now },
-        }
+        self.claim = claim;
     }
 }
 

@@ -117,9 +117,9 @@ impl View {
         let secrets = ended.filter(|sandbox| sandbox.result.is_some()).filter_map(|sandbox| {
             let (name, _) = self.ours(sandbox).ok()?;
             let id = SecretId::new(sandbox.tags.get(tag::SECRET)?.as_str());
-            Some((name, EndedSecret { id, created_at: sandbox.created_at }))
+            Some((id, EndedSecret { name, created_at: sandbox.created_at }))
         });
-        let secrets: BTreeMap<OurName, EndedSecret> = secrets.collect();
+        let secrets: BTreeMap<SecretId, EndedSecret> = secrets.collect();
         let fleet = &mut self.observed.fleet;
         match reading {
             Reading::Known(_) => {
@@ -141,6 +141,11 @@ impl View {
         fleet.unsure.remove(&name);
         let secret = listed.tags.get(tag::SECRET).map(|secret| SecretId::new(secret.as_str()));
         let runner = listed.tags.get(tag::RUNNER).and_then(|runner| runner.parse().ok()).map(RunnerId);
+        // A name that was used before, by whomever: the sandbox of then has ended, Modal has no two of one name alive.
+        if fleet.sandboxes.get(&name).is_some_and(|known| known.id != listed.id && known.created_at < listed.created_at)
+        {
+            fleet.sandboxes.remove(&name);
+        }
         let sandbox = fleet.sandboxes.entry(name).or_insert_with(|| OurSandbox {
             id: listed.id.clone(),
             origin,

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::supply::{Registration, Supply};
 use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
-use crate::evidence::{NameEvidence, SecretState};
+use crate::evidence::NameEvidence;
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
 use crate::state::{Connection, JobStatus, OurSandbox, ReadState, RepoView};
@@ -27,9 +27,11 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         plan.actions.extend(sandbox.secret.as_ref().and_then(|id| secret(name, id, sandbox, *evidence, context)));
     }
     let fleet = &context.observed.fleet;
-    for (name, secret) in fleet.ended_secrets.iter().filter(|(name, _)| !fleet.sandboxes.contains_key(*name)) {
-        let created = secret.created_at - context.observed.skew;
-        plan.actions.extend(delete_secret(name, &secret.id, created, context.evidence.names.get(name), context));
+    let is_known = |name: &OurName, id: &SecretId| {
+        fleet.sandboxes.get(name).is_some_and(|sandbox| sandbox.secret.as_ref() == Some(id))
+    };
+    for (id, ended) in fleet.ended_secrets.iter().filter(|(id, ended)| !is_known(&ended.name, id)) {
+        plan.actions.extend(delete_secret(&ended.name, id, ended.created_at, context));
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
     let offline = supply.idle.iter().filter(|registration| registration.is_offline && !supply.stale.is_empty());
@@ -67,18 +69,13 @@ fn secret(
     let is_read =
         has_ended || evidence.is_some_and(|evidence| evidence.online_at.is_some() || evidence.claim.is_some());
     let is_read = (is_read || mutant::is(Mutant::SecretDeletedEarly)) && !mutant::is(Mutant::SecretsKept);
-    is_read.then(|| delete_secret(name, id, sandbox.created(context.observed.skew), evidence, context)).flatten()
+    is_read.then(|| delete_secret(name, id, sandbox.created_at, context)).flatten()
 }
 
-/// Deletes the Secret of a sandbox that was created at `created`, unless that was done or is too early.
-fn delete_secret(
-    name: &OurName,
-    id: &SecretId,
-    created: DateTime<Utc>,
-    evidence: Option<&NameEvidence>,
-    context: &Context<'_>,
-) -> Option<Action> {
-    let state = evidence.map_or(SecretState::MayExist, |evidence| evidence.secret);
+/// Deletes the Secret of a sandbox that was created at `created` by Modal's clock, unless that was done or is too early.
+fn delete_secret(name: &OurName, id: &SecretId, created: DateTime<Utc>, context: &Context<'_>) -> Option<Action> {
+    let state = context.evidence.secrets.state(id);
+    let created = created - context.observed.skew;
     let is_settled = context.now - created >= STORED_WITHIN || mutant::is(Mutant::SecretDeletedEarly);
     (is_settled && state.is_due(context.now)).then(|| Action::DeleteSecret { name: name.clone(), secret: id.clone() })
 }
