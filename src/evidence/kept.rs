@@ -243,8 +243,9 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
 fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
     let NameEvidence {
         origin,
-        runner_id: _,     // an id is taken from GitHub's own list, where it stands with its name
-        registered_at: _, // of which registration is not kept
+        runner_id: _, // an id is taken from GitHub's own list, where it stands with its name
+        registered_at,
+        registered_as,
         created_at,
         online_at,
         busy_at,
@@ -271,7 +272,8 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         end_counted,
         seen_at: past(seen_at, now),
         runner_id: None,
-        registered_at: None,
+        registered_at: past(registered_at.filter(|_| registered_as.is_some()), now),
+        registered_as,
         stale: None,
         never_online: None,
         fenced_at: None,

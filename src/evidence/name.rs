@@ -24,8 +24,9 @@ pub struct NameEvidence {
     #[serde(skip)]
     pub runner_id: Option<RunnerId>,
     /// When its registration was first seen, or made by us.
-    #[serde(skip)]
     pub registered_at: Option<DateTime<Utc>>,
+    /// Which one that was: no other is as old.
+    pub registered_as: Option<RunnerId>,
     /// When its create was answered.
     pub created_at: Option<DateTime<Utc>>,
     /// When its runner was first seen online.
@@ -68,11 +69,12 @@ impl NameEvidence {
     /// before: then what is known is of another one.
     pub(super) fn take_registration(&mut self, runner: RunnerId) {
         let claim = self.claim.filter(|claim| !is_another(claim.runner, Some(runner)));
-        if is_another(self.runner_id.replace(runner), Some(runner)) {
+        let known = self.runner_id.replace(runner).or(self.registered_as);
+        if is_another(known, Some(runner)) {
             let (origin, runner_id, seen_at) = (self.origin.take(), self.runner_id, self.seen_at);
             *self = Self { origin, runner_id, seen_at, ..Self::default() };
         }
-        self.claim = claim;
+        (self.claim, self.registered_as) = (claim, Some(runner));
     }
 }
 
