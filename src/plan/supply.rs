@@ -11,7 +11,7 @@ use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
 use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Connection, Observed, OurSandbox, RepoView, Scope};
+use crate::state::{Connection, Observed, OurSandbox, RepoView, Runner, Scope};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
@@ -209,7 +209,6 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
         }));
     }
     count_registrations(context, groups, &mut supply);
-    count_unlisted(context, groups, &mut supply);
     for class in supply.live_by_class.iter().filter(|class| class.live() > 0) {
         let counts = SandboxState::ALL.into_iter().zip(class.by_state).filter(|(_, count)| *count > 0);
         entry(&mut plan.tally, class.name).sandboxes.extend(counts);
@@ -221,11 +220,15 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
     let Context { observed, evidence, now, .. } = *context;
     let mut jobs = InOrder::default();
     let mut unread: BTreeMap<GroupId, Vec<(RunId, Option<Place>)>> = BTreeMap::new();
+    let mut unlisted = Vec::new();
     for (name, evidence, sandbox) in Joined::new(&evidence.names, &observed.fleet.sandboxes) {
         if let Some(evidence) = evidence.filter(|known| known.stale.is_some_and(|agreement| agreement.is_firm())) {
             supply.stale.insert(name, evidence);
         }
-        let Some(sandbox) = sandbox else { continue };
+        let Some(sandbox) = sandbox else {
+            unlisted.extend(evidence.filter(|known| known.registered_at.is_some()).map(|known| (name, known)));
+            continue;
+        };
         let place = jobs.of_name(name, groups);
         let repo = groups.repo(&sandbox.origin.scope);
         let group = groups.id(repo, sandbox.origin.group);
@@ -257,6 +260,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
             *supply.by_run.entry((group, sandbox.origin.run)).or_default() += 1;
         }
     }
+    count_unlisted(&unlisted, context, groups, supply);
     for (group, ended) in unread {
         // Each job that was taken since its reading accounts for one of them.
         for (run, place) in ended.into_iter().skip(groups.get(group).taken) {
@@ -296,29 +300,33 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
 }
 
 /// A runner that is online runs in a sandbox, whether or not Modal's list shows it: it takes room.
-fn count_unlisted<'a>(context: &Context<'a>, groups: &Groups<'_>, supply: &mut Supply<'a>) {
+fn count_unlisted<'a>(
+    unlisted: &[(&OurName, &'a NameEvidence)],
+    context: &Context<'a>,
+    groups: &Groups<'_>,
+    supply: &mut Supply<'a>,
+) {
     let Observed { repos, fleet, in_flight, .. } = context.observed;
-    let made_for = |name: &OurName| Some(&context.evidence.names.get(name)?.origin.as_ref()?.class);
-    for (scope, repo) in repos {
+    for (name, known) in unlisted {
+        let made_in = known.origin.as_ref().and_then(|origin| repos.get_key_value(&origin.scope));
+        let mut repos = made_in.into_iter().chain(repos.iter().filter(|_| made_in.is_none()));
+        let listed = repos.find_map(|(scope, repo)| Some((scope, repo.runners.get(*name)?)));
+        let is_up = |runner: &Runner| runner.connection != Connection::Offline || runner.is_busy;
+        let Some((scope, runner)) = listed.filter(|(_, runner)| is_up(runner)) else { continue };
+        if in_flight.contains_key(*name) || fleet.unsure.contains_key(*name) {
+            continue;
+        }
         let place = groups.repo(scope);
-        for (name, runner) in
-            repo.runners.iter().filter(|(_, runner)| runner.connection != Connection::Offline || runner.is_busy)
-        {
-            let is_counted =
-                fleet.sandboxes.contains_key(name) || in_flight.contains_key(name) || fleet.unsure.contains_key(name);
-            if is_counted {
-                continue;
+        let group = runner.labels.and_then(|labels| groups.id(place, labels));
+        let class = known.origin.as_ref().map(|origin| &origin.class);
+        let class = class.or_else(|| group.map(|group| &groups.get(group).class.name));
+        let state = if runner.is_busy { SandboxState::Claimed } else { SandboxState::Idle };
+        match class.and_then(|class| context.policy.class(class)) {
+            Some(class) => {
+                let class = supply.class(&class.name);
+                supply.add_live(class, place, state);
             }
-            let group = runner.labels.and_then(|labels| groups.id(place, labels));
-            let class = made_for(name).or_else(|| group.map(|group| &groups.get(group).class.name));
-            let state = if runner.is_busy { SandboxState::Claimed } else { SandboxState::Idle };
-            match class.and_then(|class| context.policy.class(class)) {
-                Some(class) => {
-                    let class = supply.class(&class.name);
-                    supply.add_live(class, place, state);
-                }
-                None => supply.add_live_of_no_class(place),
-            }
+            None => supply.add_live_of_no_class(place),
         }
     }
 }
