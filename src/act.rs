@@ -25,8 +25,8 @@ use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
 use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
-use crate::modal::ModalWriter;
-use crate::plan::{Action, DeregisterReason, Plan, Policy};
+use crate::modal::{Deletion, ModalWriter};
+use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
 use crate::state::{Creating, Origin, Scope};
 
@@ -257,13 +257,14 @@ impl Task {
                 Some(class) => image::prepare(self, class).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
-            Action::Deregister { name, scope, runner, reason } => {
-                if *reason == DeregisterReason::Stale
-                    && let Err(failure) = self.delete_secret_of(name, *runner).await
-                {
-                    return Effect::Failed { failure };
+            Action::Deregister { name, scope, runner, secret, .. } => {
+                match self.delete_secret_of(name, *runner, *secret).await {
+                    Ok(Deletion::NotThere) if *secret == SecretLook::First => {
+                        Effect::SecretDenied { name: name.clone(), runner: *runner }
+                    }
+                    Ok(_) => self.deregister(name, scope, *runner).await,
+                    Err(failure) => Effect::Failed { failure },
                 }
-                self.deregister(name, scope, *runner).await
             }
             Action::Terminate { name, sandbox, .. } => match self.writers.modal.terminate(sandbox).await {
                 Ok(()) => Effect::Terminated { name: name.clone() },
@@ -277,15 +278,21 @@ impl Task {
     }
 
     /// Deletes the Secret that a create may have left: after the registration nothing would lead to it any more.
-    async fn delete_secret_of(&self, name: &OurName, runner: RunnerId) -> Result<(), CallFailure> {
-        if !self.writers.policy.has_gpus() {
-            return Ok(());
+    async fn delete_secret_of(
+        &self,
+        name: &OurName,
+        runner: RunnerId,
+        look: SecretLook,
+    ) -> Result<Deletion, CallFailure> {
+        if look == SecretLook::None {
+            return Ok(Deletion::Done);
         }
         let deleted = self.writers.modal.delete_secret_named(&create::secret_name(name, runner)).await;
         match deleted.map_err(CallFailure::from) {
             Err(failure) if failure.class.may_pass() => Err(failure),
+            Ok(found) => Ok(found),
             // Whoever may not look Secrets up made none.
-            Ok(_) | Err(_) => Ok(()),
+            Err(_) => Ok(Deletion::Done),
         }
     }
 
@@ -341,6 +348,7 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
         Effect::NameTaken { name, origin } => {
             info!(repo = %origin.scope.repo, job_id = name.job.0, runner_name = %name, "the runner's name is taken");
         }
+        Effect::SecretDenied { name, .. } => tracing::debug!(runner_name = %name, "no Secret is known"),
         Effect::Deregistered { name, .. } | Effect::StillRunning { name, .. } => {
             info!(runner_name = %name, reason = action.labels().1, result = effect.result(), elapsed_seconds, "deregistered runner");
         }

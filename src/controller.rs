@@ -274,6 +274,7 @@ impl Controller {
                 Effect::MintFailed { .. }
                 | Effect::CreateFailed { .. }
                 | Effect::Deregistered { .. }
+                | Effect::SecretDenied { .. }
                 | Effect::StillRunning { .. }
                 | Effect::Terminated { .. }
                 | Effect::SecretDeleted { .. }

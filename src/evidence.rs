@@ -260,6 +260,11 @@ impl Evidence {
                 evidence.take_registration(*runner);
                 evidence.fenced_at = Some(now);
             }
+            Effect::SecretDenied { name, runner } => {
+                let evidence = self.name(name, now);
+                evidence.take_registration(*runner);
+                evidence.secret_denied_at.get_or_insert(now);
+            }
             Effect::StillRunning { name, runner } => {
                 let evidence = self.name(name, now);
                 evidence.take_registration(*runner);

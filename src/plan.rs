@@ -129,6 +129,8 @@ pub enum Action {
         runner: RunnerId,
         /// Why.
         reason: DeregisterReason,
+        /// Whether a Secret is looked for first: nothing leads to it once the registration is gone.
+        secret: SecretLook,
     },
     /// Terminate a sandbox.
     Terminate {
@@ -146,6 +148,17 @@ pub enum Action {
         /// The Secret.
         secret: SecretId,
     },
+}
+
+/// Whether the Secret of a registration is looked for by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretLook {
+    /// There can be none, or its sandbox leads to it.
+    None,
+    /// It is; that Modal knows none proves nothing yet (design rule I).
+    First,
+    /// It is once more.
+    Again,
 }
 
 /// Why a registration is deleted.

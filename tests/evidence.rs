@@ -12,7 +12,7 @@ use sandrunner::act::{Effect, Outcome};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::ids::{Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
-use sandrunner::plan::Action;
+use sandrunner::plan::{Action, SecretLook};
 use sandrunner::state::{Connection, EndedSecret, Origin};
 use situation::{Situation, name, now, scope};
 
@@ -262,4 +262,30 @@ fn a_sandbox_says_with_which_registration_it_was_made() {
     learn(&mut listed, &[], 3);
     let known = &listed.evidence.names[&name("7-1")];
     assert_eq!((known.runner_id, known.busy_at), (Some(RunnerId(8)), None));
+}
+
+#[test]
+fn a_registration_is_kept_until_modal_said_twice_that_it_knows_no_secret_of_it() {
+    let mut situation =
+        Situation::parse("runner 7-1 acme/web offline 400s stale; runner 8-1 acme/web offline 400s stale");
+    // One of a class without a GPU never had a Secret.
+    let Effect::Created { origin, .. } = created_again().effect else { unreachable!() };
+    situation.evidence.names.get_mut(&name("8-1")).unwrap().origin = Some(origin);
+    let looks = |situation: &Situation, after: i64| {
+        let now = now() + TimeDelta::seconds(after);
+        let plan = sandrunner::plan::plan(&situation.observed, &situation.evidence, &situation.policy, now);
+        let looks = plan.actions.into_iter().filter_map(|action| match action {
+            Action::Deregister { name, secret, .. } => Some((name.job.0, secret)),
+            Action::Create(_)
+            | Action::PrepareImage { .. }
+            | Action::DeleteSecret { .. }
+            | Action::Terminate { .. } => None,
+        });
+        looks.collect::<Vec<_>>()
+    };
+    assert_eq!(looks(&situation, 0), [(7, SecretLook::First), (8, SecretLook::None)]);
+    let effect = Effect::SecretDenied { name: name("7-1"), runner: RunnerId(1) };
+    learn(&mut situation, &[Outcome { action: "deregister", reason: "stale", effect, took: Duration::ZERO }], 1);
+    assert_eq!(looks(&situation, 60), [(8, SecretLook::None)]);
+    assert_eq!(looks(&situation, 61), [(7, SecretLook::Again), (8, SecretLook::None)]);
 }

@@ -83,6 +83,13 @@ pub enum Effect {
         /// Its id.
         runner: RunnerId,
     },
+    /// Modal said that it knows no Secret of the registration, which is kept until it says so again.
+    SecretDenied {
+        /// Its name.
+        name: OurName,
+        /// Its id.
+        runner: RunnerId,
+    },
     /// GitHub keeps the runner because it runs a job.
     StillRunning {
         /// Its name.
@@ -129,6 +136,7 @@ impl Effect {
             | Self::Image { result: Ok(_), .. } => "ok",
             Self::NameTaken { .. } => "name_taken",
             Self::StillRunning { .. } => "still_running",
+            Self::SecretDenied { .. } => "secret_denied",
             Self::MaybeCreated { .. } => "unknown",
             Self::Image { result: Err(_), .. } => "failed",
             Self::MintFailed { failure, .. } | Self::CreateFailed { failure, .. } | Self::Failed { failure } => {
@@ -152,6 +160,7 @@ impl fmt::Display for Outcome {
             Effect::Deregistered { name, .. } | Effect::Terminated { name } | Effect::SecretDeleted { name, .. } => {
                 write!(f, "{action} {name}")?;
             }
+            Effect::SecretDenied { name, .. } => write!(f, "{action} {name}: its Secret is looked for once more")?,
             Effect::StillRunning { name, .. } => write!(f, "{action} {name}: it runs a job")?,
             Effect::Image { result: Ok(image), .. } => write!(f, "{action}: {image}")?,
             Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,

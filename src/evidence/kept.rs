@@ -256,6 +256,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         fenced_at: _,    //
         terminated_at: _,
         is_mint_unanswered: _, // what is there is read anew
+        secret_denied_at: _,
         left_at,
         end_counted,
         seen_at,
@@ -279,6 +280,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         fenced_at: None,
         terminated_at: None,
         is_mint_unanswered: false,
+        secret_denied_at: None,
     }
 }
 

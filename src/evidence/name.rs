@@ -51,6 +51,9 @@ pub struct NameEvidence {
     pub terminated_at: Option<DateTime<Utc>>,
     /// When a create of ours ended without a known sandbox: its registration may be left over.
     pub left_at: Option<DateTime<Utc>>,
+    /// When Modal first said that it knows no Secret of its registration.
+    #[serde(skip)]
+    pub secret_denied_at: Option<DateTime<Utc>>,
     /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
     #[serde(skip)]
     pub is_mint_unanswered: bool,

@@ -3,8 +3,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::supply::{Registration, Supply};
-use super::{Action, Context, DeregisterReason, Plan, TerminateReason};
-use crate::evidence::NameEvidence;
+use super::{Action, Context, DeregisterReason, Plan, SecretLook, TerminateReason};
+use crate::evidence::{AGREEMENT_APART, NameEvidence};
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
 use crate::state::{Connection, JobStatus, OurSandbox, ReadState, RepoView};
@@ -41,18 +41,35 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
         let is_unread =
             evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
         if is_stale(name, repo, evidence, context) && !is_unread && !evidence.is_kept(context.now) {
-            plan.actions.push(deregister(registration));
+            plan.actions.extend(deregister(registration, context));
         }
     }
     let is_surplus =
         |idle: &&Registration<'_>| !idle.is_offline && is_old(context.evidence.names.get(idle.name), context);
-    plan.actions
-        .extend(supply.idle.iter().filter(|_| mutant::is(Mutant::BusyTrusted)).filter(is_surplus).map(deregister));
+    plan.actions.extend(
+        supply
+            .idle
+            .iter()
+            .filter(|_| mutant::is(Mutant::BusyTrusted))
+            .filter(is_surplus)
+            .filter_map(|idle| deregister(idle, context)),
+    );
 }
 
-fn deregister(registration: &Registration<'_>) -> Action {
+/// Deletes a registration that is of no use, unless the second look for its Secret comes too early.
+fn deregister(registration: &Registration<'_>, context: &Context<'_>) -> Option<Action> {
     let Registration { scope, name, runner, .. } = *registration;
-    Action::Deregister { name: name.clone(), scope: scope.clone(), runner, reason: DeregisterReason::Stale }
+    let known = context.evidence.names.get(name);
+    let class = known.and_then(|known| known.origin.as_ref()).and_then(|origin| context.policy.class(&origin.class));
+    let may_have_secret = class.map_or(context.policy.has_gpus(), |class| class.gpu.is_some());
+    let secret = match known.and_then(|known| known.secret_denied_at) {
+        _ if !may_have_secret => SecretLook::None,
+        None => SecretLook::First,
+        Some(at) if context.now - at >= AGREEMENT_APART => SecretLook::Again,
+        Some(_) => return None,
+    };
+    let (name, scope) = (name.clone(), scope.clone());
+    Some(Action::Deregister { name, scope, runner, reason: DeregisterReason::Stale, secret })
 }
 
 /// A Secret is needed until the runner has read it.
@@ -136,6 +153,7 @@ fn failed_start(
         scope: sandbox.origin.scope.clone(),
         runner,
         reason: DeregisterReason::FailedStart,
+        secret: SecretLook::None,
     })
 }
 
