@@ -285,11 +285,18 @@ impl Evidence {
 
     fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, lesson: &mut Lesson<'_>) {
         let now = lesson.now;
-        self.learn_reuse(name, sandbox);
-        let is_known = self.names.get(name).is_some_and(|evidence| evidence.origin.is_some());
-        if sandbox.ended.is_none() && is_known {
-            self.names.get_mut(name).expect("looked up above").seen_at = Some(now);
-            return;
+        let mut is_known = false;
+        if let Some(known) = self.names.get_mut(name) {
+            // The sandbox itself says with which registration it was made.
+            let runner = sandbox.runner.filter(|runner| is_another(known.runner_id, Some(*runner)));
+            if let Some(runner) = runner.filter(|_| sandbox.ended.is_none()) {
+                known.take_registration(runner);
+            }
+            is_known = known.origin.is_some();
+            if sandbox.ended.is_none() && is_known {
+                known.seen_at = Some(now);
+                return;
+            }
         }
         let job = self.job(name.job, now);
         job.attempt = job.attempt.max(name.attempt);
@@ -316,14 +323,6 @@ impl Evidence {
         } else {
             self.fruitless(name.job, now);
             self.learn_fruitless_end(sandbox, &evidence, lesson.observed, now);
-        }
-    }
-
-    /// The sandbox itself says with which registration it was made.
-    fn learn_reuse(&mut self, name: &OurName, sandbox: &OurSandbox) {
-        let Some(runner) = sandbox.runner.filter(|_| sandbox.ended.is_none()) else { return };
-        if let Some(known) = self.names.get_mut(name).filter(|known| is_another(known.runner_id, Some(runner))) {
-            known.take_registration(runner);
         }
     }
 
@@ -371,12 +370,16 @@ impl Evidence {
     ) -> Option<Pickup> {
         let now = lesson.now;
         let name = ours(job, scope, lesson.policy)?;
+        let evidence = self.name(&name, now);
+        if evidence.claim.is_some() {
+            return None;
+        }
+        let is_of_another = is_another(evidence.runner_id, job.runner_id);
         // The name is used up, also where nothing else of it is left: a second runner of that name would pass for
         // the one that took this job.
         let made_for = self.job(name.job, now);
         made_for.attempt = made_for.attempt.max(name.attempt);
-        let evidence = self.name(&name, now);
-        if evidence.claim.is_some() || is_another(evidence.runner_id, job.runner_id) {
+        if is_of_another {
             return None;
         }
         self.learn_group_claim(scope, job, now);

@@ -94,9 +94,22 @@ async fn four_runs_of_250_jobs_are_minted_as_fast_as_the_limits_allow() {
     }
 }
 
+/// Each for itself, so that they are played side by side.
+async fn a_thousand_runs_of_one_job(at: f64) {
+    check(&run(1_000, at).await, at, 1_010.0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_runs_of_one_job_are_minted_as_fast_as_the_limits_allow() {
-    for at in BURSTS_AT {
-        check(&run(1_000, at).await, at, 1_010.0);
-    }
+    a_thousand_runs_of_one_job(BURSTS_AT[0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_runs_that_come_later_in_the_interval_are_too() {
+    a_thousand_runs_of_one_job(BURSTS_AT[1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_runs_that_come_late_in_the_interval_are_too() {
+    a_thousand_runs_of_one_job(BURSTS_AT[2]).await;
 }

@@ -361,7 +361,7 @@ impl Book {
                     self.fresh.push(Done::Terminated(*index));
                 }
             }
-            What::SandboxEnded { sandbox } => {
+            What::SandboxEnded { sandbox, .. } => {
                 let index = self.by_sandbox.get(sandbox.as_str()).copied();
                 if let Some(index) = index {
                     self.sandboxes[index].ended = Some(mark);

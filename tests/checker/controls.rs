@@ -113,6 +113,10 @@ fn a_config_is_used_once_at_once_and_under_one_name() {
     assert_eq!(used().created(63.1, "sb-1", &name(0, 1)).violated(running()), ["config_old"]);
     let ended = || used().created(3.4, "sb-1", &name(0, 1)).ended(9.0, "sb-1", &name(0, 1));
     assert_eq!(ended().created(10.0, "sb-2", &name(0, 1)).violated(running()), ["config_reused"]);
+    // One that failed before it ran anything has not used it.
+    let failed = json!({ "event": "sandbox_ended", "sandbox": "sb-1", "name": name(0, 1), "status": 5 });
+    let failed = used().created(3.4, "sb-1", &name(0, 1)).then(3.6, failed);
+    assert_eq!(failed.created(4.0, "sb-2", &name(0, 1)).violated(running()), [""; 0]);
     let mut twice = used().created(3.4, "sb-1", &name(0, 1));
     twice.at(5.0, created("sb-2", &name(0, 1), &json!({ "config": "another" })));
     assert_eq!(twice.violated(running()), ["name_twice"]);

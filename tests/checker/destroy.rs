@@ -50,7 +50,7 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
                 found.add("foreign", &[line.seq], line.at, format!("SandboxTerminate of {sandbox} ({name})"));
             }
         }
-        What::SandboxEnded { sandbox } => {
+        What::SandboxEnded { sandbox, .. } => {
             if let Some(sandbox) = book.sandbox(sandbox) {
                 ended(line, sandbox, book, found);
             }

@@ -104,6 +104,9 @@ pub(crate) enum What {
     },
     SandboxEnded {
         sandbox: String,
+        /// Modal's number for it.
+        #[serde(default)]
+        status: i32,
     },
     FaultStruck {
         operation: Operation,

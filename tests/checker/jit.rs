@@ -5,7 +5,7 @@
 //! two run), the runners may be read an hour later: a repository in which nothing happens is looked at for
 //! leftovers once an hour. Faults put the bound off until they are over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
@@ -13,6 +13,8 @@ use super::Found;
 use super::book::{Answer, Attempt, Book};
 use super::event::{Line, Time, What};
 
+/// Modal: the sandbox failed before its entry point ran. One whose create was not answered may have been sent again then.
+const INIT_FAILURE: i32 = 5;
 /// A config that is older when it is used was kept too long.
 const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a registration may be left without a sandbox.
@@ -25,6 +27,8 @@ const HOURLY: TimeDelta = TimeDelta::minutes(65);
 pub(crate) struct Jit {
     used: BTreeMap<String, (u64, String)>,
     live: BTreeMap<String, (u64, String)>,
+    /// Sandboxes that ran nothing.
+    unused: BTreeSet<String>,
 }
 
 impl Jit {
@@ -37,6 +41,7 @@ impl Jit {
                 let is_late = || newest.is_some_and(|attempt| attempt.creates.iter().any(is_late));
                 if let Some((seq, other)) = self.used.insert(config.clone(), (line.seq, sandbox.clone()))
                     && !is_late()
+                    && !self.unused.contains(&other)
                 {
                     let text = format!("{sandbox} and {other} were created with one config");
                     found.add("config_reused", &[seq, line.seq], line.at, text);
@@ -54,7 +59,10 @@ impl Jit {
                     left(attempt, line.at, book, found);
                 }
             }
-            What::SandboxEnded { sandbox } => {
+            What::SandboxEnded { sandbox, status } => {
+                if *status == INIT_FAILURE {
+                    self.unused.insert(sandbox.clone());
+                }
                 if let Some(ended) = book.sandbox(sandbox) {
                     self.live.retain(|_, (_, live)| live != &*ended.id);
                 }

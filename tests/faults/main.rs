@@ -158,7 +158,7 @@ fn bounded(options: &Options) -> Tally {
     }
     tally.require_every_mode();
     tally.add(swarm::seeds(1, 10, options.threads, Twice::Yes));
-    tally.add(swarm::seeds(11, options.number("seeds", 60), options.threads, Twice::No));
+    tally.add(swarm::seeds(11, options.number("seeds", 20), options.threads, Twice::No));
     tally
 }
 
