@@ -289,3 +289,36 @@ fn a_registration_is_kept_until_modal_said_twice_that_it_knows_no_secret_of_it()
     assert_eq!(looks(&situation, 60), [(8, SecretLook::None)]);
     assert_eq!(looks(&situation, 61), [(7, SecretLook::Again), (8, SecretLook::None)]);
 }
+
+#[test]
+fn a_job_whose_runner_of_ours_lives_is_not_queued_again() {
+    let plan = |sandbox: &str, advanced: &str| {
+        let text = format!("sandbox 7-1 acme/web {sandbox} 300s; job 8 acme/web queued advanced={advanced}");
+        let mut situation = Situation::parse(&text);
+        situation.evidence.jobs.values_mut().for_each(|job| job.taken_by = Some(name("7-1")));
+        situation.plan().to_string()
+    };
+    assert!(!plan("claimed", "100s").contains("create"), "{}", plan("claimed", "100s"));
+    assert!(plan("claimed", "601s").contains("create sr-main-gh-8-1"), "{}", plan("claimed", "601s"));
+    assert!(plan("ended=66", "100s").contains("create sr-main-gh-8-1"), "{}", plan("ended=66", "100s"));
+}
+
+#[test]
+fn jobs_that_were_not_read_for_long_are_read_before_anything_is_created_for_them() {
+    let plan = |age: &str| Situation::parse(&format!("job 7 acme/web queued; old-jobs {age}")).plan().to_string();
+    assert!(plan("719s").contains("create sr-main-gh-7-1"), "{}", plan("719s"));
+    assert!(!plan("720s").contains("create"), "{}", plan("720s"));
+}
+
+#[test]
+fn a_registration_whose_mint_was_not_answered_may_be_another_s_while_another_is_about() {
+    let mut situation = Situation::parse("job 7 acme/web queued; runner 7-1 acme/web offline 10s");
+    let Effect::Created { origin, .. } = created_again().effect else { unreachable!() };
+    let known = situation.evidence.names.entry(name("7-1")).or_default();
+    known.registered_at = Some(now() - TimeDelta::seconds(10));
+    (known.origin, known.is_mint_unanswered) = (Some(origin.clone()), true);
+    assert!(situation.plan().to_string().contains("create"), "alone, it is ours, and lost");
+    let effect = Effect::NameTaken { name: name("9-1"), origin };
+    learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 0);
+    assert!(!situation.plan().to_string().contains("create"), "{}", situation.plan());
+}
