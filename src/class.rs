@@ -36,6 +36,55 @@ impl LabelPattern {
     }
 }
 
+/// Why the jobs of a run are not served unless a class says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Risk {
+    /// Its commits come from another repository, or from one that is gone: strangers wrote what would run.
+    Fork,
+    /// Everybody can read its repository, and so propose to it, or GitHub does not say who can.
+    Public,
+}
+
+impl Risk {
+    fn bit(self) -> u8 {
+        match self {
+            Self::Fork => 1,
+            Self::Public => 2,
+        }
+    }
+}
+
+/// Some of the [`Risk`]s: those of a run, or those that a class admits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Risks(u8);
+
+impl Risks {
+    /// No risk.
+    pub const NONE: Self = Self(0);
+
+    /// With one more.
+    #[must_use]
+    pub fn with(self, risk: Risk) -> Self {
+        Self(self.0 | risk.bit())
+    }
+
+    /// With one more where that is so.
+    #[must_use]
+    pub fn with_if(self, is_so: bool, risk: Risk) -> Self {
+        if is_so { self.with(risk) } else { self }
+    }
+
+    /// Whether it is one of them.
+    pub fn contains(self, risk: Risk) -> bool {
+        self.0 & risk.bit() != 0
+    }
+
+    /// The first that `admitted` lacks.
+    pub fn beyond(self, admitted: Self) -> Option<Risk> {
+        [Risk::Fork, Risk::Public].into_iter().find(|risk| self.contains(*risk) && !admitted.contains(*risk))
+    }
+}
+
 /// A GPU as Modal names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
@@ -67,6 +116,8 @@ pub struct RunnerClass {
     pub extra_label_patterns: Vec<LabelPattern>,
     /// The repositories it serves; empty for all that are allowed.
     pub repos: Vec<RepoName>,
+    /// What it serves although strangers may have a hand in it.
+    pub admits: Risks,
     /// Physical cores.
     pub cpu: f64,
     /// Memory in MiB.
@@ -121,6 +172,13 @@ impl RunnerClass {
 pub enum NoClass {
     /// The job does not carry the opt-in label: it is somebody else's.
     NotOptedIn,
+    /// A class matches, and does not serve runs of this kind.
+    Refused {
+        /// The class.
+        class: ClassName,
+        /// Why not.
+        risk: Risk,
+    },
     /// It carries the opt-in label, and something that no class offers.
     NoMatch {
         /// The class that came nearest, where there is one.
@@ -134,6 +192,13 @@ impl fmt::Display for NoClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOptedIn => f.write_str("it does not carry the opt-in label"),
+            Self::Refused { class, risk: Risk::Fork } => {
+                write!(f, "its run comes from a fork, and class `{class}` has no `allow_forks = true`")
+            }
+            Self::Refused { class, risk: Risk::Public } => write!(
+                f,
+                "its repository is not known to be private, and class `{class}` has no `allow_public_repos = true`"
+            ),
             Self::NoMatch { nearest: Some(class), fails_on } => {
                 write!(f, "no class serves it: the nearest, `{class}`, fails on `{fails_on}`")
             }
@@ -145,25 +210,29 @@ impl fmt::Display for NoClass {
 /// Finds the class of a job: of all that match the one with most labels, then the first in order.
 ///
 /// # Errors
-/// [`NoClass`] with the nearest class and the label that fails.
+/// [`NoClass`] with the class that matches and does not serve such a run, or with the nearest one and the label that
+/// fails.
 pub fn resolve<'a>(
     classes: &'a [RunnerClass],
     required_label: &str,
-    labels: &Labels,
+    (labels, risks): (&Labels, Risks),
     repo: &RepoName,
 ) -> Result<&'a RunnerClass, NoClass> {
     if !labels.contains(required_label) {
         return Err(NoClass::NotOptedIn);
     }
     let mut best: Option<&RunnerClass> = None;
+    let mut refused: Option<(&RunnerClass, Risk)> = None;
     let mut nearest: Option<(usize, &RunnerClass, String)> = None;
     for class in classes {
         match first_failure(class, required_label, labels, repo) {
-            None => {
-                if best.is_none_or(|best| class.labels.len() > best.labels.len()) {
-                    best = Some(class);
+            None => match risks.beyond(class.admits) {
+                None if best.is_none_or(|best| class.labels.len() > best.labels.len()) => best = Some(class),
+                Some(risk) if refused.is_none_or(|(other, _)| class.labels.len() > other.labels.len()) => {
+                    refused = Some((class, risk));
                 }
-            }
+                None | Some(_) => {}
+            },
             Some((failures, fails_on)) => {
                 if nearest.as_ref().is_none_or(|(fewest, ..)| failures < *fewest) {
                     nearest = Some((failures, class, fails_on));
@@ -171,9 +240,12 @@ pub fn resolve<'a>(
             }
         }
     }
-    best.ok_or_else(|| match nearest {
-        Some((_, class, fails_on)) => NoClass::NoMatch { nearest: Some(class.name.clone()), fails_on: fails_on.into() },
-        None => NoClass::NoMatch { nearest: None, fails_on: labels.to_string().into() },
+    best.ok_or_else(|| match (refused, nearest) {
+        (Some((class, risk)), _) => NoClass::Refused { class: class.name.clone(), risk },
+        (None, Some((_, class, fails_on))) => {
+            NoClass::NoMatch { nearest: Some(class.name.clone()), fails_on: fails_on.into() }
+        }
+        (None, None) => NoClass::NoMatch { nearest: None, fails_on: labels.to_string().into() },
     })
 }
 
@@ -205,6 +277,7 @@ mod tests {
             labels: Labels::new(labels),
             extra_label_patterns: patterns.iter().map(|pattern| LabelPattern::new(pattern)).collect(),
             repos: Vec::new(),
+            admits: Risks::NONE,
             cpu: 2.0,
             memory_mib: 4096,
             gpu: None,
@@ -225,7 +298,7 @@ mod tests {
         let classes =
             [class("big", &["big"], &[]), class("big-gpu", &["big", "gpu:t4"], &[]), class("default", &[], &["job-*"])];
         let repo: RepoName = "acme/web".parse().unwrap();
-        let found = match resolve(&classes, "modal", &Labels::new(labels), &repo) {
+        let found = match resolve(&classes, "modal", (&Labels::new(labels), Risks::NONE), &repo) {
             Ok(class) => class.name.to_string(),
             Err(reason) => reason.to_string(),
         };
@@ -254,8 +327,35 @@ mod tests {
         let mut only = class("only", &[], &[]);
         only.repos = vec!["acme/api".parse().unwrap()];
         let repo: RepoName = "acme/web".parse().unwrap();
-        let refused = resolve(std::slice::from_ref(&only), "modal", &Labels::new(["modal"]), &repo).unwrap_err();
+        let labels = Labels::new(["modal"]);
+        let refused = resolve(std::slice::from_ref(&only), "modal", (&labels, Risks::NONE), &repo).unwrap_err();
         assert_eq!(refused.to_string(), "no class serves it: the nearest, `only`, fails on `acme/web`");
+    }
+
+    #[test]
+    fn strangers_are_served_only_by_a_class_that_says_so() {
+        let mut forks = class("forks", &[], &[]);
+        forks.admits = Risks::NONE.with(Risk::Fork);
+        let classes = [class("big", &["big"], &[]), class("default", &[], &[]), forks];
+        let found = |labels: &[&str], risks: Risks| {
+            let repo: RepoName = "acme/web".parse().unwrap();
+            match resolve(&classes, "modal", (&Labels::new(labels), risks), &repo) {
+                Ok(class) => class.name.to_string(),
+                Err(reason) => reason.to_string(),
+            }
+        };
+        let (fork, public) = (Risks::NONE.with(Risk::Fork), Risks::NONE.with(Risk::Public));
+        assert_eq!(found(&["modal"], Risks::NONE), "default");
+        assert_eq!(found(&["modal"], fork), "forks");
+        assert_eq!(
+            found(&["modal", "big"], fork),
+            "its run comes from a fork, and class `big` has no `allow_forks = true`"
+        );
+        let unknown =
+            "its repository is not known to be private, and class `default` has no `allow_public_repos = true`";
+        assert_eq!(found(&["modal"], public), unknown);
+        assert!(found(&["modal"], public.with(Risk::Fork)).contains("class `default`"));
+        assert!(found(&["modal", "macos"], fork).contains("fails on `macos`"), "it would not be served anyway");
     }
 
     #[test]

@@ -92,11 +92,28 @@ impl Default for LogConfig {
 pub struct HttpConfig {
     /// Address of `/metrics`, `/healthz`, `/readyz`, `/api/v1/status` (default `127.0.0.1:9464`).
     pub listen: String,
+    /// What signs GitHub's webhooks; with it there is `/webhooks/github` too. Also `WEBHOOK_SECRET` or the systemd
+    /// credential `webhook-secret` (default: none).
+    #[serde(serialize_with = "redacted")]
+    pub webhook_secret: Option<SecretString>,
+    /// A file with it.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// The secret before, while it is changed at GitHub; also the systemd credential `webhook-secret-previous`.
+    #[serde(serialize_with = "redacted")]
+    pub webhook_secret_previous: Option<SecretString>,
+    /// A file with that one.
+    pub webhook_secret_previous_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".into() }
+        Self {
+            listen: "127.0.0.1:9464".into(),
+            webhook_secret: None,
+            webhook_secret_file: None,
+            webhook_secret_previous: None,
+            webhook_secret_previous_file: None,
+        }
     }
 }
 
@@ -160,6 +177,10 @@ pub struct RunnerConfig {
     pub dir: String,
     /// Regions of all classes that name none (default: any).
     pub regions: Vec<String>,
+    /// Whether classes that do not say serve runs that come from forks (default false).
+    pub allow_forks: bool,
+    /// Whether classes that do not say serve public repositories (default false).
+    pub allow_public_repos: bool,
     /// Environment variables of every sandbox.
     pub env: BTreeMap<String, String>,
 }
@@ -171,6 +192,8 @@ impl Default for RunnerConfig {
             sha256: None,
             dir: "/opt/actions-runner".into(),
             regions: Vec::new(),
+            allow_forks: false,
+            allow_public_repos: false,
             env: BTreeMap::new(),
         }
     }
@@ -290,6 +313,10 @@ pub struct ClassConfig {
     /// The repositories it serves, of those that are allowed (default: all).
     #[serde(default)]
     pub repos: Vec<String>,
+    /// Whether it serves runs that come from forks (default: `runner.allow_forks`).
+    pub allow_forks: Option<bool>,
+    /// Whether it serves public repositories (default: `runner.allow_public_repos`).
+    pub allow_public_repos: Option<bool>,
     /// Physical cores, two vCPUs each (default 2).
     pub cpu: Option<f64>,
     /// Memory in MiB (default 8192).

@@ -1,9 +1,14 @@
-//! The daemon's own HTTP server: metrics, health, status. It changes nothing.
+//! The daemon's own HTTP server: metrics, health, status, and GitHub's nudges. It changes nothing.
+//!
+//! It has a thread of its own, so that however many requests come, the controller keeps its turn. Connections, and the
+//! time that a request's head may take, are bounded.
 
+pub mod endpoint;
 pub mod webhook;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,16 +16,28 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::endpoint::Endpoint;
 use crate::controller::StatusRequest;
 use crate::status::Status;
 
 /// How long an answer waits for the controller.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long the head of a request may take to arrive, and a connection may be idle.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Connections at a time; further ones wait to be accepted.
+const CONNECTIONS: usize = 256;
+/// The pause after a connection that could not be accepted, as when there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the handlers need.
 #[derive(Debug, Clone)]
@@ -37,14 +54,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address; `endpoint` takes GitHub's deliveries, where a secret is configured.
     ///
     /// # Errors
     /// The system's error where the address cannot be used.
-    pub async fn bind(
+    pub fn bind(
         address: SocketAddr,
         metrics: PrometheusHandle,
         controller: mpsc::Sender<StatusRequest>,
+        endpoint: Option<Endpoint>,
     ) -> io::Result<Self> {
         let router = Router::new()
             .route("/metrics", get(render_metrics))
@@ -52,7 +70,10 @@ impl Server {
             .route("/readyz", get(ready))
             .route("/api/v1/status", get(status))
             .with_state(Shared { metrics, controller });
-        Ok(Self { listener: TcpListener::bind(address).await?, router })
+        let router = router.merge(endpoint.map(Endpoint::router).unwrap_or_default());
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, router })
     }
 
     /// The address that was bound.
@@ -63,13 +84,68 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is cancelled.
+    /// Serves on a thread of its own until `stop` is cancelled; the receiver hears the end.
     ///
     /// # Errors
-    /// The system's error.
-    pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
-        axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await
+    /// The system's error where there can be no thread or it cannot wait for connections.
+    pub fn start(self, stop: CancellationToken) -> io::Result<oneshot::Receiver<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ended, end) = oneshot::channel();
+        std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(self.serve(stop)) {
+                tracing::error!(%error, "the HTTP server failed");
+            }
+            // Whoever waited may have gone on.
+            let _ = ended.send(());
+        })?;
+        Ok(end)
     }
+
+    async fn serve(self, stop: CancellationToken) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                let permit = Arc::clone(&room).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, stream) = tokio::select! {
+                () = stop.cancelled() => break,
+                (permit, accepted) = next => (permit, accepted.map(|(stream, _)| stream)),
+            };
+            while connections.try_join_next().is_some() {}
+            match stream {
+                Ok(stream) => {
+                    let connection =
+                        builder.serve_connection(io_of(stream), TowerToHyperService::new(self.router.clone()));
+                    let connection = graceful.watch(connection.into_owned());
+                    connections.spawn(async move {
+                        let _permit = permit;
+                        if let Err(error) = connection.await {
+                            tracing::debug!(error, "a connection ended early");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        graceful.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Answers go out at once, however short they are.
+fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
+    // It only costs time where the system refuses.
+    let _ = stream.set_nodelay(true);
+    TokioIo::new(stream)
 }
 
 async fn ask(shared: &Shared) -> Option<Status> {

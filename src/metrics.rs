@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::act::Outcome;
 use crate::evidence::{CrossClass, Learned, Pickup};
+use crate::http::endpoint::DELIVERIES;
 use crate::ids::{ClassName, RepoName};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason};
@@ -83,6 +84,7 @@ fn describe() {
     describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
     describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by account, operation and result");
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
+    describe_counter!(DELIVERIES, "Deliveries of GitHub's webhooks, by what became of them");
     describe_counter!(STATE_SAVES, "Saves of what a restart can use, by result");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);

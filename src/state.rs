@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::class::Risks;
 use crate::error::CallFailure;
 use crate::ids::{
     AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
@@ -96,6 +97,8 @@ pub struct WorkflowRun {
     pub created_at: Option<DateTime<Utc>>,
     /// When GitHub last changed it; a hint only.
     pub updated_at: Option<DateTime<Utc>>,
+    /// Whether strangers may have a hand in what it runs.
+    pub risks: Risks,
 }
 
 /// The status of a workflow job.

@@ -22,7 +22,7 @@ const NEWCOMER_AT: f64 = 200.0;
 const NEWCOMER: &str = "acme/small";
 
 fn repo(name: &str) -> ScenarioRepo {
-    ScenarioRepo { name: name.to_owned(), ..serde_json::from_str(r#"{"name": "acme/x"}"#).unwrap() }
+    ScenarioRepo::served(name)
 }
 
 fn job(id: u64, run: u64, repo: &str, arrival: f64) -> ScenarioJob {

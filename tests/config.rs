@@ -172,8 +172,45 @@ fn the_names_of_the_earlier_project_work() {
 }
 
 #[test]
+fn a_webhook_has_a_secret_from_wherever_it_comes_and_may_have_the_one_before() {
+    assert!(load_text(MINIMAL, &[]).unwrap().webhook.is_none());
+    assert!(load_text(MINIMAL, &[("WEBHOOK_SECRET", "It's a Secret to Everybody")]).unwrap().webhook.is_some());
+    let both = format!("{MINIMAL}[http]\nwebhook_secret = \"new\"\nwebhook_secret_previous = \"old\"\n");
+    assert!(!format!("{:?}", load_text(&both, &[]).unwrap()).contains("old"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("webhook-secret"), "of systemd\n").unwrap();
+    let credentials = dir.path().display().to_string();
+    assert!(load_text(MINIMAL, &[("CREDENTIALS_DIRECTORY", &credentials)]).unwrap().webhook.is_some());
+    let old = format!("{MINIMAL}[http]\nwebhook_secret_previous = \"old\"\n");
+    assert_eq!(
+        load_text(&old, &[]).unwrap_err().to_string(),
+        "`http.webhook_secret` is missing: set it beside webhook_secret_previous, which it replaces"
+    );
+    let lines = format!("{MINIMAL}[http]\nwebhook_secret = \"one\\ntwo\"\n");
+    assert_eq!(
+        load_text(&lines, &[]).unwrap_err().to_string(),
+        "`http.webhook_secret` is not shown: must be one line of visible ASCII characters"
+    );
+}
+
+#[test]
+fn classes_admit_strangers_only_where_they_or_the_runner_say_so() {
+    use sandrunner::class::Risk;
+    let admits = |text: &str| {
+        let settings = load_text(&format!("{MINIMAL}{text}"), &[]).unwrap();
+        let class = |name: &str| settings.policy.class(&sandrunner::ids::ClassName::new(name)).unwrap().admits;
+        [class("own"), class("default")].map(|admits| [Risk::Fork, Risk::Public].map(|risk| admits.contains(risk)))
+    };
+    let own = |keys: &str| format!("[[runner_classes]]\nname = \"own\"\nlabels = [\"own\"]\n{keys}");
+    assert_eq!(admits(&own("")), [[false, false], [false, false]]);
+    assert_eq!(admits(&own("allow_forks = true\n")), [[true, false], [false, false]]);
+    let all = format!("[runner]\nallow_public_repos = true\n{}", own("allow_public_repos = false\n"));
+    assert_eq!(admits(&all), [[false, false], [false, true]]);
+}
+
+#[test]
 fn names_of_the_earlier_project_without_a_feature_stop_the_start() {
-    for name in ["WEBHOOK_SECRET", "ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"] {
+    for name in ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"] {
         let error = load_text(MINIMAL, &[(name, "x")]).unwrap_err().to_string();
         assert_eq!(error, format!("the environment variable {name} is not supported yet: unset it"));
     }

@@ -18,6 +18,8 @@ mod lab;
 mod modal_faults;
 #[path = "lab/pair.rs"]
 mod pair;
+#[path = "lab/trust.rs"]
+mod trust;
 
 use std::path::Path;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 
 use super::{Effect, Task, class_of, unknown_account, unknown_class};
-use crate::class::RunnerClass;
+use crate::class::{Risk, RunnerClass};
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
 use crate::ids::{AppId, ImageId, OurName, RunnerId, SecretId};
@@ -139,6 +139,7 @@ fn environment(task: &Task, create: &Create, class: &RunnerClass, config: Secret
         (variable::IDLE_TIMEOUT_SECS, seconds(class.clocks.idle_timeout)),
         (variable::START_TIMEOUT_SECS, seconds(class.clocks.start_timeout)),
         (variable::REPOSITORY, create.origin.scope.repo.to_string()),
+        (variable::TRUSTED_ONLY, if class.admits.contains(Risk::Fork) { "0" } else { "1" }.to_owned()),
     ];
     let class_env = class.env.iter().map(|(name, value)| (name.clone(), value.clone()));
     let ours = plain.into_iter().map(|(name, value)| (name.to_owned(), value));

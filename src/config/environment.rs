@@ -7,8 +7,8 @@ use super::load::{ConfigError, Environment};
 use super::{Config, GithubConfig};
 
 /// Names whose feature does not exist: they stop the start, because to ignore them would surprise.
-const NOT_SUPPORTED_YET: [&str; 5] =
-    ["WEBHOOK_SECRET", "ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"];
+const NOT_SUPPORTED_YET: [&str; 4] =
+    ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"];
 
 /// Lays the earlier project's variables over `config`.
 pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
@@ -30,6 +30,9 @@ pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment
     }
     if let Some(url) = value("GITHUB_API_URL") {
         url.clone_into(&mut only_account(config, "GITHUB_API_URL")?.api_url);
+    }
+    if let Some(secret) = value("WEBHOOK_SECRET").filter(|_| config.http.webhook_secret_file.is_none()) {
+        config.http.webhook_secret.get_or_insert_with(|| SecretString::from(secret.to_owned()));
     }
     if let Some(url) = value("MODAL_SERVER_URL") {
         url.clone_into(&mut config.modal.server_url);

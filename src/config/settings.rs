@@ -9,10 +9,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::load::{ConfigError, Environment};
-use super::{ClassConfig, Config, GithubConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig};
+use super::{ClassConfig, Config, GithubConfig, HttpConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig};
 use crate::budget::BudgetLimits;
-use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, RunnerClass};
+use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::github::GithubSettings;
+use crate::http::webhook;
 use crate::ids::{AccountName, ClassName, Fingerprint, Labels, RepoName};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Limits, Policy, Waves};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub log_level: String,
     /// The HTTP server's address.
     pub listen: SocketAddr,
+    /// What signs GitHub's deliveries; none where there are none.
+    pub webhook: Option<webhook::Secrets>,
     /// Where what was learned is kept over a restart.
     pub state_dir: Option<PathBuf>,
     /// The rules of the planner.
@@ -144,6 +147,7 @@ impl Settings {
                     "must be an address with a port, such as 127.0.0.1:9464",
                 )
             })?,
+            webhook: webhook_secrets(http, environment)?,
             state_dir: state_directory(state_dir.as_deref(), environment),
             policy,
             github: github
@@ -299,6 +303,8 @@ fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
         labels: gpu.map(|_| name.to_owned()).into_iter().collect(),
         extra_label_patterns: vec!["job-*".to_owned()],
         repos: Vec::new(),
+        allow_forks: None,
+        allow_public_repos: None,
         cpu: None,
         memory: None,
         gpu: gpu.map(str::to_owned),
@@ -346,6 +352,9 @@ fn class_of(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<Run
         labels: Labels::new(&class.labels),
         extra_label_patterns: class.extra_label_patterns.iter().map(|pattern| LabelPattern::new(pattern)).collect(),
         repos,
+        admits: Risks::NONE
+            .with_if(class.allow_forks.unwrap_or(runner.allow_forks), Risk::Fork)
+            .with_if(class.allow_public_repos.unwrap_or(runner.allow_public_repos), Risk::Public),
         cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(2.0), 0.125, 64.0)?,
         memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(8192), 128, 1_048_576)?,
         image: image_source(&key_of("image"), class.image.as_deref())?,
@@ -572,7 +581,27 @@ fn runner_settings(runner: &RunnerConfig) -> Result<RunnerSettings, ConfigError>
     Ok(RunnerSettings { release, dir: runner.dir.clone() })
 }
 
-/// A secret from the configuration, a file, or a systemd credential; trimmed, and never empty.
+/// The secrets of the webhook, where there is one.
+fn webhook_secrets(http: &HttpConfig, environment: &Environment) -> Result<Option<webhook::Secrets>, ConfigError> {
+    let find = |key, given: &Option<SecretString>, file: &Option<PathBuf>, credential| {
+        secret_if_any(key, given.as_ref(), file.as_deref(), credential, environment)
+    };
+    let previous = find(
+        "http.webhook_secret_previous",
+        &http.webhook_secret_previous,
+        &http.webhook_secret_previous_file,
+        "webhook-secret-previous",
+    )?;
+    match find("http.webhook_secret", &http.webhook_secret, &http.webhook_secret_file, "webhook-secret")? {
+        Some(current) => Ok(Some(webhook::Secrets::new(current, previous))),
+        None if previous.is_some() => {
+            Err(bad("http.webhook_secret", "missing", "set it beside webhook_secret_previous, which it replaces"))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A secret that has to be there.
 fn secret(
     key: &str,
     given: Option<&SecretString>,
@@ -580,11 +609,29 @@ fn secret(
     credential: &str,
     environment: &Environment,
 ) -> Result<SecretString, ConfigError> {
+    let secret = secret_if_any(key, given, file, credential, environment)?.ok_or_else(|| {
+        let variable = credential.replace('-', "_").to_uppercase();
+        let remedy = format!("set it, {key}_file, {variable}, or the systemd credential `{credential}`");
+        bad(key, "missing", remedy)
+    })?;
+    // Header values and octocrab take visible ASCII only.
+    if !secret.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(bad(key, "not shown", "must be one line of visible ASCII characters"));
+    }
+    Ok(secret)
+}
+
+/// A secret from the configuration, a file, or a systemd credential; trimmed, and never empty.
+fn secret_if_any(
+    key: &str,
+    given: Option<&SecretString>,
+    file: Option<&Path>,
+    credential: &str,
+    environment: &Environment,
+) -> Result<Option<SecretString>, ConfigError> {
     let from_systemd = || {
-        environment
-            .get("CREDENTIALS_DIRECTORY")
-            .map(|dir| PathBuf::from(dir).join(credential))
-            .filter(|path| path.exists())
+        let dir = environment.get("CREDENTIALS_DIRECTORY")?;
+        Some(PathBuf::from(dir).join(credential)).filter(|path| path.exists())
     };
     let text = match (given, file.map(Path::to_owned).or_else(from_systemd)) {
         (Some(given), _) => given.expose_secret().trim().to_owned(),
@@ -593,15 +640,10 @@ fn secret(
             let text = text.map_err(|source| ConfigError::SecretFile { key: key.to_owned(), path, source })?;
             text.trim().to_owned()
         }
-        (None, None) => {
-            let variable = credential.replace('-', "_").to_uppercase();
-            let remedy = format!("set it, {key}_file, {variable}, or the systemd credential `{credential}`");
-            return Err(bad(key, "missing", remedy));
-        }
+        (None, None) => return Ok(None),
     };
-    // Header values and octocrab take visible ASCII only.
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+    if text.is_empty() || text.chars().any(char::is_control) {
         return Err(bad(key, "not shown", "must be one line of visible ASCII characters"));
     }
-    Ok(SecretString::from(text))
+    Ok(Some(SecretString::from(text)))
 }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::error::Malformed;
 use super::etag::{EtagCache, PageCaches};
+use crate::class::{Risk, Risks};
 use crate::ids::{JobId, Labels, RunId, RunnerId};
 use crate::state::{Connection, JobStatus, RunStatus, Runner, WorkflowJob, WorkflowRun};
 
@@ -60,12 +61,35 @@ struct WireRun {
     status: Option<String>,
     created_at: Option<String>,
     updated_at: Option<String>,
+    repository: Option<WireRepo>,
+    /// Null where the fork that it came from is gone.
+    head_repository: Option<WireRepo>,
+}
+
+/// A repository as it stands in a run.
+#[derive(Deserialize)]
+struct WireRepo {
+    id: Option<u64>,
+    private: Option<bool>,
+}
+
+impl WireRun {
+    /// What GitHub does not say is taken as a risk.
+    fn risks(&self) -> Risks {
+        let id = |repo: &Option<WireRepo>| repo.as_ref().and_then(|repo| repo.id);
+        let is_own = id(&self.repository).is_some() && id(&self.repository) == id(&self.head_repository);
+        let is_private = self.repository.as_ref().and_then(|repo| repo.private) == Some(true);
+        Risks::NONE.with_if(!is_own, Risk::Fork).with_if(!is_private, Risk::Public)
+    }
 }
 
 impl Row for WorkflowRun {
     fn read(row: &str) -> serde_json::Result<Self> {
-        let WireRun { id, run_attempt, status, created_at, updated_at } = serde_json::from_str(row)?;
+        let wire: WireRun = serde_json::from_str(row)?;
+        let risks = wire.risks();
+        let WireRun { id, run_attempt, status, created_at, updated_at, repository: _, head_repository: _ } = wire;
         Ok(Self {
+            risks,
             id: RunId(id),
             attempt: run_attempt.unwrap_or(1),
             status: run_status(status),
@@ -267,6 +291,19 @@ mod tests {
         let job = parse_job(r#"{"id": 1, "run_id": 2, "labels": null, "runner_name": null}"#).unwrap();
         assert_eq!((job.labels.len(), job.runner_name, job.name.as_str()), (0, None, ""));
         assert!(parse_job(r#"{"id": 1}"#).is_err() && parse_job(r#"{"id": -1, "run_id": 2}"#).is_err());
+    }
+
+    #[test]
+    fn a_run_is_trusted_only_where_github_says_whose_it_is() {
+        let risks = |repositories: &str| WorkflowRun::read(&format!(r#"{{"id":1{repositories}}}"#)).unwrap().risks;
+        let (fork, public) = (Risks::NONE.with(Risk::Fork), Risks::NONE.with(Risk::Public));
+        let own = r#","head_repository":{"id":7,"private":true}"#;
+        assert_eq!(risks(&format!(r#","repository":{{"id":7,"private":true}}{own}"#)), Risks::NONE);
+        assert_eq!(risks(&format!(r#","repository":{{"id":7,"private":false}}{own}"#)), public);
+        assert_eq!(risks(&format!(r#","repository":{{"id":8,"private":true}}{own}"#)), fork);
+        assert_eq!(risks(r#","repository":{"id":8,"private":true},"head_repository":null"#), fork);
+        assert_eq!(risks(r#","repository":{"private":true},"head_repository":{"private":true}"#), fork);
+        assert_eq!(risks(""), fork.with(Risk::Public));
     }
 
     #[test]

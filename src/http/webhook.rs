@@ -80,6 +80,17 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// The reason as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Signature => "signature",
+            Self::ContentType => "content_type",
+            Self::Header(_) => "header",
+            Self::Body => "body",
+        }
+    }
+
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
@@ -127,6 +138,12 @@ pub fn read(secrets: &Secrets, headers: &HeaderMap, body: &[u8]) -> Result<Deliv
     let id = only(headers, DELIVERY).filter(|id| is_delivery(id)).ok_or(Refused::Header(DELIVERY))?;
     let event = only(headers, EVENT).ok_or(Refused::Header(EVENT))?;
     Ok(Delivery { id: id.to_owned(), nudge: nudge(event, body)? })
+}
+
+/// Whether there is a signature of the right form, before anything is read.
+pub(super) fn looks_signed(headers: &HeaderMap) -> bool {
+    let digits = only(headers, SIGNATURE).and_then(|text| text.strip_prefix("sha256="));
+    digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The value of a header that stands there once; twice it could mean two things to two readers.

@@ -5,9 +5,9 @@ use rustc_hash::FxHashMap;
 
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
-use crate::class::{self, NoClass, RunnerClass};
+use crate::class::{self, NoClass, Risks, RunnerClass};
 use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
-use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
+use crate::ids::{ClassName, Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
 use crate::state::{JobStatus, Origin, RunStatus, RunView, Scope};
@@ -111,8 +111,8 @@ pub(super) struct Need<'a> {
     pub(super) attempt: u32,
 }
 
-/// What the label sets of a repository come to: few, so they are searched one by one.
-type Resolved = Vec<(Fingerprint, Result<GroupId, NoClass>)>;
+/// What the label sets of a repository, by the risks of runs, come to: few, so they are searched one by one.
+type Resolved = Vec<((Fingerprint, Risks), Result<GroupId, NoClass>)>;
 
 /// All groups with queued jobs.
 #[derive(Debug, Default)]
@@ -149,17 +149,27 @@ impl<'a> Groups<'a> {
         self.repos.get(scope).copied()
     }
 
-    /// The group of a repository's label set.
+    /// The group of a repository's label set; of several classes that serve it, for different runs, the first.
     pub(super) fn id(&self, repo: Option<RepoId>, labels: Fingerprint) -> Option<GroupId> {
-        let resolved = &self.by_repo[repo?.0];
-        let is_asked = |fingerprint: Fingerprint| fingerprint == labels || mutant::is(Mutant::LabelsIgnored);
-        let (_, group) = resolved.iter().find(|(fingerprint, _)| is_asked(*fingerprint))?;
-        group.as_ref().ok().copied()
+        self.with_labels(repo?, labels).next()
+    }
+
+    fn with_labels(&self, repo: RepoId, labels: Fingerprint) -> impl Iterator<Item = GroupId> {
+        let is_asked = move |fingerprint: Fingerprint| fingerprint == labels || mutant::is(Mutant::LabelsIgnored);
+        let resolved = self.by_repo[repo.0].iter().filter(move |((fingerprint, _), _)| is_asked(*fingerprint));
+        resolved.filter_map(|(_, group)| group.as_ref().ok().copied())
     }
 
     /// The group that a sandbox of this origin can serve.
     pub(super) fn of_origin(&self, origin: &Origin) -> Option<GroupId> {
-        self.id(self.repo(&origin.scope), origin.group)
+        self.of_class(self.repo(&origin.scope), origin.group, &origin.class)
+    }
+
+    /// The group of a repository's label set that a class serves, or else the first.
+    pub(super) fn of_class(&self, repo: Option<RepoId>, labels: Fingerprint, class: &ClassName) -> Option<GroupId> {
+        let repo = repo?;
+        let of_class = self.with_labels(repo, labels).find(|id| self.get(*id).class.name == *class);
+        of_class.or_else(|| self.id(Some(repo), labels))
     }
 
     /// The queued job that a name was given for.
@@ -213,6 +223,7 @@ struct Listed<'a> {
     run: RunId,
     labels: &'a Labels,
     fingerprint: Fingerprint,
+    risks: Risks,
     read_at: Option<DateTime<Utc>>,
     is_outdated: bool,
 }
@@ -274,6 +285,7 @@ fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerpri
                         run: job.run_id,
                         labels: &job.labels,
                         fingerprint,
+                        risks: run.run.risks,
                         read_at,
                         is_outdated: is_outdated(run, read_at, context),
                     });
@@ -298,17 +310,20 @@ fn add_job<'a>(
     resolver: &mut Resolver<'a>,
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
-    let Listed { repo, scope, job, run, labels, fingerprint, read_at, is_outdated } = *listed;
+    let Listed { repo, scope, job, run, labels, fingerprint, risks, read_at, is_outdated } = *listed;
     let holds = if has_runner(known, &resolver.context) { TAKEN_HOLDS } else { ADVANCED_HOLDS };
     if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < holds) {
         return Err(SkipReason::SeenInProgress);
     }
     let of_repo = &groups.by_repo[repo.0];
-    let id = if let Some((_, id)) = of_repo.iter().find(|(known, _)| *known == fingerprint) {
+    let id = if let Some((_, id)) = of_repo.iter().find(|(known, _)| *known == (fingerprint, risks)) {
         id.clone()
     } else {
-        let id = resolver.class(listed).map(|class| groups.add(repo, scope, labels, class));
-        groups.by_repo[repo.0].push((fingerprint, id.clone()));
+        let id = resolver.class(listed).map(|class| {
+            let same = groups.with_labels(repo, fingerprint).find(|id| groups.get(*id).class.name == class.name);
+            same.unwrap_or_else(|| groups.add(repo, scope, labels, class))
+        });
+        groups.by_repo[repo.0].push(((fingerprint, risks), id.clone()));
         id
     };
     let id = id.map_err(SkipReason::NoClass)?;
@@ -344,7 +359,7 @@ fn earlier(one: Option<DateTime<Utc>>, other: Option<DateTime<Utc>>) -> Option<D
 struct Resolver<'a> {
     context: Context<'a>,
     /// By repository too where a class serves only some.
-    known: FxHashMap<(Option<RepoId>, Fingerprint), Result<&'a RunnerClass, NoClass>>,
+    known: FxHashMap<(Option<RepoId>, Fingerprint, Risks), Result<&'a RunnerClass, NoClass>>,
     depends_on_repo: bool,
 }
 
@@ -355,10 +370,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn class(&mut self, listed: &Listed<'a>) -> Result<&'a RunnerClass, NoClass> {
-        let Listed { repo, scope, labels, fingerprint, .. } = *listed;
+        let Listed { repo, scope, labels, fingerprint, risks, .. } = *listed;
         let policy = self.context.policy;
-        let key = (self.depends_on_repo.then_some(repo), fingerprint);
-        let resolve = || class::resolve(&policy.classes, &policy.required_label, labels, &scope.repo);
+        let key = (self.depends_on_repo.then_some(repo), fingerprint, risks);
+        let resolve = || class::resolve(&policy.classes, &policy.required_label, (labels, risks), &scope.repo);
         self.known.entry(key).or_insert_with(resolve).clone()
     }
 }

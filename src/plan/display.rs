@@ -32,6 +32,7 @@ impl SkipReason {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::NoClass(NoClass::NotOptedIn) => "not_opted_in",
+            Self::NoClass(NoClass::Refused { .. }) => "not_trusted",
             Self::NoClass(NoClass::NoMatch { .. }) => "no_matching_class",
             Self::AlreadyServed => "already_served",
             Self::SeenInProgress => "seen_in_progress",

@@ -231,7 +231,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         };
         let place = jobs.of_name(name, groups);
         let repo = groups.repo(&sandbox.origin.scope);
-        let group = groups.id(repo, sandbox.origin.group);
+        let group = groups.of_class(repo, sandbox.origin.group, &sandbox.origin.class);
         if sandbox.secret.is_some() {
             supply.with_secret.push((name, sandbox, evidence));
         }

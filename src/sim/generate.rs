@@ -137,9 +137,8 @@ impl Scenario {
         if jobs > 0 {
             generator.add_unserved(jobs, &names, &closed);
         }
-        let mut repos: Vec<ScenarioRepo> =
-            names.iter().map(|name| ScenarioRepo { name: name.clone(), allowed: true }).collect();
-        repos.extend(closed.iter().map(|name| ScenarioRepo { name: (*name).to_owned(), allowed: false }));
+        let mut repos: Vec<ScenarioRepo> = names.iter().map(ScenarioRepo::served).collect();
+        repos.extend(closed.iter().map(|name| ScenarioRepo { allowed: false, ..ScenarioRepo::served(*name) }));
         let mut scenario = Self {
             name: format!("{jobs} jobs in {} repositories, seed {seed}", names.len()),
             repos,

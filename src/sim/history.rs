@@ -199,6 +199,8 @@ pub enum Cause {
     CancelledRunning,
     /// Its runner vanished.
     RunnerLost,
+    /// The hook of its runner refused it before its first step.
+    Refused,
 }
 
 /// Why a registration ended.

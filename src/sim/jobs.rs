@@ -43,8 +43,12 @@ pub(super) struct Repo {
     pub(super) runners: BTreeMap<u64, Runner>,
     /// The id of the next runner; ids are unique within the repository only.
     pub(super) next_runner: u64,
+    /// Whether everybody can read it.
+    pub(super) is_public: bool,
     /// Its description as GitHub shows it inside of other objects.
     pub(super) body: serde_json::Value,
+    /// The same of a stranger's fork of it.
+    pub(super) fork: serde_json::Value,
 }
 
 /// The state of a job.
@@ -195,10 +199,20 @@ impl State {
             queued: BTreeSet::new(),
             runners: BTreeMap::new(),
             next_runner: 1,
-            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64),
+            is_public: false,
+            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, false),
+            fork: super::github::repository_body(&fork_name(full_name), FIRST_FORK_ID + key.0 as u64, false),
         });
         self.repo_by_name.insert(name, key);
         key
+    }
+
+    /// Opens a repository to everybody.
+    pub(super) fn publish(&mut self, key: RepoKey) {
+        let repo = self.repo_mut(key);
+        repo.is_public = true;
+        let id = FIRST_REPO_ID + key.0 as u64;
+        repo.body = super::github::repository_body(&repo.full_name, id, true);
     }
 
     pub(super) fn repo(&self, key: RepoKey) -> &Repo {
@@ -253,5 +267,12 @@ impl State {
     }
 }
 
-/// Ids of repositories start here; they mean nothing.
+/// Ids of repositories start here, those of their forks behind; they mean nothing.
 const FIRST_REPO_ID: u64 = 600_000_000;
+const FIRST_FORK_ID: u64 = 610_000_000;
+
+/// What a stranger's fork of a repository is called.
+fn fork_name(full_name: &str) -> String {
+    let (_, name) = full_name.split_once('/').unwrap_or(("", full_name));
+    format!("stranger/{name}")
+}

@@ -238,7 +238,7 @@ impl Reader {
         let jobs = jobs.iter().zip(starts).map(|(job, start)| job.scenario_job(start, mappings)).collect();
         let scenario = Scenario {
             name: "replay".to_owned(),
-            repos: repos.into_iter().map(|name| ScenarioRepo { name, allowed: true }).collect(),
+            repos: repos.into_iter().map(ScenarioRepo::served).collect(),
             jobs,
             ..Scenario::default()
         };

@@ -106,6 +106,10 @@ impl Report {
         for (job, skip) in scenario.judged_jobs() {
             if let Some(reason) = skip {
                 *self.jobs_skipped.entry(reason).or_default() += 1;
+                let is_strange = matches!(reason, SkipReason::Fork | SkipReason::PublicRepo);
+                if is_strange && tally.ran_with_us(job.id) {
+                    self.violations.push(format!("job {} of {} ran although it is not trusted", job.id, job.repo));
+                }
                 continue;
             }
             match tally.jobs.get(&job.id).and_then(|seen| seen.cause) {
@@ -113,6 +117,10 @@ impl Report {
                 Some(Cause::Ran | Cause::CancelledRunning) => {
                     self.jobs_expected += 1;
                     self.jobs_completed += 1;
+                }
+                Some(Cause::Refused) => {
+                    self.jobs_expected += 1;
+                    self.violations.push(format!("job {} of {} was refused by its sandbox", job.id, job.repo));
                 }
                 Some(Cause::RunnerLost) if tally.was_preempted(job.id) => self.jobs_preempted += 1,
                 Some(Cause::RunnerLost) => {
@@ -237,7 +245,7 @@ mod tests {
             conclusion: Conclusion::Success,
         };
         let scenario = Scenario {
-            repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true }],
+            repos: vec![ScenarioRepo::served("acme/web")],
             jobs: (JOB..JOB + jobs).map(job).collect(),
             ..Scenario::default()
         };

@@ -313,10 +313,11 @@ impl State {
                 self.schedule_offer(key);
             }
             (Lifetime::Ephemeral, Cause::RunnerLost) => self.remove_runner(key, RemovalReason::Lost),
-            (Lifetime::Ephemeral, Cause::Ran | Cause::CancelledQueued | Cause::CancelledRunning) => {
+            (Lifetime::Ephemeral, Cause::Ran | Cause::Refused | Cause::CancelledQueued | Cause::CancelledRunning) => {
                 self.remove_runner(key, RemovalReason::JobDone);
+                let end = if cause == Cause::Refused { End::refused() } else { End::served() };
                 if let Some(sandbox) = sandbox {
-                    self.schedule(self.now + TimeDelta::seconds(1), Due::SandboxEnds(sandbox, End::served()));
+                    self.schedule(self.now + TimeDelta::seconds(1), Due::SandboxEnds(sandbox, end));
                 }
             }
         }

@@ -45,6 +45,11 @@ impl End {
         Self::exit(0)
     }
 
+    /// The hook refused the job that came.
+    pub(super) fn refused() -> Self {
+        Self::exit(67)
+    }
+
     /// No job came, or GitHub removed the registration.
     pub(super) fn unclaimed() -> Self {
         Self::exit(64)
@@ -83,6 +88,7 @@ pub(super) struct Sandbox {
     /// Whether a JIT config was in its environment.
     has_config: bool,
     idle_limit: TimeDelta,
+    admits: Admits,
     pub(super) boot_fault: Option<Strike>,
 }
 
@@ -95,6 +101,25 @@ impl Sandbox {
     /// Whether it is alive.
     pub(super) fn is_alive(&self) -> bool {
         self.ended.is_none()
+    }
+}
+
+/// Which jobs the hook in a sandbox lets run.
+#[derive(Debug, Default)]
+struct Admits {
+    /// Their repositories, in lower case.
+    repositories: Vec<String>,
+    /// Whether they must not come from a fork.
+    is_trusted_only: bool,
+}
+
+impl Admits {
+    fn of(environment: &BTreeMap<String, String>) -> Self {
+        let repositories = environment.get(REPOSITORY).map(|names| names.to_lowercase()).unwrap_or_default();
+        Self {
+            repositories: repositories.split_whitespace().map(str::to_owned).collect(),
+            is_trusted_only: environment.get(TRUSTED_ONLY).is_some_and(|value| value == "1"),
+        }
     }
 }
 
@@ -118,6 +143,9 @@ pub(super) struct NewSandbox {
 const JIT_CONFIG: &str = "SANDRUNNER_JITCONFIG";
 /// The environment variable that states the idle limit in seconds.
 const IDLE_LIMIT: &str = "SANDRUNNER_IDLE_TIMEOUT_SECS";
+/// The environment variables that state whose jobs may run.
+const REPOSITORY: &str = "SANDRUNNER_REPOSITORY";
+const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
 /// The idle limit where none is stated.
 const DEFAULT_IDLE_LIMIT_SECS: i64 = 300;
 /// The part of a boot that passes before Modal says that the sandbox has started.
@@ -188,6 +216,7 @@ impl State {
             ended: None,
             registration,
             has_config: credential.is_some(),
+            admits: Admits::of(&new.environment),
             idle_limit: TimeDelta::seconds(idle_secs.unwrap_or(DEFAULT_IDLE_LIMIT_SECS)),
             boot_fault,
         };
@@ -304,6 +333,15 @@ impl State {
         let registration = self.sandbox(key).registration.filter(|runner| self.is_working(*runner))?;
         let runner = self.runner(registration).filter(|runner| runner.sandbox == Some(key))?;
         runner.claim.map(|claim| claim.job)
+    }
+
+    /// Whether the hook in the sandbox of a runner refuses a job before its first step.
+    pub(super) fn is_refused(&self, key: RunnerKey, job: u64) -> bool {
+        let Some(sandbox) = self.runner(key).and_then(|runner| runner.sandbox) else { return false };
+        let (admits, job) = (&self.sandbox(sandbox).admits, &self.jobs[&job]);
+        let is_of_fork = self.runs[&job.spec.run].spec.as_ref().is_some_and(|spec| spec.fork);
+        let name = &self.repo(job.repo).name;
+        (admits.is_trusted_only && is_of_fork) || !admits.repositories.iter().any(|admitted| **admitted == **name)
     }
 
     /// The idle limit of the program in the sandbox: it ends by itself where no job has started.

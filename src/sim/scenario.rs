@@ -70,6 +70,16 @@ pub struct ScenarioRepo {
     /// Whether the controller is meant to serve it (default true).
     #[serde(default = "yes")]
     pub allowed: bool,
+    /// Whether everybody can read it (default false).
+    #[serde(default)]
+    pub public: bool,
+}
+
+impl ScenarioRepo {
+    /// A private repository that the controller is meant to serve.
+    pub fn served(name: impl Into<String>) -> Self {
+        Self { name: name.into(), allowed: true, public: false }
+    }
 }
 
 /// How a job ends that runs to its end.
@@ -160,6 +170,10 @@ pub enum SkipReason {
     NoOptInLabel,
     /// It asks for something that no built-in class offers.
     UnknownLabel,
+    /// Its run comes from a fork, which no built-in class serves.
+    Fork,
+    /// Its repository is public, which no built-in class serves.
+    PublicRepo,
     /// It is listed as queued and is no job.
     GhostJob,
 }
@@ -297,7 +311,15 @@ impl Scenario {
 
     fn skip_reason_among(&self, job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
         let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some_and(Ghost::has_ghost_jobs));
-        skip_reason(job, allowed).or_else(|| is_ghost().then_some(SkipReason::GhostJob))
+        let is_public = || self.repos.iter().any(|repo| repo.public && repo.name.eq_ignore_ascii_case(&job.repo));
+        skip_reason(job, allowed)
+            .or_else(|| self.is_of_fork(job).then_some(SkipReason::Fork))
+            .or_else(|| is_public().then_some(SkipReason::PublicRepo))
+            .or_else(|| is_ghost().then_some(SkipReason::GhostJob))
+    }
+
+    fn is_of_fork(&self, job: &ScenarioJob) -> bool {
+        self.runs.iter().any(|run| run.id == job.run && run.fork)
     }
 
     fn allowed_names(&self) -> BTreeSet<String> {
@@ -369,8 +391,9 @@ mod tests {
     fn the_scenario_says_which_jobs_are_expected_and_why_others_are_not() {
         let scenario = Scenario {
             repos: vec![
-                ScenarioRepo { name: "Acme/web".into(), allowed: true },
-                ScenarioRepo { name: "acme/secret".into(), allowed: false },
+                ScenarioRepo::served("Acme/web"),
+                ScenarioRepo { allowed: false, ..ScenarioRepo::served("acme/secret") },
+                ScenarioRepo { public: true, ..ScenarioRepo::served("acme/open") },
             ],
             ..Scenario::default()
         };
@@ -383,6 +406,7 @@ mod tests {
         assert_eq!(reason("acme/web", &["ubuntu-latest"]), Some(SkipReason::NoOptInLabel));
         assert_eq!(reason("acme/secret", &["modal"]), Some(SkipReason::RepoNotAllowed));
         assert_eq!(reason("acme/other", &["modal"]), Some(SkipReason::RepoNotAllowed));
+        assert_eq!(reason("acme/open", &["modal"]), Some(SkipReason::PublicRepo));
     }
 
     #[test]

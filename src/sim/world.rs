@@ -302,7 +302,10 @@ impl State {
 
     fn populate(&mut self, scenario: Scenario) -> Result<(), InvalidFault> {
         for repo in &scenario.repos {
-            self.repo_key(&repo.name);
+            let key = self.repo_key(&repo.name);
+            if repo.public {
+                self.publish(key);
+            }
         }
         let now = self.now;
         self.add_runs(&scenario);

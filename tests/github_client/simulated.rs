@@ -88,11 +88,7 @@ pub(crate) fn job(run: u64, n: u64) -> ScenarioJob {
 }
 
 pub(crate) fn scenario(jobs: impl IntoIterator<Item = ScenarioJob>) -> Scenario {
-    Scenario {
-        repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true }],
-        jobs: jobs.into_iter().collect(),
-        ..Scenario::default()
-    }
+    Scenario { repos: vec![ScenarioRepo::served("acme/web")], jobs: jobs.into_iter().collect(), ..Scenario::default() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, RunnerClass};
+use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, RunnerClass};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
@@ -52,6 +52,7 @@ fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
         labels: Labels::new(gpu.map(|_| name)),
         extra_label_patterns: vec![LabelPattern::new("job-*")],
         repos: Vec::new(),
+        admits: Risks::NONE,
         cpu: 2.0,
         memory_mib: 4096,
         gpu: gpu.map(|name| Gpu { name: name.to_owned(), count: 1 }),
@@ -312,7 +313,14 @@ pub(crate) fn run_view(id: RunId) -> RunView {
     let mut jobs_read = ReadState::default();
     jobs_read.succeeded(now());
     RunView {
-        run: WorkflowRun { id, attempt: 1, status: RunStatus::Queued, created_at: None, updated_at: None },
+        run: WorkflowRun {
+            id,
+            attempt: 1,
+            status: RunStatus::Queued,
+            created_at: None,
+            updated_at: None,
+            risks: Risks::NONE,
+        },
         first_listed_at: now(),
         changed_at: now(),
         listed_at: now(),

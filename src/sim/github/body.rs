@@ -23,7 +23,7 @@ fn sha(of: u64) -> String {
 }
 
 /// A repository as it stands inside of other objects.
-pub(in crate::sim) fn repository_body(full_name: &str, id: u64) -> Value {
+pub(in crate::sim) fn repository_body(full_name: &str, id: u64, is_public: bool) -> Value {
     let (owner, name) = full_name.split_once('/').unwrap_or((full_name, ""));
     let url = format!("{API}/repos/{full_name}");
     let mut body = json!({
@@ -31,7 +31,7 @@ pub(in crate::sim) fn repository_body(full_name: &str, id: u64) -> Value {
         "node_id": format!("R_{id}"),
         "name": name,
         "full_name": full_name,
-        "private": true,
+        "private": !is_public,
         "owner": user_body(owner),
         "html_url": format!("{WEB}/{full_name}"),
         "description": null,
@@ -141,7 +141,7 @@ pub(super) fn full_repository(repo: &Repo, created_at: Time) -> Value {
         "has_discussions": false,
         "archived": false,
         "disabled": false,
-        "visibility": "private",
+        "visibility": if repo.is_public { "public" } else { "private" },
         "pushed_at": stamp(created_at),
         "created_at": stamp(created_at),
         "updated_at": stamp(created_at),
@@ -244,7 +244,7 @@ impl<'a> RunBody<'a> {
             workflow_url: format!("{repo_url}/actions/workflows/7000000"),
             head_commit: None,
             repository: &repo.body,
-            head_repository: &repo.body,
+            head_repository: if run.spec.as_ref().is_some_and(|spec| spec.fork) { &repo.fork } else { &repo.body },
             url,
         }
     }

@@ -10,6 +10,9 @@ use crate::sim::runners::RunnerKey;
 use crate::sim::scenario::Conclusion;
 use crate::sim::world::State;
 
+/// When the hook in a sandbox has looked at a job.
+const HOOK_SECS: f64 = 2.0;
+
 impl State {
     pub(in crate::sim) fn job_appears(&mut self, id: u64) {
         let waiting = self.jobs[&id].spec.waiting_secs;
@@ -78,11 +81,13 @@ impl State {
     /// Gives a queued job to its taker.
     pub(in crate::sim) fn start_job(&mut self, id: u64, taker: Taker) {
         let now = self.now;
+        let is_refused = taker.key.is_some_and(|key| self.is_refused(key, id));
         self.record_assignment(id, taker.runner_name.clone(), taker.key);
         self.leave_queue(id);
         self.job_mut(id).taker = Some(taker);
         self.change_job(id, JobState::InProgress);
-        self.schedule(now + seconds(self.jobs[&id].spec.duration_secs), Due::JobEnds(id));
+        let lasts = if is_refused { HOOK_SECS } else { self.jobs[&id].spec.duration_secs };
+        self.schedule(now + seconds(lasts), Due::JobEnds(id));
     }
 
     pub(in crate::sim) fn record_assignment(&mut self, id: u64, runner: String, key: Option<RunnerKey>) {
@@ -109,7 +114,12 @@ impl State {
         let job = &self.jobs[&id];
         if job.state() == Some(JobState::InProgress) && !job.is_lost {
             let conclusion = job.spec.conclusion;
-            self.finish_job(id, conclusion, Cause::Ran);
+            let taker = job.taker.as_ref().and_then(|taker| taker.key);
+            if taker.is_some_and(|key| self.is_refused(key, id)) {
+                self.finish_job(id, Conclusion::Failure, Cause::Refused);
+            } else {
+                self.finish_job(id, conclusion, Cause::Ran);
+            }
         }
     }
 

@@ -110,7 +110,7 @@ impl State {
         (spec.arrival_secs, spec.waiting_secs, spec.cancel_secs, spec.stage) = (0.0, 0.0, None, 0);
         let ghost = Some(Ghost::Queued);
         self.run_entry(spec.run, repo).spec =
-            Some(ScenarioRun { id: spec.run, repo: None, max_parallel: None, age_secs, ghost });
+            Some(ScenarioRun { id: spec.run, repo: None, max_parallel: None, age_secs, fork: false, ghost });
         self.add_jobs(&[spec], self.now);
     }
 

@@ -319,6 +319,12 @@ impl Tally {
         }
     }
 
+    /// Whether a job ran to its end in a sandbox of ours.
+    pub(super) fn ran_with_us(&self, job: u64) -> bool {
+        let job = self.jobs.get(&job).filter(|job| job.cause == Some(Cause::Ran));
+        job.and_then(|job| job.assigned.as_ref()).is_some_and(|assigned| is_ours(&assigned.runner))
+    }
+
     /// Whether a job was lost because Modal ended its sandbox by itself.
     pub(super) fn was_preempted(&self, job: u64) -> bool {
         let assigned = self.jobs.get(&job).and_then(|job| job.assigned.as_ref());

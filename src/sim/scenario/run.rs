@@ -41,6 +41,9 @@ pub struct ScenarioRun {
     /// How long before its first job's arrival it was created, its jobs with it (default 0).
     #[serde(default)]
     pub age_secs: f64,
+    /// Whether its commits come from a fork (default false).
+    #[serde(default)]
+    pub fork: bool,
     /// Its jobs are ghosts: listed and never given to a runner; or it is one itself.
     #[serde(default)]
     pub ghost: Option<Ghost>,
