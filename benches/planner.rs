@@ -35,7 +35,9 @@ fn touch(situation: &Situation) -> u64 {
                 sum += job.runner_name.as_ref().map_or(0, |name| name.len() as u64);
             }
         }
-        for (name, runner) in &repo.runners {
+    }
+    for view in situation.observed.registries.values() {
+        for (name, runner) in &view.runners {
             sum += name.job.0 + runner.id.0 + runner.connection as u64 + u64::from(runner.is_busy);
         }
     }

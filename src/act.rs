@@ -28,7 +28,7 @@ use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, Secr
 use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
-use crate::state::{Creating, Origin, Scope};
+use crate::state::{Creating, Origin, Registry};
 
 pub use outcome::{Effect, Outcome};
 
@@ -130,9 +130,9 @@ impl Actor {
         match action {
             Action::Create(_) | Action::PrepareImage { .. } => true,
             Action::Terminate { .. } | Action::DeleteSecret { .. } => cleaning < CLEANING_AT_A_TIME,
-            Action::Deregister { scope, .. } => {
+            Action::Deregister { registry, .. } => {
                 cleaning < CLEANING_AT_A_TIME
-                    && self.writers.github.get(&scope.account).is_some_and(|github| {
+                    && self.writers.github.get(registry.account()).is_some_and(|github| {
                         let deleting = self.under_way.iter().filter(|key| matches!(key, Key::Deregister(_))).count();
                         let budget = github.budget();
                         let admits =
@@ -257,12 +257,12 @@ impl Task {
                 Some(class) => image::prepare(self, class).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
-            Action::Deregister { name, scope, runner, secret, .. } => {
+            Action::Deregister { name, registry, runner, secret, .. } => {
                 match self.delete_secret_of(name, *runner, *secret).await {
                     Ok(Deletion::NotThere) if *secret == SecretLook::First => {
                         Effect::SecretDenied { name: name.clone(), runner: *runner }
                     }
-                    Ok(_) => self.deregister(name, scope, *runner).await,
+                    Ok(_) => self.deregister(name, registry, *runner).await,
                     Err(failure) => Effect::Failed { failure },
                 }
             }
@@ -296,11 +296,11 @@ impl Task {
         }
     }
 
-    async fn deregister(&self, name: &OurName, scope: &Scope, runner: RunnerId) -> Effect {
-        let Some(github) = self.writers.github.get(&scope.account) else {
-            return Effect::Failed { failure: unknown_account(&scope.account) };
+    async fn deregister(&self, name: &OurName, registry: &Registry, runner: RunnerId) -> Effect {
+        let Some(github) = self.writers.github.get(registry.account()) else {
+            return Effect::Failed { failure: unknown_account(registry.account()) };
         };
-        match github.delete_runner(&scope.repo, runner).await {
+        match github.delete_runner(registry, runner).await {
             Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner },
             Ok(Deregistered::StillRunning) => Effect::StillRunning { name: name.clone(), runner },
             Err(error) => Effect::Failed { failure: error.into() },

@@ -18,6 +18,7 @@ use crate::class::ImageSource;
 use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
+use crate::http::webhook::Hint;
 use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
@@ -60,6 +61,7 @@ pub struct Controller {
     plan: Plan,
     wake: Arc<Notify>,
     questions: mpsc::Receiver<StatusRequest>,
+    nudges: mpsc::Receiver<Hint>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
     recent: VecDeque<RecentAction>,
@@ -85,6 +87,8 @@ pub struct Parts {
     pub wake: Arc<Notify>,
     /// Questions from the HTTP server.
     pub questions: mpsc::Receiver<StatusRequest>,
+    /// What GitHub's webhooks told.
+    pub nudges: mpsc::Receiver<Hint>,
 }
 
 /// What one look without acting came to.
@@ -99,7 +103,8 @@ pub struct Dry {
 impl Controller {
     /// Puts the parts together; nothing is contacted.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, clock, readers, writers, modal_creates, points_per_minute, wake, questions } = parts;
+        let Parts { policy, clock, readers, writers, modal_creates, points_per_minute, wake, questions, nudges } =
+            parts;
         let mut view = View::new(readers, &policy);
         if writers.is_none() {
             // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
@@ -116,6 +121,7 @@ impl Controller {
             plan: Plan::default(),
             wake,
             questions,
+            nudges,
             meter: Meter::default(),
             metered_at: None,
             recent: VecDeque::new(),
@@ -146,6 +152,7 @@ impl Controller {
                     self.answer(question);
                     continue;
                 }
+                Some(hint) = self.nudges.recv() => self.take_nudges(&hint, now),
                 () = self.view.arrival() => {}
                 () = finish(self.actor.as_mut()) => {}
                 () = self.wake.notified() => {}
@@ -195,6 +202,14 @@ impl Controller {
             .refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, self.points_per_minute, now), now);
         metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
         self.meter(now);
+    }
+
+    /// Takes everything that webhooks have told, in one pass.
+    fn take_nudges(&mut self, first: &Hint, now: DateTime<Utc>) {
+        self.view.nudge(first, now);
+        while let Ok(hint) = self.nudges.try_recv() {
+            self.view.nudge(&hint, now);
+        }
     }
 
     /// Keeps the last actions and pick-ups for people.

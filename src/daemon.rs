@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::act::Writers;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
-use crate::controller::{Controller, Dry, Parts};
+use crate::controller::{Controller, Dry, Parts, StatusRequest};
 use crate::github::{self, GithubError, GithubReader, GithubWriter};
 use crate::http::Server;
 use crate::http::endpoint::Endpoint;
+use crate::http::webhook::Hint;
 use crate::modal::{self, ModalError, ModalReader, ModalWriter};
 use crate::observe::Readers;
 use crate::schedule;
@@ -93,18 +94,19 @@ impl Daemon {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, StartError> {
         let (ask, questions) = mpsc::channel(QUESTIONS);
+        let (nudge, nudges) = mpsc::channel(NUDGES);
         let wake = Arc::new(Notify::new());
         let server = match metrics {
             Some(metrics) => {
                 let address = settings.listen;
-                let (nudge, _hints) = mpsc::channel(NUDGES);
                 let endpoint = settings.webhook.clone().map(|secrets| Endpoint::new(secrets, nudge));
                 let server = Server::bind(address, metrics, ask, endpoint);
                 Some(server.map_err(|source| StartError::Listen { address, source })?)
             }
             None => None,
         };
-        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), questions);
+        let heard = Heard { questions, nudges };
+        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), heard);
         // A daemon that only observes may stand beside one that acts, whose file that is.
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
@@ -146,14 +148,24 @@ impl Daemon {
     }
 }
 
+/// What a controller hears from outside; it may hear nothing.
+#[derive(Debug)]
+pub struct Heard {
+    /// Questions for its status.
+    pub questions: mpsc::Receiver<StatusRequest>,
+    /// What GitHub's webhooks told.
+    pub nudges: mpsc::Receiver<Hint>,
+}
+
+impl Heard {
+    /// Nothing but the questions.
+    pub fn questions(questions: mpsc::Receiver<StatusRequest>) -> Self {
+        Self { questions, nudges: mpsc::channel(1).1 }
+    }
+}
+
 /// The controller with its readers and, unless it only observes, its writers.
-pub fn controller(
-    settings: &Settings,
-    clients: Clients,
-    clock: Clock,
-    wake: Arc<Notify>,
-    questions: mpsc::Receiver<crate::controller::StatusRequest>,
-) -> Controller {
+pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc<Notify>, heard: Heard) -> Controller {
     let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
     let by_account: BTreeMap<_, _> = readers.into_iter().map(|reader| (reader.account().clone(), reader)).collect();
     let (modal_reader, modal) = clients.modal;
@@ -179,7 +191,8 @@ pub fn controller(
         modal_creates: settings.modal_creates,
         points_per_minute: points.fold(f64::INFINITY, f64::min),
         wake,
-        questions,
+        questions: heard.questions,
+        nudges: heard.nudges,
         clock,
     })
 }
@@ -188,5 +201,5 @@ pub fn controller(
 pub async fn look(settings: &Settings, clients: Clients, clock: Clock, limit: Duration) -> Dry {
     let observing = Settings { mode: Mode::Observe, ..settings.clone() };
     let (_ask, questions) = mpsc::channel(1);
-    controller(&observing, clients, clock, Arc::default(), questions).look(limit).await
+    controller(&observing, clients, clock, Arc::default(), Heard::questions(questions)).look(limit).await
 }

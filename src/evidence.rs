@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
-use crate::ids::{ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
+use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, Observed, Origin, OurSandbox, RepoView, Runner, SandboxEnd, Scope, WorkflowJob,
+    Connection, JobStatus, Observed, Origin, OurSandbox, Registry, RegistryView, RepoView, Runner, SandboxEnd, Scope,
+    WorkflowJob,
 };
 
 pub use ceiling::Ceiling;
@@ -58,15 +59,15 @@ pub struct Evidence {
     /// How many jobs of a run and label set our runners ran at the same time, at the most.
     pub parallel: BTreeMap<(Scope, Fingerprint, RunId), u32>,
     /// By group.
-    pub groups: BTreeMap<(Scope, Fingerprint), GroupEvidence>,
+    pub groups: BTreeMap<(Registry, Fingerprint), GroupEvidence>,
     /// Classes whose runners did not come online.
     pub failed_starts: BTreeMap<ClassName, Breaker>,
     /// Images whose runner version GitHub refused.
     pub refused_images: BTreeMap<ImageId, Breaker>,
     /// How many sandboxes served a job, since the start.
     pub served: BTreeMap<(Scope, ClassName), u64>,
-    /// Repositories in which no runner could be registered; with a label set where GitHub refused just that.
-    pub mint_failures: BTreeMap<(Scope, Option<Fingerprint>), Failing>,
+    /// Where no runner could be registered; with a label set where GitHub refused just that.
+    pub mint_failures: BTreeMap<(Registry, Option<Fingerprint>), Failing>,
     /// Classes of which no sandbox could be created.
     pub create_failures: BTreeMap<ClassName, Failing>,
     /// When something last showed another process of this deployment at work: a second controller, or the one before
@@ -76,7 +77,7 @@ pub struct Evidence {
     pub secrets: Secrets,
     ceiling: Option<Ceiling>,
     jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
-    runners_learned_at: BTreeMap<Scope, DateTime<Utc>>,
+    runners_learned_at: BTreeMap<Registry, DateTime<Utc>>,
     forgot_at: Option<DateTime<Utc>>,
 }
 
@@ -173,7 +174,9 @@ impl Evidence {
         }
         for (scope, repo) in &observed.repos {
             self.learn_jobs(scope, repo, &mut lesson);
-            self.learn_runners(scope, repo, &lesson);
+        }
+        for (registry, view) in &observed.registries {
+            self.learn_runners(registry, view, &lesson);
         }
         self.learn_in_vain(observed, policy, now);
         self.forget(observed, now);
@@ -228,8 +231,9 @@ impl Evidence {
         let Outcome { effect, .. } = outcome;
         match effect {
             Effect::Created { name, origin, runner, .. } => {
-                self.mint_failures.remove(&(origin.scope.clone(), None));
-                self.mint_failures.remove(&(origin.scope.clone(), Some(origin.group)));
+                let registry = policy.registry(&origin.scope);
+                self.mint_failures.remove(&(registry.clone(), None));
+                self.mint_failures.remove(&(registry, Some(origin.group)));
                 self.create_failures.remove(&origin.class);
                 let evidence = self.name(name, now);
                 evidence.take_registration(*runner);
@@ -242,7 +246,7 @@ impl Evidence {
                     (evidence.left_at, evidence.is_mint_unanswered) = (Some(now), true);
                 }
                 let labels = (failure.class == ErrorClass::Invalid).then_some(origin.group);
-                note_failure(&mut self.mint_failures, &(origin.scope.clone(), labels), failure, now);
+                note_failure(&mut self.mint_failures, &(policy.registry(&origin.scope), labels), failure, now);
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
                 let evidence = self.name(name, now);
@@ -336,7 +340,7 @@ impl Evidence {
                 continue;
             }
             self.jobs_learned_at.extend(reading.map(|at| (key, at)));
-            self.learn_parallel(scope, run, |job| ours(job, scope, lesson.policy).is_some());
+            self.learn_parallel(scope, run, |job| ours(job, &scope.account, lesson.policy).is_some());
             self.learn_ghosts(run, now);
             for job in run.jobs.values() {
                 let evidence = self.job(job.id, now);
@@ -346,9 +350,9 @@ impl Evidence {
                         evidence.advanced_at = Some(now);
                         let first_queued = evidence.first_queued;
                         if job.status == JobStatus::Completed && !std::mem::replace(&mut evidence.has_ended, true) {
-                            self.learn_freed(scope, job, now);
+                            self.learn_freed(&repo.registry, job, now);
                         }
-                        let pickup = self.learn_claim(scope, job, first_queued, lesson);
+                        let pickup = self.learn_claim(&repo.registry, job, first_queued, lesson);
                         lesson.learned.pickups.extend(pickup);
                     }
                     JobStatus::Queued
@@ -363,13 +367,13 @@ impl Evidence {
 
     fn learn_claim(
         &mut self,
-        scope: &Scope,
+        registry: &Registry,
         job: &WorkflowJob,
         first_queued: DateTime<Utc>,
         lesson: &Lesson<'_>,
     ) -> Option<Pickup> {
         let now = lesson.now;
-        let name = ours(job, scope, lesson.policy)?;
+        let name = ours(job, registry.account(), lesson.policy)?;
         let evidence = self.name(&name, now);
         if evidence.claim.is_some() {
             return None;
@@ -382,7 +386,7 @@ impl Evidence {
         if is_of_another {
             return None;
         }
-        self.learn_group_claim(scope, job, now);
+        self.learn_group_claim(registry, job, now);
         let evidence = self.name(&name, now);
         evidence.claim = Some(Claim { job: job.id, runner: job.runner_id, at: now });
         self.job(job.id, now).taken_by = Some(name.clone());
@@ -407,10 +411,10 @@ impl Evidence {
         Some(pickup)
     }
 
-    fn learn_runners(&mut self, scope: &Scope, repo: &RepoView, lesson: &Lesson<'_>) {
+    fn learn_runners(&mut self, registry: &Registry, view: &RegistryView, lesson: &Lesson<'_>) {
         let (observed, now) = (lesson.observed, lesson.now);
-        let Some(read_at) = repo.runners_read.known_at.filter(|at| self.runners_learned(scope, *at)) else { return };
-        for (name, runner) in &repo.runners {
+        let Some(read_at) = view.runners_read.known_at.filter(|at| self.runners_learned(registry, *at)) else { return };
+        for (name, runner) in &view.runners {
             self.learn_runner(name, runner, read_at, lesson);
         }
         let absent: Vec<OurName> = observed
@@ -418,7 +422,8 @@ impl Evidence {
             .sandboxes
             .iter()
             .filter(|(name, sandbox)| {
-                sandbox.origin.scope == *scope && sandbox.ended.is_none() && !repo.runners.contains_key(*name)
+                let is_there = observed.registry(&sandbox.origin.scope).is_some_and(|(there, _)| there == registry);
+                is_there && sandbox.ended.is_none() && !view.runners.contains_key(*name)
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -428,7 +433,7 @@ impl Evidence {
                 evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
             }
         }
-        self.runners_learned_at.insert(scope.clone(), read_at);
+        self.runners_learned_at.insert(registry.clone(), read_at);
     }
 
     fn learn_runner(&mut self, name: &OurName, runner: &Runner, read_at: DateTime<Utc>, lesson: &Lesson<'_>) {
@@ -474,8 +479,8 @@ impl Evidence {
         }
     }
 
-    fn runners_learned(&self, scope: &Scope, read_at: DateTime<Utc>) -> bool {
-        self.runners_learned_at.get(scope).is_none_or(|learned| *learned < read_at)
+    fn runners_learned(&self, registry: &Registry, read_at: DateTime<Utc>) -> bool {
+        self.runners_learned_at.get(registry).is_none_or(|learned| *learned < read_at)
     }
 
     /// Once a minute: drops what was not seen for long and is not in view.
@@ -501,9 +506,9 @@ impl Evidence {
 }
 
 /// The runner of ours that a job was given to.
-fn ours(job: &WorkflowJob, scope: &Scope, policy: &Policy) -> Option<OurName> {
+fn ours(job: &WorkflowJob, account: &AccountName, policy: &Policy) -> Option<OurName> {
     let name: OurName = job.runner_name.as_deref()?.parse().ok()?;
-    (name.deployment == policy.deployment && name.account == scope.account).then_some(name)
+    (name.deployment == policy.deployment && name.account == *account).then_some(name)
 }
 
 fn note_failure<K: Ord + Clone>(

@@ -278,6 +278,52 @@ impl fmt::Display for RepoName {
     }
 }
 
+/// The login of an organization, folded to lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OrgName(Arc<str>);
+
+impl OrgName {
+    /// The login.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OrgName {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let is_login = (1..=100).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if is_login {
+            Ok(Self(text.to_ascii_lowercase().into()))
+        } else {
+            Err(InvalidId { value: text.to_owned(), expected: "an organization's login" })
+        }
+    }
+}
+
+impl TryFrom<String> for OrgName {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<OrgName> for String {
+    fn from(name: OrgName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for OrgName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The set of labels of a job, folded to lower case, sorted, without repetition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {

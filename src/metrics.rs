@@ -179,7 +179,7 @@ impl Meter {
             gauge!(SKIPPED_JOBS, "reason" => reason).set(number(count));
         }
         gauge!(UNREADABLE).set(number(view.observed.fleet.unreadable.len()));
-        gauge!(FOREIGN_RUNNERS).set(number(view.observed.repos.values().map(|repo| repo.foreign_runners).sum()));
+        gauge!(FOREIGN_RUNNERS).set(number(view.observed.registries.values().map(|view| view.foreign_runners).sum()));
         meter_snapshot(view, now);
         meter_budgets(view);
     }

@@ -15,11 +15,12 @@ use tokio::task::{JoinError, JoinSet};
 use crate::budget::{Purpose, is_refresh};
 use crate::clock::Clock;
 use crate::github::GithubReader;
+use crate::http::webhook::Hint;
 use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
-use crate::state::{Creating, Observed, Origin, OurSandbox, RepoView, Scope};
+use crate::state::{Creating, NeedsJobs, Observed, Origin, OurSandbox, RunStatus, Scope};
 
 pub use read::Arrival;
 
@@ -74,7 +75,8 @@ impl View {
         let mut scopes_by_tag = BTreeMap::new();
         for scope in policy.scopes() {
             scopes_by_tag.insert((scope.account.to_string(), scope.repo.as_tag()), scope.clone());
-            observed.repos.insert(scope, RepoView::default());
+            let registry = policy.registry(&scope);
+            observed.add(scope, registry);
         }
         Self {
             observed,
@@ -231,6 +233,17 @@ impl View {
             ended: None,
         };
         self.observed.fleet.sandboxes.insert(name.clone(), sandbox);
+    }
+
+    /// Makes the run list of a repository due, and the jobs of the run: GitHub told of news. Nothing else is taken from
+    /// it, and nothing happens where the repository is not allowed.
+    pub fn nudge(&mut self, hint: &Hint, now: DateTime<Utc>) {
+        for (_, repo) in self.observed.repos.iter_mut().filter(|(scope, _)| scope.repo == hint.repo) {
+            repo.nudged_at = Some(now);
+            if let Some(run) = repo.runs.get_mut(&hint.run).filter(|run| run.run.status != RunStatus::Completed) {
+                run.needs_jobs = NeedsJobs::Now;
+            }
+        }
     }
 
     /// Remembers a name that may have a sandbox.

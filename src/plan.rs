@@ -22,9 +22,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::class::{NoClass, RunnerClass};
 use crate::evidence::Evidence;
 use crate::ids::{
-    AccountName, ClassName, Deployment, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+    AccountName, ClassName, Deployment, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
 };
-use crate::state::{Observed, Origin, Scope};
+use crate::state::{Observed, Org, Origin, Registry, Scope};
 
 pub use supply::{SandboxState, state_of};
 
@@ -55,8 +55,10 @@ pub struct Policy {
 pub struct AccountPolicy {
     /// The allowed repositories.
     pub repos: BTreeSet<RepoName>,
-    /// The runner group of new runners.
+    /// The runner group of new runners of repositories.
     pub runner_group_id: u64,
+    /// Organizations whose repositories get runners of the organization.
+    pub organizations: BTreeSet<OrgName>,
 }
 
 /// How much may run at a time.
@@ -90,6 +92,16 @@ impl Policy {
         self.classes.iter().any(|class| class.gpu.is_some())
     }
 
+    /// Where the runners of a repository are registered.
+    pub fn registry(&self, scope: &Scope) -> Registry {
+        let organizations = self.accounts.get(&scope.account).map(|account| &account.organizations);
+        let org = organizations.into_iter().flatten().find(|org| org.as_str() == scope.repo.owner());
+        match org {
+            Some(name) => Registry::Org(Org { account: scope.account.clone(), name: name.clone() }),
+            None => Registry::Repo(scope.clone()),
+        }
+    }
+
     /// Every allowed repository.
     pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         self.accounts.iter().flat_map(|(account, policy)| {
@@ -107,6 +119,8 @@ pub struct Create {
     pub origin: Origin,
     /// The labels of the runner: exactly those of the job.
     pub labels: Labels,
+    /// The runner group that it joins.
+    pub runner_group_id: u64,
 }
 
 /// One step.
@@ -124,7 +138,7 @@ pub enum Action {
         /// Its name.
         name: OurName,
         /// Where it is registered.
-        scope: Scope,
+        registry: Registry,
         /// Its id.
         runner: RunnerId,
         /// Why.

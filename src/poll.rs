@@ -16,8 +16,8 @@ use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, RepoView, RunStatus, RunView,
-    Scope, WorkflowJob,
+    Connection, JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, Registry, RegistryView, RepoView,
+    RunStatus, RunView, Scope, WorkflowJob,
 };
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be
@@ -29,6 +29,8 @@ const UNCLAIMED_AGAIN: TimeDelta = TimeDelta::seconds(45);
 const RUNNING_AGAIN: TimeDelta = TimeDelta::seconds(120);
 /// New jobs come where jobs were: for this long a repository is read twice per interval, where there is room.
 const STAYS_ACTIVE: TimeDelta = TimeDelta::minutes(10);
+/// A repository is not read more often than this, however much GitHub tells of it.
+const NUDGES_APART: TimeDelta = TimeDelta::seconds(1);
 /// How often all pages with active runs are read, not only those with new ones.
 const DEEP_AGAIN: TimeDelta = TimeDelta::seconds(60);
 /// How often a run is read by its id when the list's pages do not show it.
@@ -80,8 +82,8 @@ pub enum Read {
     Run(Scope, RunId),
     /// The jobs of a run.
     Jobs(Scope, RunId),
-    /// The runners of a repository.
-    Runners(Scope),
+    /// The runners that are registered in one place.
+    Runners(Registry),
     /// The runs of a repository with one of the statuses [`SWEPT`].
     Sweep(Scope),
 }
@@ -100,11 +102,10 @@ impl Read {
     pub fn account(&self) -> Option<&AccountName> {
         match self {
             Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
-            Self::Runs(scope, _)
-            | Self::Run(scope, _)
-            | Self::Jobs(scope, _)
-            | Self::Runners(scope)
-            | Self::Sweep(scope) => Some(&scope.account),
+            Self::Runs(scope, _) | Self::Run(scope, _) | Self::Jobs(scope, _) | Self::Sweep(scope) => {
+                Some(&scope.account)
+            }
+            Self::Runners(registry) => Some(registry.account()),
         }
     }
 
@@ -179,8 +180,8 @@ pub fn due(
     let sweep = sweep_interval(observed, points_per_minute);
     let unsettled = unsettled(observed, evidence);
     let (fences, trials) = (fences(observed, evidence), trials(observed, evidence));
-    for (index, (scope, repo)) in observed.repos.iter().enumerate() {
-        let fence = fences.get(scope).copied();
+    for (scope, repo) in &observed.repos {
+        let fence = fences.get(&repo.registry).copied();
         for run in repo.runs.values() {
             let pace = if is_stuck(run, trials.get(&(scope, run.run.id)).copied(), evidence) {
                 Pace::Slowing
@@ -191,19 +192,24 @@ pub fn due(
             all.jobs(scope, run, fence, (pace, evidence));
         }
         all.runs(scope, repo);
-        let may_matter = unsettled.contains(scope) || matters(repo, observed);
+        all.sweep(scope, repo, sweep);
+    }
+    let wanting = wanting(observed);
+    for (index, (registry, view)) in observed.registries.iter().enumerate() {
+        let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
+        let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
         if may_matter && !mutant::is(Mutant::LeftoversUnread) {
-            all.runners(scope, repo, RUNNERS_AGAIN);
+            all.runners(registry, view, RUNNERS_AGAIN);
         } else {
             // Spread over the hour, so that a start does not read every repository at once.
             let since_turn =
                 (now.timestamp() - i64::try_from(index * 37).unwrap_or(0)).rem_euclid(LEFTOVERS_AGAIN.num_seconds());
-            let is_turn = repo.runs_read.known_at.is_some() && since_turn < LEFTOVERS_TURN.num_seconds();
-            if repo.runners_read.known_at.is_some() || is_turn {
-                all.runners(scope, repo, LEFTOVERS_AGAIN);
+            let is_read = || observed.repos_of(registry).any(|(_, repo)| repo.runs_read.known_at.is_some());
+            let is_turn = since_turn < LEFTOVERS_TURN.num_seconds() && is_read();
+            if view.runners_read.known_at.is_some() || is_turn {
+                all.runners(registry, view, LEFTOVERS_AGAIN);
             }
         }
-        all.sweep(scope, repo, sweep);
     }
     all.due.sort_by(|a, b| (a.rank, a.since, &a.read).cmp(&(b.rank, b.since, &b.read)));
     alternate(all.due)
@@ -259,38 +265,40 @@ pub fn sweep_interval(observed: &Observed, points_per_minute: f64) -> TimeDelta 
     TimeDelta::seconds(seconds).clamp(SWEEP_AGAIN.0, SWEEP_AGAIN.1)
 }
 
-/// Repositories with a sandbox that is not known to be claimed, or that ended without serving while its
+/// Registries with a sandbox that is not known to be claimed, or that ended without serving while its
 /// registration was not looked at since; and those with a registration that a failed create may have left.
-fn unsettled<'a>(observed: &'a Observed, evidence: &'a Evidence) -> BTreeSet<&'a Scope> {
+fn unsettled<'a>(observed: &'a Observed, evidence: &'a Evidence) -> BTreeSet<&'a Registry> {
     let is_unsettled = |name: &OurName, sandbox: &OurSandbox| match &sandbox.ended {
         None => evidence.names.get(name).is_none_or(|known| known.claim.is_none()),
         Some(ended) => {
-            let repo = observed.repos.get(&sandbox.origin.scope);
-            let is_read = repo.and_then(|repo| repo.runners_read.known_at).is_some_and(|at| at > ended.at);
-            let is_listed = repo.is_some_and(|repo| repo.runners.contains_key(name));
+            let view = observed.registry(&sandbox.origin.scope).map(|(_, view)| view);
+            let is_read = view.and_then(|view| view.runners_read.known_at).is_some_and(|at| at > ended.at);
+            let is_listed = view.is_some_and(|view| view.runners.contains_key(name));
             end_reason(ended.result.as_ref()) != Exit::Served.as_str() && (!is_read || is_listed)
         }
     };
     let may_be_left = |known: &&NameEvidence| {
-        let read = known.origin.as_ref().and_then(|origin| observed.repos.get(&origin.scope));
-        let read_at = read.and_then(|repo| repo.runners_read.known_at);
+        let view = known.origin.as_ref().and_then(|origin| observed.registry(&origin.scope));
+        let read_at = view.and_then(|(_, view)| view.runners_read.known_at);
         known.fenced_at.is_none()
             && known.left_at.is_some_and(|left| read_at.is_none_or(|read| read < left + LEFTOVER_APPEARS))
     };
     let left = evidence.names.values().filter(may_be_left).filter_map(|known| Some(&known.origin.as_ref()?.scope));
     let sandboxes = observed.fleet.sandboxes.iter();
     let unclaimed = sandboxes.filter(|(name, sandbox)| is_unsettled(name, sandbox));
-    unclaimed.map(|(_, sandbox)| &sandbox.origin.scope).chain(left).collect()
+    let scopes = unclaimed.map(|(_, sandbox)| &sandbox.origin.scope).chain(left);
+    scopes.filter_map(|scope| observed.registry(scope)).map(|(registry, _)| registry).collect()
 }
 
-/// When the last runner of a repository was deregistered whose sandbox lives: it can be ended when no job read since
+/// When the last runner of a registry was deregistered whose sandbox lives: it can be ended when no job read since
 /// then names it.
-fn fences<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<&'a Scope, DateTime<Utc>> {
+fn fences<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<&'a Registry, DateTime<Utc>> {
     let mut fences = BTreeMap::new();
     for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
         let known = evidence.names.get(name).filter(|known| known.terminated_at.is_none());
-        if let Some(fenced) = known.and_then(|known| known.fenced_at) {
-            let last = fences.entry(&sandbox.origin.scope).or_insert(fenced);
+        let registry = observed.registry(&sandbox.origin.scope);
+        if let Some((fenced, (registry, _))) = known.and_then(|known| known.fenced_at).zip(registry) {
+            let last = fences.entry(registry).or_insert(fenced);
             *last = fenced.max(*last);
         }
     }
@@ -327,14 +335,20 @@ fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, evidence: &Eviden
     !is_tried && run.jobs.values().all(is_over)
 }
 
-/// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.
-fn matters(repo: &RepoView, observed: &Observed) -> bool {
+/// Whether a registration may have to be deleted soon.
+fn has_leftover(view: &RegistryView, observed: &Observed) -> bool {
     let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
-    if repo.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online) {
-        return true;
-    }
-    repo.runners_read.known_at.is_none()
-        && repo.runs.values().any(|run| run.jobs.values().any(|job| job.status == JobStatus::Queued))
+    view.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online)
+}
+
+/// Registries of which something may be created soon.
+fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
+    let has_queued =
+        |repo: &&RepoView| repo.runs.values().any(|run| run.jobs.values().any(|job| job.status == JobStatus::Queued));
+    let is_unread = |repo: &&RepoView| {
+        observed.registries.get(&repo.registry).is_some_and(|view| view.runners_read.known_at.is_none())
+    };
+    observed.repos.values().filter(is_unread).filter(has_queued).map(|repo| &repo.registry).collect()
 }
 
 struct Schedule {
@@ -390,8 +404,16 @@ impl Schedule {
             && sandbox.asked_at.is_none_or(|at| self.now - at >= CONFIRM_AGAIN)
     }
 
+    /// Whether GitHub told of news since the list was last asked for, and that is not just now.
+    fn is_nudged(&self, repo: &RepoView) -> bool {
+        let asked = repo.runs_read.tried_at;
+        repo.runs_read.failure.is_none()
+            && repo.nudged_at.is_some_and(|nudged| asked.is_none_or(|asked| asked < nudged))
+            && asked.is_none_or(|asked| self.now - asked >= NUDGES_APART)
+    }
+
     fn runs(&mut self, scope: &Scope, repo: &RepoView) {
-        if self.is_due(&repo.runs_read, self.interval) {
+        if self.is_due(&repo.runs_read, self.interval) || self.is_nudged(repo) {
             let is_deep = repo.deep_read_at.is_none_or(|at| self.now - at >= DEEP_AGAIN);
             let depth = if is_deep { Depth::Active } else { Depth::New };
             let tried = repo.runs_read.tried_at;
@@ -468,9 +490,9 @@ impl Schedule {
         ((self.now - run.changed_at) / 5).clamp(JOBLESS_AGAIN.0, JOBLESS_AGAIN.1)
     }
 
-    fn runners(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
-        if self.is_due(&repo.runners_read, again) {
-            self.add(Read::Runners(scope.clone()), Purpose::Runners, Rank::Runners, repo.runners_read.tried_at);
+    fn runners(&mut self, registry: &Registry, view: &RegistryView, again: TimeDelta) {
+        if self.is_due(&view.runners_read, again) {
+            self.add(Read::Runners(registry.clone()), Purpose::Runners, Rank::Runners, view.runners_read.tried_at);
         }
     }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::class::Risks;
 use crate::error::CallFailure;
 use crate::ids::{
-    AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
-    SecretId,
+    AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId,
+    SandboxId, SecretId,
 };
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
@@ -62,6 +62,43 @@ pub struct Scope {
 impl std::fmt::Display for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.repo.fmt(f)
+    }
+}
+
+/// An organization together with the account that it is reached with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Org {
+    /// The configured GitHub account.
+    pub account: AccountName,
+    /// The organization in which runners are registered.
+    pub name: OrgName,
+}
+
+/// Where runners are registered, and so which jobs they may be given.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Registry {
+    /// In a repository: its jobs alone.
+    Repo(Scope),
+    /// In a runner group of an organization: jobs of every repository that the group admits.
+    Org(Org),
+}
+
+impl Registry {
+    /// The configured GitHub account.
+    pub fn account(&self) -> &AccountName {
+        match self {
+            Self::Repo(scope) => &scope.account,
+            Self::Org(org) => &org.account,
+        }
+    }
+}
+
+impl std::fmt::Display for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Repo(scope) => scope.fmt(f),
+            Self::Org(org) => write!(f, "organization {}", org.name),
+        }
     }
 }
 
@@ -232,6 +269,8 @@ pub enum SandboxEnd {
 pub struct Observed {
     /// Every allowed repository.
     pub repos: BTreeMap<Scope, RepoView>,
+    /// Where their runners are registered.
+    pub registries: BTreeMap<Registry, RegistryView>,
     /// Our sandboxes.
     pub fleet: Fleet,
     /// Creates that are being carried out.
@@ -244,9 +283,44 @@ pub struct Observed {
     pub skew: TimeDelta,
 }
 
-/// What is known of one repository.
+impl Observed {
+    /// Knows a repository, and nothing of it.
+    pub fn add(&mut self, scope: Scope, registry: Registry) {
+        self.registries.entry(registry.clone()).or_default();
+        self.repos.entry(scope).or_insert_with(|| RepoView::new(registry));
+    }
+
+    /// Where the runners of a repository are registered; none where it is not known.
+    pub fn registry(&self, scope: &Scope) -> Option<(&Registry, &RegistryView)> {
+        self.registries.get_key_value(&self.repos.get(scope)?.registry)
+    }
+
+    /// The repositories whose runners are registered there.
+    pub fn repos_of<'a>(&'a self, registry: &'a Registry) -> impl Iterator<Item = (&'a Scope, &'a RepoView)> {
+        let (one, several) = match registry {
+            Registry::Repo(scope) => (self.repos.get_key_value(scope), None),
+            Registry::Org(_) => (None, Some(self.repos.iter().filter(move |(_, repo)| repo.registry == *registry))),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+}
+
+/// The runners that are registered in one place.
 #[derive(Debug, Clone, Default)]
+pub struct RegistryView {
+    /// Those that are ours.
+    pub runners: BTreeMap<OurName, Runner>,
+    /// How many are not ours.
+    pub foreign_runners: usize,
+    /// How they were read.
+    pub runners_read: ReadState,
+}
+
+/// What is known of one repository.
+#[derive(Debug, Clone)]
 pub struct RepoView {
+    /// Where its runners are registered.
+    pub registry: Registry,
     /// Its runs that are not completed.
     pub runs: BTreeMap<RunId, RunView>,
     /// How its run list was read.
@@ -259,12 +333,24 @@ pub struct RepoView {
     pub reaches_back: ReachesBack,
     /// When the filtered lists were last swept, where that is needed.
     pub swept_at: Option<DateTime<Utc>>,
-    /// Its registered runners that are ours.
-    pub runners: BTreeMap<OurName, Runner>,
-    /// How many runners are registered that are not ours.
-    pub foreign_runners: usize,
-    /// How its runners were read.
-    pub runners_read: ReadState,
+    /// When GitHub last told that something happened in it.
+    pub nudged_at: Option<DateTime<Utc>>,
+}
+
+impl RepoView {
+    /// Nothing is known.
+    pub fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            runs: BTreeMap::new(),
+            runs_read: ReadState::default(),
+            active_at: None,
+            deep_read_at: None,
+            reaches_back: ReachesBack::Unknown,
+            swept_at: None,
+            nudged_at: None,
+        }
+    }
 }
 
 /// Whether the pages that were read hold every run that could become active again.

@@ -133,7 +133,7 @@ fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
     situation.evidence.names.clear();
     let mut read = |runners: i64, fleet: i64| {
         let at = |seconds| now() + TimeDelta::seconds(seconds);
-        situation.observed.repos.values_mut().next().unwrap().runners_read.succeeded(at(runners));
+        situation.registry("acme/web").runners_read.succeeded(at(runners));
         situation.observed.fleet.read.succeeded(at(fleet));
         learn(&mut situation, &[], runners + 1);
         situation.evidence.names[&name("7-1")].stale.map(|agreement| agreement.is_firm())
@@ -180,9 +180,9 @@ fn another_registration_of_a_name_is_known_for_as_long_as_it_is_there() {
     let mut situation = Situation::parse("runner 7-1 acme/web online");
     situation.evidence.names.clear();
     let mut read = |id: u64, after: i64| {
-        let repo = situation.observed.repos.values_mut().next().unwrap();
-        repo.runners.values_mut().next().unwrap().id = RunnerId(id);
-        repo.runners_read.succeeded(now() + TimeDelta::seconds(after));
+        let registry = situation.registry("acme/web");
+        registry.runners.values_mut().next().unwrap().id = RunnerId(id);
+        registry.runners_read.succeeded(now() + TimeDelta::seconds(after));
         learn(&mut situation, &[], after);
         situation.evidence.names[&name("7-1")].registered_at.map(|at| (at - now()).num_seconds())
     };
@@ -196,9 +196,9 @@ fn a_word_of_github_s_that_is_not_known_proves_neither_that_a_runner_works_nor_t
     let mut situation = Situation::parse("runner 7-1 acme/web offline; sandbox 7-1 acme/web starting 20s");
     situation.evidence.names.clear();
     let mut read = |connection: Connection, after: i64| {
-        let repo = situation.observed.repos.values_mut().next().unwrap();
-        repo.runners.values_mut().next().unwrap().connection = connection;
-        repo.runners_read.succeeded(now() + TimeDelta::seconds(after));
+        let registry = situation.registry("acme/web");
+        registry.runners.values_mut().next().unwrap().connection = connection;
+        registry.runners_read.succeeded(now() + TimeDelta::seconds(after));
         learn(&mut situation, &[], after);
         let known = &situation.evidence.names[&name("7-1")];
         (known.online_at.is_some(), known.never_online.is_some_and(|agreement| agreement.is_firm()))
@@ -258,7 +258,7 @@ fn a_sandbox_says_with_which_registration_it_was_made() {
     // A list from before the name was used again changes nothing.
     let mut listed = Situation::parse("sandbox 7-1 acme/web starting 20s tagged; runner 7-1 acme/web busy");
     listed.evidence = situation.evidence.clone();
-    listed.observed.repos.values_mut().next().unwrap().runners_read.succeeded(now() + TimeDelta::seconds(2));
+    listed.registry("acme/web").runners_read.succeeded(now() + TimeDelta::seconds(2));
     learn(&mut listed, &[], 3);
     let known = &listed.evidence.names[&name("7-1")];
     assert_eq!((known.runner_id, known.busy_at), (Some(RunnerId(8)), None));

@@ -20,7 +20,7 @@ use sandrunner::github::{
     GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Paging, connect_with_service, parse_job,
 };
 use sandrunner::ids::{JobId, Labels, RepoName, RunId, RunnerId};
-use sandrunner::state::{Connection, JobStatus, Reading, RunStatus};
+use sandrunner::state::{Connection, JobStatus, Reading, Registry, RunStatus, Scope};
 use serde_json::{Value, json};
 
 fn description() -> Value {
@@ -70,6 +70,11 @@ fn repo() -> RepoName {
     "octo-org/octo-repo".parse().unwrap()
 }
 
+/// Where its runners are registered.
+fn registry() -> Registry {
+    Registry::Repo(Scope { account: "gh".parse().unwrap(), repo: repo() })
+}
+
 fn known<T: std::fmt::Debug>(reading: Reading<T>) -> T {
     let Reading::Known(seen) = reading else { panic!("{reading:?}") };
     seen
@@ -114,7 +119,7 @@ async fn the_examples_of_jobs_are_read() {
 async fn the_examples_of_runners_are_read() {
     for example in examples(&description(), "get", RUNNERS, "200") {
         let (reader, _) = answering(200, example);
-        let runners = known(reader.list_runners(&repo()).await);
+        let runners = known(reader.list_runners(&registry()).await);
         let seen: Vec<_> =
             runners.iter().map(|r| (r.id.0, r.name.as_str(), r.connection == Connection::Online, r.is_busy)).collect();
         assert_eq!(seen, [(23, "linux_runner", true, true), (24, "mac_runner", false, false)]);
@@ -137,11 +142,11 @@ async fn the_examples_of_jit_configs_are_read() {
         let labels = Labels::new(["self-hosted", "x64", "macos", "no-gpu"]);
         let request = MintRequest { name: "New runner", runner_group_id: 1, labels: &labels, work_folder: "_work" };
         let (_, writer) = answering(201, example.clone());
-        let error = writer.generate_jit_config(&repo(), request).await.unwrap_err();
+        let error = writer.generate_jit_config(&registry(), request).await.unwrap_err();
         assert!(matches!(error, GithubError::Unreadable { .. }), "the example's config is a placeholder: {error}");
         example["encoded_jit_config"] = BASE64_STANDARD.encode(r#"{".runner": "e30="}"#).into();
         let (_, writer) = answering(201, example);
-        assert_eq!(writer.generate_jit_config(&repo(), request).await.unwrap().runner_id, RunnerId(23));
+        assert_eq!(writer.generate_jit_config(&registry(), request).await.unwrap().runner_id, RunnerId(23));
     }
 }
 
@@ -151,11 +156,11 @@ async fn bodies_of_errors_are_read_in_both_forms_that_github_describes() {
     let (_, writer) = answering(409, json!({ "message": "Already exists", "documentation_url": "u", "status": "409" }));
     let labels = Labels::new(["modal"]);
     let request = MintRequest { name: "r", runner_group_id: 1, labels: &labels, work_folder: "_work" };
-    let error = writer.generate_jit_config(&repo(), request).await.unwrap_err();
+    let error = writer.generate_jit_config(&registry(), request).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Conflict);
     let body = json!({ "message": "Validation Failed", "documentation_url": "u", "errors": ["still running a job"] });
     let (_, writer) = answering(422, body);
-    let outcome = writer.delete_runner(&repo(), RunnerId(1)).await.unwrap();
+    let outcome = writer.delete_runner(&registry(), RunnerId(1)).await.unwrap();
     assert_eq!(outcome, sandrunner::github::Deregistered::StillRunning);
 }
 
@@ -225,7 +230,7 @@ async fn every_null_absence_and_word_that_github_allows_is_read() {
     let mut rows = variations(&description, "runner", &first(RUNNERS, "runners"));
     let ids = numbered(&mut rows);
     let (reader, _) = answering(200, json!({ "total_count": 1, "runners": rows }));
-    let runners = known(reader.list_runners(&repo()).await);
+    let runners = known(reader.list_runners(&registry()).await);
     assert_eq!(runners.iter().map(|runner| runner.id.0).collect::<Vec<_>>(), ids);
 }
 

@@ -10,6 +10,7 @@ use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::Failing;
 use sandrunner::ids::ClassName;
 use sandrunner::plan::{Action, SandboxState};
+use sandrunner::state::Registry;
 use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
@@ -365,7 +366,7 @@ fn what_was_refused_is_tried_again_when_its_pause_is_over() {
     for (pause, refused) in [(1, true), (0, false), (-1, false)] {
         let mut mint = Situation::parse("job 7 acme/web queued");
         let mut create = mint.clone();
-        mint.evidence.mint_failures.insert((scope("acme/web"), None), failing(pause));
+        mint.evidence.mint_failures.insert((Registry::Repo(scope("acme/web")), None), failing(pause));
         create.evidence.create_failures.insert(ClassName::new("default"), failing(pause));
         for (situation, reason) in [(mint, "mint_refused"), (create, "create_refused")] {
             let plan = situation.plan();

@@ -33,14 +33,18 @@ pub(super) async fn create(task: &Task, create: &Create) -> Effect {
     let Some(github) = task.writers.github.get(&create.origin.scope.account) else {
         return mint_failed(create, unknown_account(&create.origin.scope.account));
     };
-    let group =
-        task.writers.policy.accounts.get(&create.origin.scope.account).map_or(1, |account| account.runner_group_id);
+    let registry = task.writers.policy.registry(&create.origin.scope);
     let name = create.name.to_string();
-    let request = MintRequest { name: &name, runner_group_id: group, labels: &create.labels, work_folder: WORK_FOLDER };
-    let mut answer = github.generate_jit_config(&create.origin.scope.repo, request).await;
+    let request = MintRequest {
+        name: &name,
+        runner_group_id: create.runner_group_id,
+        labels: &create.labels,
+        work_folder: WORK_FOLDER,
+    };
+    let mut answer = github.generate_jit_config(&registry, request).await;
     let is_lost = answer.as_ref().is_err_and(|error| error.class().may_have_taken_effect());
     if is_lost && mutant::is(Mutant::MintRetriedBlindly) {
-        answer = github.generate_jit_config(&create.origin.scope.repo, request).await;
+        answer = github.generate_jit_config(&registry, request).await;
     }
     match answer {
         Ok(minted) => sandbox(task, create, &prepared, minted).await,
@@ -110,9 +114,9 @@ async fn conflict(task: &Task, create: &Create, runner: RunnerId, secret: Option
     if let Some(secret) = secret {
         delete_unused(task, secret).await;
     }
-    let scope = &create.origin.scope;
-    if let Effect::Failed { failure } = task.deregister(&create.name, scope, runner).await {
-        tracing::warn!(repo = %scope.repo, runner_name = %create.name, error = %failure, "a registration is left behind");
+    let registry = task.writers.policy.registry(&create.origin.scope);
+    if let Effect::Failed { failure } = task.deregister(&create.name, &registry, runner).await {
+        tracing::warn!(repo = %registry, runner_name = %create.name, error = %failure, "a registration is left behind");
     }
     Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
 }

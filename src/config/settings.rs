@@ -247,7 +247,7 @@ fn accounts(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, AccountPoli
             }
             repos.insert(repo);
         }
-        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id };
+        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id, organizations: BTreeSet::new() };
         if accounts.insert(name.clone(), policy).is_some() {
             return Err(bad(
                 format!("github[{index}].name"),

@@ -15,7 +15,7 @@ use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    ImageState, JobStatus, Observed, OurSandbox, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
+    ImageState, JobStatus, Observed, OurSandbox, Registry, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
 };
 
 /// A job for which this many runners waited in vain is a ghost.
@@ -166,20 +166,20 @@ struct Waits {
 }
 
 /// When runners of a group began to wait in vain, per group.
-type InVain<'a> = BTreeMap<(&'a Scope, Fingerprint), Vec<DateTime<Utc>>>;
+type InVain<'a> = BTreeMap<(&'a Registry, Fingerprint), Vec<DateTime<Utc>>>;
 
 impl Evidence {
     /// A runner of ours took a job.
-    pub(super) fn learn_group_claim(&mut self, scope: &Scope, job: &WorkflowJob, now: DateTime<Utc>) {
-        let group = self.groups.entry((scope.clone(), job.labels.fingerprint())).or_default();
+    pub(super) fn learn_group_claim(&mut self, registry: &Registry, job: &WorkflowJob, now: DateTime<Utc>) {
+        let group = self.groups.entry((registry.clone(), job.labels.fingerprint())).or_default();
         group.claimed_at = Some(now);
         group.breaker = None;
         group.seen_at = Some(now);
     }
 
     /// A job of a group ended.
-    pub(super) fn learn_freed(&mut self, scope: &Scope, job: &WorkflowJob, now: DateTime<Utc>) {
-        if let Some(group) = self.groups.get_mut(&(scope.clone(), job.labels.fingerprint())) {
+    pub(super) fn learn_freed(&mut self, registry: &Registry, job: &WorkflowJob, now: DateTime<Utc>) {
+        if let Some(group) = self.groups.get_mut(&(registry.clone(), job.labels.fingerprint())) {
             group.freed_at = Some(now);
         }
     }
@@ -221,11 +221,11 @@ impl Evidence {
     /// those jobs are unproven from then on.
     pub(super) fn learn_in_vain(&mut self, observed: &Observed, policy: &Policy, now: DateTime<Utc>) {
         let window = TimeDelta::from_std(policy.claim_window).unwrap_or(TimeDelta::MAX);
-        for ((scope, labels), began) in self.in_vain(observed, window, now) {
-            let Some(repo) = observed.repos.get(scope) else { continue };
+        for ((registry, labels), began) in self.in_vain(observed, window, now) {
             let waits = Waits { began, window, labels };
-            let Some(began) = self.mark_unproven(repo, &waits, now) else { continue };
-            let group = self.groups.entry((scope.clone(), labels)).or_default();
+            let repos = observed.repos_of(registry).map(|(_, repo)| self.mark_unproven(repo, &waits, now));
+            let Some(began) = repos.max().flatten() else { continue };
+            let group = self.groups.entry((registry.clone(), labels)).or_default();
             group.seen_at = Some(now);
             Breaker::count(&mut group.breaker, 1, Exit::Unclaimed.as_str(), began, now);
         }
@@ -238,7 +238,9 @@ impl Evidence {
             let Some(began) = waits_since(sandbox, evidence) else { continue };
             let until = sandbox.ended.as_ref().map_or(now, |ended| ended.at);
             if until - began >= window {
-                in_vain.entry((&sandbox.origin.scope, sandbox.origin.group)).or_default().push(began);
+                let registry = observed.registry(&sandbox.origin.scope).map(|(registry, _)| registry);
+                let group = registry.map(|registry| (registry, sandbox.origin.group));
+                group.into_iter().for_each(|group| in_vain.entry(group).or_default().push(began));
             }
         }
         in_vain
@@ -321,17 +323,17 @@ impl Evidence {
 
     /// Drops what belongs to nothing in view any more.
     pub(super) fn forget_feedback(&mut self, observed: &Observed, is_fresh: impl Fn(DateTime<Utc>) -> bool) {
-        let queued: BTreeSet<(&Scope, Fingerprint)> = observed
+        let queued: BTreeSet<(&Registry, Fingerprint)> = observed
             .repos
-            .iter()
-            .flat_map(|(scope, repo)| {
-                repo.runs.values().flat_map(move |run| run.jobs.values().map(move |job| (scope, job)))
+            .values()
+            .flat_map(|repo| {
+                repo.runs.values().flat_map(move |run| run.jobs.values().map(move |job| (&repo.registry, job)))
             })
             .filter(|(_, job)| job.status == JobStatus::Queued)
-            .map(|(scope, job)| (scope, job.labels.fingerprint()))
+            .map(|(registry, job)| (registry, job.labels.fingerprint()))
             .collect();
-        self.groups.retain(|(scope, labels), group| {
-            group.seen_at.is_some_and(&is_fresh) || queued.contains(&(scope, *labels))
+        self.groups.retain(|(registry, labels), group| {
+            group.seen_at.is_some_and(&is_fresh) || queued.contains(&(registry, *labels))
         });
     }
 }

@@ -11,7 +11,7 @@ use super::{Answer, GithubError};
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
 use crate::ids::{AccountName, RepoName, RunId};
-use crate::state::{Reading, RunStatus, Runner, WorkflowJob, WorkflowRun};
+use crate::state::{Reading, Registry, RunStatus, Runner, WorkflowJob, WorkflowRun};
 
 /// A filtered run list ends at 1,000 results (GitHub API: actions/workflow-runs).
 const SWEEP_PAGES_MAX: u32 = 10;
@@ -168,15 +168,15 @@ impl GithubReader {
         }
     }
 
-    /// Lists all runners that are registered with a repository, of whomever they are.
+    /// Lists all runners that are registered in one place, of whomever they are.
     ///
     /// A runner that goes while pages are read pulls another one over the edge between two pages: that one
     /// is missing from this reading, and is there in the next.
-    pub async fn list_runners(&self, repo: &RepoName) -> Reading<Vec<Runner>> {
+    pub async fn list_runners(&self, registry: &Registry) -> Reading<Vec<Runner>> {
         let list = List {
-            call: Call { operation: Operation::ListRunners, subject: repo.to_string() },
+            call: Call { operation: Operation::ListRunners, subject: registry.to_string() },
             purpose: Purpose::Runners,
-            path: format!("/repos/{repo}/actions/runners?per_page=100"),
+            path: format!("{}?per_page=100", runners_path(registry)),
             max_pages: RUNNER_PAGES_MAX,
         };
         match self.client.read_list(&list, |_: &[Runner]| Paging::Continue).await {
@@ -194,6 +194,14 @@ impl GithubReader {
         let path = format!("/repos/{repo}/actions/runners/downloads");
         let answer = self.client.send(&call, Purpose::Other, Request::Get { path: &path, known: None }).await?;
         read_release(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))
+    }
+}
+
+/// Where runners are listed, registered and deleted.
+pub(super) fn runners_path(registry: &Registry) -> String {
+    match registry {
+        Registry::Repo(scope) => format!("/repos/{}/actions/runners", scope.repo),
+        Registry::Org(org) => format!("/orgs/{}/actions/runners", org.name),
     }
 }
 

@@ -12,10 +12,12 @@ use super::call::{Call, Operation};
 use super::client::{Client, Request};
 use super::error::Malformed;
 use super::pages::unreadable;
+use super::reader::runners_path;
 use super::wire::JitConfigBody;
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
-use crate::ids::{AccountName, Labels, RepoName, RunnerId};
+use crate::ids::{AccountName, Labels, RunnerId};
+use crate::state::Registry;
 
 /// What a runner is registered as.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +82,14 @@ impl GithubWriter {
     /// # Errors
     /// [`GithubError`]; where its class [`ErrorClass::may_have_taken_effect`], a runner of that name may be
     /// registered although its config is lost. [`ErrorClass::Conflict`] says that the name is taken.
-    pub async fn generate_jit_config(&self, repo: &RepoName, request: MintRequest<'_>) -> Result<Minted, GithubError> {
+    pub async fn generate_jit_config(
+        &self,
+        registry: &Registry,
+        request: MintRequest<'_>,
+    ) -> Result<Minted, GithubError> {
         let MintRequest { name, runner_group_id, labels, work_folder } = request;
-        let call = Call { operation: Operation::GenerateJitConfig, subject: format!("{name} in {repo}") };
-        let path = format!("/repos/{repo}/actions/runners/generate-jitconfig");
+        let call = Call { operation: Operation::GenerateJitConfig, subject: format!("{name} in {registry}") };
+        let path = format!("{}/generate-jitconfig", runners_path(registry));
         let body = serde_json::json!({
             "name": name,
             "runner_group_id": runner_group_id,
@@ -103,9 +109,9 @@ impl GithubWriter {
     ///
     /// # Errors
     /// [`GithubError`]; the runner may be registered or not.
-    pub async fn delete_runner(&self, repo: &RepoName, runner: RunnerId) -> Result<Deregistered, GithubError> {
-        let call = Call { operation: Operation::DeleteRunner, subject: format!("runner {runner} of {repo}") };
-        let path = format!("/repos/{repo}/actions/runners/{runner}");
+    pub async fn delete_runner(&self, registry: &Registry, runner: RunnerId) -> Result<Deregistered, GithubError> {
+        let call = Call { operation: Operation::DeleteRunner, subject: format!("runner {runner} of {registry}") };
+        let path = format!("{}/{runner}", runners_path(registry));
         match self.client.send(&call, Purpose::Deregister, Request::Delete { path: &path }).await {
             Ok(_) => Ok(Deregistered::Gone),
             Err(error) if error.class() == ErrorClass::NotFound => Ok(Deregistered::Gone),

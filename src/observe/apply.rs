@@ -1,6 +1,7 @@
 //! Lays a reading into the data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -14,8 +15,8 @@ use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read};
 use crate::state::{
-    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, RepoView,
-    RunStatus, RunView, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun,
+    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, Registry,
+    RepoView, RunStatus, RunView, Runner, Sandbox, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -61,7 +62,7 @@ impl View {
                     apply_jobs(repo, id, reading, began_at);
                 }
             }
-            (Read::Runners(scope), Found::Runners(reading)) => self.apply_runners(&scope, reading, began_at),
+            (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, began_at),
             (Read::Sweep(scope), Found::Sweep(found)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
                     apply_sweep(repo, found, began_at);
@@ -236,35 +237,35 @@ impl View {
         }
     }
 
-    fn apply_runners(&mut self, scope: &Scope, reading: Reading<Vec<Runner>>, began_at: DateTime<Utc>) {
+    fn apply_runners(&mut self, registry: &Registry, reading: Reading<Vec<Runner>>, began_at: DateTime<Utc>) {
         let deployment = self.deployment.clone();
-        let Some(repo) = self.observed.repos.get_mut(scope) else { return };
+        let Some(view) = self.observed.registries.get_mut(registry) else { return };
         let runners = match reading {
             Reading::Known(runners) => {
-                repo.runners_read.succeeded(began_at);
+                view.runners_read.succeeded(began_at);
                 runners
             }
             Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
-                warn_once(&repo.runners_read, &failure, scope, "cannot read the runners");
-                repo.runners_read.failed(began_at, failure);
+                warn_once(&view.runners_read, &failure, registry, "cannot read the runners");
+                view.runners_read.failed(began_at, failure);
                 return;
             }
         };
         let count = runners.len();
-        repo.runners = runners
+        view.runners = runners
             .into_iter()
             .filter_map(|runner| Some((runner.name.parse::<OurName>().ok()?, runner)))
             .filter(|(name, _)| name.deployment == deployment || mutant::is(Mutant::OtherDeploymentIsOurs))
-            .filter(|(name, _)| name.account == scope.account)
+            .filter(|(name, _)| name.account == *registry.account())
             .collect();
-        repo.foreign_runners = count - repo.runners.len();
+        view.foreign_runners = count - view.runners.len();
     }
 }
 
 /// The first failure in a row is a warning; the rest is in the metrics.
-fn warn_once(state: &ReadState, failure: &CallFailure, scope: &Scope, what: &str) {
+fn warn_once(state: &ReadState, failure: &CallFailure, place: &dyn Display, what: &str) {
     if state.failures == 0 {
-        tracing::warn!(repo = %scope.repo, error = %failure, "{what}");
+        tracing::warn!(repo = %place, error = %failure, "{what}");
     }
 }
 

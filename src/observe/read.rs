@@ -10,7 +10,7 @@ use super::{Readers, tag};
 use crate::budget::Purpose;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{GithubReader, Paging, RunList};
-use crate::ids::{AppId, Deployment, OurName, RunId, SandboxId};
+use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
@@ -61,17 +61,19 @@ pub(super) async fn read(
         Read::Named(name) => Found::Named(find(&readers, name).await),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
         Read::Run(scope, run) => {
-            Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
+            Found::Run(github(&readers, &scope.account).run(&scope.repo, *run).await.map_err(CallFailure::from))
         }
-        Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
-        Read::Runners(scope) => Found::Runners(github(&readers, scope).list_runners(&scope.repo).await),
-        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, scope), scope).await),
+        Read::Jobs(scope, run) => {
+            Found::Jobs(github(&readers, &scope.account).list_jobs(&scope.repo, *run, purpose).await)
+        }
+        Read::Runners(registry) => Found::Runners(github(&readers, registry.account()).list_runners(registry).await),
+        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, &scope.account), scope).await),
     };
     Arrival { read, began_at, result }
 }
 
-fn github<'a>(readers: &'a Readers, scope: &Scope) -> &'a GithubReader {
-    readers.github.get(&scope.account).expect("scopes come from the configured accounts, each with a reader")
+fn github<'a>(readers: &'a Readers, account: &AccountName) -> &'a GithubReader {
+    readers.github.get(account).expect("scopes come from the configured accounts, each with a reader")
 }
 
 /// The App that holds our sandboxes, if there is one.
@@ -128,12 +130,12 @@ async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, Ca
 
 async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {
     if mutant::is(Mutant::FilteredListOnly) {
-        return github(readers, scope).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
+        return github(readers, &scope.account).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
     }
     let is_worth_more =
         |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
     let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };
-    github(readers, scope).list_runs(&scope.repo, readers.runs_pages_max, paging).await
+    github(readers, &scope.account).list_runs(&scope.repo, readers.runs_pages_max, paging).await
 }
 
 /// A sweep only adds: what its lists lack is no news.

@@ -37,7 +37,7 @@ pub(super) fn within_waves<'a>(
         let key = (need.group, need.queued.run);
         let wave = waves.entry(key).or_insert_with(|| Wave {
             runners: supply.by_run.get(&key).copied().unwrap_or(0),
-            size: size(need.group, need.queued.run, groups, context),
+            size: size(&need, groups, context),
         });
         let class = &groups.get(need.group).class.name;
         let trial = trials.entry(class).or_insert_with(|| Trial::of(class, supply, context));
@@ -91,14 +91,14 @@ impl Trial {
 
 /// The wave of a run and label set: so many waiting ones to begin with; once as many ran at the same time, twice
 /// as many waiting ones as run.
-fn size(id: GroupId, run: RunId, groups: &Groups<'_>, context: &Context<'_>) -> u32 {
+fn size(need: &Need<'_>, groups: &Groups<'_>, context: &Context<'_>) -> u32 {
     let Context { evidence, policy, now, .. } = *context;
-    let group = groups.get(id);
+    let group = groups.get(need.group);
     let first = if group.class.gpu.is_some() { policy.waves.first_gpu } else { policy.waves.first };
     let feedback = group.feedback(context);
     let waits_in_vain = feedback.is_some_and(|known| known.breaker.is_some() && !known.is_claimed_lately(now));
     let first = if waits_in_vain { first.min(UNPROVEN_WAVE) } else { first };
-    let key = (group.scope.clone(), group.labels.fingerprint(), run);
+    let key = (need.queued.scope.clone(), group.labels.fingerprint(), need.queued.run);
     let parallel = evidence.parallel.get(&key).copied().unwrap_or(0);
     if parallel < first { first + parallel } else { parallel.saturating_mul(if parallel < MANY { 2 } else { 3 }) }
 }

@@ -7,10 +7,10 @@ use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
 use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
-use crate::ids::{ClassName, Fingerprint, JobId, Labels, OurName, RunId};
+use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
-use crate::state::{JobStatus, Origin, RunStatus, RunView, Scope};
+use crate::state::{JobStatus, Origin, Registry, RunStatus, RunView, Scope};
 
 /// How long what GitHub showed of a run is believed where the last reading of it failed; two intervals, if that is more.
 const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
@@ -28,11 +28,14 @@ pub(super) struct GroupId(pub(super) usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RepoId(pub(super) usize);
 
-/// Queued jobs of one scope with one label set.
+/// The place of a registry among the observed ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RegistryId(pub(super) usize);
+
+/// Queued jobs with one label set whose runners are registered in one place.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
-    pub(super) repo: RepoId,
-    pub(super) scope: &'a Scope,
+    pub(super) registry: &'a Registry,
     pub(super) labels: &'a Labels,
     pub(super) class: &'a RunnerClass,
     /// In the order of their ids.
@@ -49,6 +52,8 @@ pub(super) struct Group<'a> {
 /// A queued job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Queued<'a> {
+    pub(super) repo: RepoId,
+    pub(super) scope: &'a Scope,
     pub(super) job: JobId,
     pub(super) run: RunId,
     pub(super) since: DateTime<Utc>,
@@ -61,7 +66,7 @@ impl Group<'_> {
     /// What waiting for jobs of this group came to.
     pub(super) fn feedback<'b>(&self, context: &Context<'b>) -> Option<&'b GroupEvidence> {
         let known = &context.evidence.groups;
-        if known.is_empty() { None } else { known.get(&(self.scope.clone(), self.labels.fingerprint())) }
+        if known.is_empty() { None } else { known.get(&(self.registry.clone(), self.labels.fingerprint())) }
     }
 
     fn count(&self, standing: Standing) -> usize {
@@ -111,7 +116,9 @@ pub(super) struct Need<'a> {
     pub(super) attempt: u32,
 }
 
-/// What the label sets of a repository, by the risks of runs, come to: few, so they are searched one by one.
+/// The groups of a registry: few, so they are searched one by one.
+type OfRegistry = Vec<(Fingerprint, GroupId)>;
+/// What the label sets of a repository, by the risks of runs, come to; likewise.
 type Resolved = Vec<((Fingerprint, Risks), Result<GroupId, NoClass>)>;
 
 /// All groups with queued jobs.
@@ -119,7 +126,8 @@ type Resolved = Vec<((Fingerprint, Risks), Result<GroupId, NoClass>)>;
 pub(super) struct Groups<'a> {
     pub(super) all: Vec<Group<'a>>,
     by_repo: Vec<Resolved>,
-    repos: FxHashMap<&'a Scope, RepoId>,
+    by_registry: Vec<OfRegistry>,
+    repos: FxHashMap<&'a Scope, (RepoId, RegistryId)>,
     /// Where each queued job is, in the order of their ids.
     by_job: Vec<(JobId, Place)>,
 }
@@ -137,46 +145,57 @@ impl<'a> Groups<'a> {
         &mut self.all[id.0]
     }
 
-    fn add(&mut self, repo: RepoId, scope: &'a Scope, labels: &'a Labels, class: &'a RunnerClass) -> GroupId {
-        let id = GroupId(self.all.len());
-        let group = Group { repo, scope, labels, class, queued: Vec::new(), taken: 0, unclaimed: 0, read_since: None };
-        self.all.push(group);
-        id
+    fn add(
+        &mut self,
+        (id, registry): (RegistryId, &'a Registry),
+        labels: &'a Labels,
+        class: &'a RunnerClass,
+    ) -> GroupId {
+        let group = GroupId(self.all.len());
+        let queued = Vec::new();
+        self.all.push(Group { registry, labels, class, queued, taken: 0, unclaimed: 0, read_since: None });
+        self.by_registry[id.0].push((labels.fingerprint(), group));
+        group
     }
 
     /// The repository of that scope.
     pub(super) fn repo(&self, scope: &Scope) -> Option<RepoId> {
-        self.repos.get(scope).copied()
+        self.repos.get(scope).map(|(repo, _)| *repo)
     }
 
-    /// The group of a repository's label set; of several classes that serve it, for different runs, the first.
-    pub(super) fn id(&self, repo: Option<RepoId>, labels: Fingerprint) -> Option<GroupId> {
-        self.with_labels(repo?, labels).next()
+    /// Where the runners of that repository are registered.
+    pub(super) fn registry(&self, scope: &Scope) -> Option<RegistryId> {
+        self.repos.get(scope).map(|(_, registry)| *registry)
     }
 
-    fn with_labels(&self, repo: RepoId, labels: Fingerprint) -> impl Iterator<Item = GroupId> {
+    /// The place of a registry.
+    pub(super) fn registry_of(&self, registry: &Registry, context: &Context<'_>) -> Option<RegistryId> {
+        context.observed.repos_of(registry).find_map(|(scope, _)| self.registry(scope))
+    }
+
+    /// The group of a registry's label set; of several classes that serve it, for different runs, the first.
+    pub(super) fn id(&self, registry: Option<RegistryId>, labels: Fingerprint) -> Option<GroupId> {
+        self.with_labels(registry?, labels).next()
+    }
+
+    fn with_labels(&self, registry: RegistryId, labels: Fingerprint) -> impl Iterator<Item = GroupId> {
         let is_asked = move |fingerprint: Fingerprint| fingerprint == labels || mutant::is(Mutant::LabelsIgnored);
-        let resolved = self.by_repo[repo.0].iter().filter(move |((fingerprint, _), _)| is_asked(*fingerprint));
-        resolved.filter_map(|(_, group)| group.as_ref().ok().copied())
+        let of_registry = self.by_registry[registry.0].iter();
+        of_registry.filter(move |(fingerprint, _)| is_asked(*fingerprint)).map(|(_, group)| *group)
     }
 
     /// The group that a sandbox of this origin can serve.
     pub(super) fn of_origin(&self, origin: &Origin) -> Option<GroupId> {
-        self.of_class(self.repo(&origin.scope), origin.group, &origin.class)
-    }
-
-    /// The group of a repository's label set that a class serves, or else the first.
-    pub(super) fn of_class(&self, repo: Option<RepoId>, labels: Fingerprint, class: &ClassName) -> Option<GroupId> {
-        let repo = repo?;
-        let of_class = self.with_labels(repo, labels).find(|id| self.get(*id).class.name == *class);
-        of_class.or_else(|| self.id(Some(repo), labels))
+        let registry = self.registry(&origin.scope)?;
+        let of_class = self.with_labels(registry, origin.group).find(|id| self.get(*id).class.name == origin.class);
+        of_class.or_else(|| self.id(Some(registry), origin.group))
     }
 
     /// The queued job that a name was given for.
     pub(super) fn of_name(&self, name: &OurName) -> Option<Place> {
         let first = self.by_job.partition_point(|(job, _)| *job < name.job);
         let same = self.by_job[first..].iter().take_while(|(job, _)| *job == name.job);
-        same.map(|(_, place)| *place).find(|place| self.get(place.0).scope.account == name.account)
+        same.map(|(_, place)| *place).find(|place| *self.get(place.0).registry.account() == name.account)
     }
 
     /// The group and run of a queued job.
@@ -210,7 +229,7 @@ impl InOrder {
             .iter()
             .take_while(|(job, _)| *job == name.job)
             .map(|(_, place)| *place)
-            .find(|place| groups.get(place.0).scope.account == name.account)
+            .find(|place| *groups.get(place.0).registry.account() == name.account)
     }
 }
 
@@ -218,6 +237,7 @@ impl InOrder {
 #[derive(Debug, Clone, Copy)]
 struct Listed<'a> {
     repo: RepoId,
+    registry: (RegistryId, &'a Registry),
     scope: &'a Scope,
     job: JobId,
     run: RunId,
@@ -231,11 +251,15 @@ struct Listed<'a> {
 /// Sorts every queued job into its group; jobs without a class are skipped with their reason.
 pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
     let observed = context.observed;
-    let (listed, taken) = listed(context);
+    let registries: FxHashMap<&Registry, RegistryId> =
+        observed.registries.keys().enumerate().map(|(index, registry)| (registry, RegistryId(index))).collect();
+    let (listed, taken) = listed(context, &registries);
     plan.skips.reserve(listed.len());
+    let repos = observed.repos.iter().enumerate();
     let mut groups = Groups {
-        by_repo: observed.repos.keys().map(|_| Vec::new()).collect(),
-        repos: observed.repos.keys().enumerate().map(|(index, scope)| (scope, RepoId(index))).collect(),
+        by_repo: vec![Vec::new(); observed.repos.len()],
+        by_registry: vec![Vec::new(); registries.len()],
+        repos: repos.map(|(index, (scope, repo))| (scope, (RepoId(index), registries[&repo.registry]))).collect(),
         by_job: Vec::with_capacity(listed.len()),
         all: Vec::new(),
     };
@@ -250,15 +274,16 @@ pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
             plan.skips.push(skip(&listed[at], reason, context.soon));
         }
     }
-    for (repo, labels) in taken {
-        if let Some(id) = groups.id(Some(repo), labels) {
+    for (registry, labels) in taken {
+        if let Some(id) = groups.id(Some(registry), labels) {
             groups.get_mut(id).taken += 1;
         }
     }
     for group in &groups.all {
         let tally = entry(&mut plan.tally, &group.class.name);
-        let count = u32::try_from(group.queued.len()).unwrap_or(u32::MAX);
-        *entry(&mut tally.queued, &group.scope.repo) += count;
+        for queued in &group.queued {
+            *entry(&mut tally.queued, &queued.scope.repo) += 1;
+        }
         let oldest = group.queued.iter().map(|queued| queued.since).min();
         tally.oldest_queued = earlier(tally.oldest_queued, oldest);
     }
@@ -266,20 +291,24 @@ pub(super) fn groups<'a>(context: &Context<'a>, plan: &mut Plan) -> Groups<'a> {
 }
 
 /// Every job that is listed as queued; and the label sets of those whose run has completed since.
-fn listed<'a>(context: &Context<'a>) -> (Vec<Listed<'a>>, Vec<(RepoId, Fingerprint)>) {
+fn listed<'a>(
+    context: &Context<'a>,
+    registries: &FxHashMap<&Registry, RegistryId>,
+) -> (Vec<Listed<'a>>, Vec<(RegistryId, Fingerprint)>) {
     let (mut listed, mut taken) = (Vec::new(), Vec::new());
     for (index, (scope, view)) in context.observed.repos.iter().enumerate() {
-        let repo = RepoId(index);
+        let (repo, registry) = (RepoId(index), registries[&view.registry]);
         for run in view.runs.values() {
             for job in run.jobs.values().filter(|job| job.status == JobStatus::Queued) {
                 let fingerprint = job.labels.fingerprint();
                 let read_at = run.job_read_at(job.id);
                 if run.run.status == RunStatus::Completed {
                     // Nothing in a completed run is demand: its jobs may say queued for ever.
-                    taken.push((repo, fingerprint));
+                    taken.push((registry, fingerprint));
                 } else {
                     listed.push(Listed {
                         repo,
+                        registry: (registry, &view.registry),
                         scope,
                         job: job.id,
                         run: job.run_id,
@@ -310,7 +339,7 @@ fn add_job<'a>(
     resolver: &mut Resolver<'a>,
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
-    let Listed { repo, scope, job, run, labels, fingerprint, risks, read_at, is_outdated } = *listed;
+    let Listed { repo, registry, scope, job, run, labels, fingerprint, risks, read_at, is_outdated } = *listed;
     let holds = if has_runner(known, &resolver.context) { TAKEN_HOLDS } else { ADVANCED_HOLDS };
     if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < holds) {
         return Err(SkipReason::SeenInProgress);
@@ -320,8 +349,8 @@ fn add_job<'a>(
         id.clone()
     } else {
         let id = resolver.class(listed).map(|class| {
-            let same = groups.with_labels(repo, fingerprint).find(|id| groups.get(*id).class.name == class.name);
-            same.unwrap_or_else(|| groups.add(repo, scope, labels, class))
+            let same = groups.with_labels(registry.0, fingerprint).find(|id| groups.get(*id).class.name == class.name);
+            same.unwrap_or_else(|| groups.add(registry, labels, class))
         });
         groups.by_repo[repo.0].push(((fingerprint, risks), id.clone()));
         id
@@ -334,7 +363,7 @@ fn add_job<'a>(
         Standing::Proven | Standing::Unproven if is_outdated => Standing::Outdated,
         standing @ (Standing::Proven | Standing::Unproven | Standing::Outdated | Standing::Ghost) => standing,
     };
-    group.queued.push(Queued { job, run, since, known, standing, namesake: Namesake::None });
+    group.queued.push(Queued { repo, scope, job, run, since, known, standing, namesake: Namesake::None });
     group.read_since = earlier(group.read_since, read_at);
     groups.by_job.push((job, place));
     Ok(())
@@ -450,7 +479,7 @@ fn skip(listed: &Listed<'_>, reason: SkipReason, again_at: DateTime<Utc>) -> Ski
 /// A queued job of a group that gets nothing.
 pub(super) fn skip_of(group: &Group<'_>, queued: &Queued<'_>, reason: SkipReason, again_at: DateTime<Utc>) -> Skip {
     Skip {
-        scope: group.scope.clone(),
+        scope: queued.scope.clone(),
         run: queued.run,
         job: queued.job,
         class: Some(group.class.name.clone()),

@@ -158,8 +158,8 @@ impl fmt::Display for Action {
                 create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
             ),
             Self::PrepareImage { class } => write!(f, "prepare the image of class {class}"),
-            Self::Deregister { name, scope, reason, .. } => {
-                write!(f, "deregister {name} in {scope}: {}", reason.as_str())
+            Self::Deregister { name, registry, reason, .. } => {
+                write!(f, "deregister {name} in {registry}: {}", reason.as_str())
             }
             Self::Terminate { name, sandbox, reason } => write!(f, "terminate {name} ({sandbox}): {}", reason.as_str()),
             Self::DeleteSecret { name, .. } => write!(f, "delete the secret of {name}"),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::demand::{Group, GroupId, Groups, Need, skip_of};
+use super::demand::{Group, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
 use crate::ids::{AccountName, ClassName, ImageId, OurName};
@@ -28,7 +28,7 @@ pub(super) fn admit<'a>(
     let mut room = Room::new(supply, groups, context);
     let mut by_repo: Vec<Vec<Need<'_>>> = supply.live_by_repo.iter().map(|_| Vec::new()).collect();
     for need in needs {
-        by_repo[groups.get(need.group).repo.0].push(need);
+        by_repo[need.queued.repo.0].push(need);
     }
     let mut turns = BinaryHeap::new();
     let mut waiting: Vec<std::vec::IntoIter<Need<'_>>> = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn admit<'a>(
         let mut granted = live;
         for need in needs.by_ref() {
             let group = groups.get(need.group);
-            match room.admit(need.group, group, context) {
+            match room.admit(&need, group, context) {
                 Ok(()) => {
                     plan.actions.push(Action::Create(create(&need, groups, context.policy)));
                     granted += 1;
@@ -63,7 +63,7 @@ pub(super) fn admit<'a>(
 /// Remembers what a refused need waits for, where something can be done about it.
 fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
     if *reason == SkipReason::GithubBudget {
-        *entry(&mut plan.waits_for_mints, &group.scope.account) += 1;
+        *entry(&mut plan.waits_for_mints, group.registry.account()) += 1;
     }
     if *reason != SkipReason::ImageBuilding {
         return;
@@ -83,15 +83,16 @@ fn create(need: &Need<'_>, groups: &Groups<'_>, policy: &Policy) -> Create {
             job: need.queued.job,
             attempt: need.attempt,
             deployment: policy.deployment.clone(),
-            account: group.scope.account.clone(),
+            account: group.registry.account().clone(),
         },
         origin: Origin {
-            scope: group.scope.clone(),
+            scope: need.queued.scope.clone(),
             run: need.queued.run,
             class: group.class.name.clone(),
             group: group.labels.fingerprint(),
         },
         labels: group.labels.clone(),
+        runner_group_id: policy.accounts.get(group.registry.account()).map_or(1, |account| account.runner_group_id),
     }
 }
 
@@ -140,8 +141,8 @@ impl<'a> Room<'a> {
     }
 
     /// Takes room for one create of the group, or says what stops it.
-    fn admit(&mut self, id: GroupId, group: &Group<'a>, context: &Context<'a>) -> Result<(), Refusal> {
-        self.refused[id.0].get_or_insert_with(|| refused(group, context)).clone()?;
+    fn admit(&mut self, need: &Need<'_>, group: &Group<'a>, context: &Context<'a>) -> Result<(), Refusal> {
+        self.refused[need.group.0].get_or_insert_with(|| refused(group, context)).clone()?;
         let probe = self.probe(group, context)?;
         let soon = context.soon;
         let limits = context.policy.limits;
@@ -150,7 +151,7 @@ impl<'a> Room<'a> {
         if self.live >= limits.sandboxes {
             return at_limit(Limit::Sandboxes(limits.sandboxes));
         }
-        let in_repo = &mut self.by_repo[group.repo.0];
+        let in_repo = &mut self.by_repo[need.queued.repo.0];
         let per_repo = limits.sandboxes_per_repo.filter(|_| !mutant::is(Mutant::RepoLimitIgnored));
         if let Some(limit) = per_repo.filter(|limit| *in_repo >= *limit) {
             return at_limit(Limit::SandboxesPerRepo(limit));
@@ -171,8 +172,8 @@ impl<'a> Room<'a> {
         if self.creates == 0 {
             return Err((SkipReason::ModalRate, admission.creates.next.unwrap_or(soon)));
         }
-        let Some(mints) = self.mints.get_mut(&group.scope.account).filter(|mints| **mints > 0) else {
-            let next = admission.mints.get(&group.scope.account).and_then(|mints| mints.next);
+        let Some(mints) = self.mints.get_mut(group.registry.account()).filter(|mints| **mints > 0) else {
+            let next = admission.mints.get(group.registry.account()).and_then(|mints| mints.next);
             return Err((SkipReason::GithubBudget, next.unwrap_or(soon)));
         };
         *mints -= 1;
@@ -216,7 +217,7 @@ fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         return Err((SkipReason::FleetUnknown(why), soon));
     }
     let failing = [None, Some(group.labels.fingerprint())].into_iter().find_map(|labels| {
-        evidence.mint_failures.get(&(group.scope.clone(), labels)).filter(|failing| failing.again_at > now)
+        evidence.mint_failures.get(&(group.registry.clone(), labels)).filter(|failing| failing.again_at > now)
     });
     if let Some(failing) = failing {
         return Err((SkipReason::MintRefused(failing.failure.message.clone()), failing.again_at));

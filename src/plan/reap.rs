@@ -7,7 +7,7 @@ use super::{Action, Context, DeregisterReason, Plan, SecretLook, TerminateReason
 use crate::evidence::{AGREEMENT_APART, NameEvidence};
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Connection, JobStatus, OurSandbox, ReadState, RepoView};
+use crate::state::{Connection, JobStatus, OurSandbox, ReadState, Registry, RunView};
 
 /// Nothing is destroyed before it was known for this long.
 const GRACE: TimeDelta = TimeDelta::minutes(5);
@@ -35,12 +35,12 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
     }
     // Few registrations are ever stale, and many are offline while their sandboxes start.
     let offline = supply.idle.iter().filter(|registration| registration.is_offline && !supply.stale.is_empty());
-    for registration @ Registration { repo, name, .. } in offline {
+    for registration @ Registration { at, view, name, .. } in offline {
         let Some(evidence) = supply.stale.get(name) else { continue };
         // After an answered DELETE only a newer reading shows whether it is still there.
         let is_unread =
-            evidence.fenced_at.is_some_and(|at| repo.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
-        if is_stale(name, repo, evidence, context) && !is_unread && !evidence.is_kept(context.now) {
+            evidence.fenced_at.is_some_and(|at| view.runners_read.known_at.is_none_or(|read| read < at + SETTLE));
+        if is_stale(name, at, evidence, context) && !is_unread && !evidence.is_kept(context.now) {
             plan.actions.extend(deregister(registration, context));
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn reap(supply: &Supply<'_>, context: &Context<'_>, plan: &mut Plan) 
 
 /// Deletes a registration that is of no use, unless the second look for its Secret comes too early.
 fn deregister(registration: &Registration<'_>, context: &Context<'_>) -> Option<Action> {
-    let Registration { scope, name, runner, .. } = *registration;
+    let Registration { at, name, runner, .. } = *registration;
     let known = context.evidence.names.get(name);
     let class = known.and_then(|known| known.origin.as_ref()).and_then(|origin| context.policy.class(&origin.class));
     let may_have_secret = class.map_or(context.policy.has_gpus(), |class| class.gpu.is_some());
@@ -68,8 +68,8 @@ fn deregister(registration: &Registration<'_>, context: &Context<'_>) -> Option<
         Some(at) if context.now - at >= AGREEMENT_APART => SecretLook::Again,
         Some(_) => return None,
     };
-    let (name, scope) = (name.clone(), scope.clone());
-    Some(Action::Deregister { name, scope, runner, reason: DeregisterReason::Stale, secret })
+    let (name, registry) = (name.clone(), at.clone());
+    Some(Action::Deregister { name, registry, runner, reason: DeregisterReason::Stale, secret })
 }
 
 /// A Secret is needed until the runner has read it.
@@ -98,14 +98,14 @@ fn delete_secret(name: &OurName, id: &SecretId, created: DateTime<Utc>, context:
 }
 
 /// A registration of ours that no sandbox can use, as firmly agreed readings say.
-fn is_stale(name: &OurName, repo: &RepoView, evidence: &NameEvidence, context: &Context<'_>) -> bool {
+fn is_stale(name: &OurName, registry: &Registry, evidence: &NameEvidence, context: &Context<'_>) -> bool {
     let is_hasty = mutant::is(Mutant::GraceIgnored) || mutant::is(Mutant::ReapAtFirstMiss);
     if !is_old(Some(evidence), context) && !is_hasty {
         return false;
     }
     let is_alive = context.observed.fleet.sandboxes.get(name).is_some_and(|sandbox| sandbox.ended.is_none());
     let is_wanted = context.observed.in_flight.contains_key(name) || context.observed.fleet.unsure.contains_key(name);
-    !is_alive && !is_wanted && !evidence.claim.is_some_and(|claim| is_open(claim.job, repo))
+    !is_alive && !is_wanted && !evidence.claim.is_some_and(|claim| is_open(claim.job, registry, context))
 }
 
 /// Whether a registration is known for long enough to be destroyed.
@@ -114,8 +114,9 @@ fn is_old(evidence: Option<&NameEvidence>, context: &Context<'_>) -> bool {
 }
 
 /// Whether a job that a runner took is not known to have ended.
-fn is_open(job: JobId, repo: &RepoView) -> bool {
-    repo.runs.values().filter_map(|run| run.jobs.get(&job)).any(|job| job.status != JobStatus::Completed)
+fn is_open(job: JobId, registry: &Registry, context: &Context<'_>) -> bool {
+    let runs = context.observed.repos_of(registry).flat_map(|(_, repo)| repo.runs.values());
+    runs.filter_map(|run| run.jobs.get(&job)).any(|job| job.status != JobStatus::Completed)
 }
 
 /// The steps to end a sandbox whose runner never came online: fence, settle, look again, terminate.
@@ -130,41 +131,41 @@ fn failed_start(
         // Nothing runs in it: Modal has it waiting for a machine.
         return Some(terminate(TerminateReason::NoCapacity));
     }
-    let repo = context.observed.repos.get(&sandbox.origin.scope)?;
+    let (registry, view) = context.observed.registry(&sandbox.origin.scope)?;
     let evidence = evidence?;
     let started = sandbox.started(context.observed.skew);
     let is_firm = evidence.never_online.is_some_and(|agreement| agreement.is_firm());
-    if context.now - started < GRACE || !is_firm || repo.runners_read.failure.is_some() || evidence.is_kept(context.now)
+    if context.now - started < GRACE || !is_firm || view.runners_read.failure.is_some() || evidence.is_kept(context.now)
     {
         return None;
     }
     if let Some(fenced) = evidence.fenced_at.or_else(|| mutant::is(Mutant::TerminatedUnfenced).then_some(started)) {
         let is_settled = mutant::is(Mutant::TerminatedUnsettled)
-            || context.now - fenced >= SETTLE && is_unclaimed_since(name, repo, fenced);
+            || context.now - fenced >= SETTLE && is_unclaimed_since(name, registry, fenced, context);
         return is_settled.then(|| terminate(TerminateReason::FailedStart));
     }
     // Absence from a list is no fence: GitHub must answer a DELETE. Without an id to delete, Modal's own
     // time limit ends the sandbox.
-    let listed = repo.runners.get(name);
+    let listed = view.runners.get(name);
     let runner = listed.map(|runner| runner.id).or(evidence.runner_id).or(sandbox.runner)?;
     let may_work = listed.is_some_and(|runner| runner.is_busy || runner.connection != Connection::Offline);
     (!may_work).then(|| Action::Deregister {
         name: name.clone(),
-        scope: sandbox.origin.scope.clone(),
+        registry: registry.clone(),
         runner,
         reason: DeregisterReason::FailedStart,
         secret: SecretLook::None,
     })
 }
 
-/// Whether every active run of the repository was read completely since, and no job names this runner.
-fn is_unclaimed_since(name: &OurName, repo: &RepoView, since: DateTime<Utc>) -> bool {
+/// Whether every active run whose jobs this runner could have been given was read completely since, and no job names it.
+fn is_unclaimed_since(name: &OurName, registry: &Registry, since: DateTime<Utc>, context: &Context<'_>) -> bool {
     let is_read = |state: &ReadState| state.known_at.is_some_and(|at| at >= since);
-    if repo.runs_read.failure.is_some() || !is_read(&repo.runs_read) {
-        return false;
-    }
     let name = name.to_string();
-    repo.runs.values().all(|run| {
-        is_read(&run.jobs_read) && run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()))
+    context.observed.repos_of(registry).all(|(_, repo)| {
+        let is_listed = repo.runs_read.failure.is_none() && is_read(&repo.runs_read);
+        let is_elsewhere =
+            |run: &RunView| run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()));
+        is_listed && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
     })
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
-use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RepoId};
+use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RegistryId, RepoId};
 use super::{Context, Joined, Plan};
 use crate::class::ClassClocks;
 use crate::evidence::NameEvidence;
 use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Connection, Observed, OurSandbox, RepoView, Runner, Scope};
+use crate::state::{Connection, Observed, OurSandbox, Registry, RegistryView, Runner};
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
@@ -135,8 +135,9 @@ pub(super) struct Supply<'a> {
 /// A registered runner that runs no job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Registration<'a> {
-    pub(super) scope: &'a Scope,
-    pub(super) repo: &'a RepoView,
+    pub(super) at: &'a Registry,
+    pub(super) view: &'a RegistryView,
+    registry: RegistryId,
     pub(super) name: &'a OurName,
     pub(super) runner: RunnerId,
     pub(super) labels: Option<Fingerprint>,
@@ -197,11 +198,12 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
             supply.add_unclaimed(groups.of_origin(&creating.origin), creating.origin.run, place, groups);
         }
     }
-    for (scope, repo) in &observed.repos {
-        let idle = repo.runners.iter().filter(|(_, runner)| !runner.is_busy);
+    for (index, (at, view)) in observed.registries.iter().enumerate() {
+        let idle = view.runners.iter().filter(|(_, runner)| !runner.is_busy);
         supply.idle.extend(idle.map(|(name, runner)| Registration {
-            scope,
-            repo,
+            at,
+            view,
+            registry: RegistryId(index),
             name,
             runner: runner.id,
             labels: runner.labels,
@@ -231,7 +233,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         };
         let place = jobs.of_name(name, groups);
         let repo = groups.repo(&sandbox.origin.scope);
-        let group = groups.of_class(repo, sandbox.origin.group, &sandbox.origin.class);
+        let group = groups.of_origin(&sandbox.origin);
         if sandbox.secret.is_some() {
             supply.with_secret.push((name, sandbox, evidence));
         }
@@ -274,7 +276,7 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
     for at in 0..supply.idle.len() {
-        let Registration { scope, name, labels, .. } = supply.idle[at];
+        let Registration { at: place, registry, name, labels, .. } = supply.idle[at];
         let is_seen = observed.fleet.sandboxes.contains_key(name)
             || observed.in_flight.contains_key(name)
             || observed.fleet.unsure.contains_key(name);
@@ -287,11 +289,11 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
             continue;
         }
         // Another runner may have taken the job that it was made for; it takes one with the same labels then.
-        let place = groups.of_name(name).filter(|place| groups.get(groups.at(*place).0).scope == scope);
-        match (place, labels.and_then(|labels| groups.id(groups.repo(scope), labels))) {
-            (Some(place), _) => {
-                let (group, run) = groups.at(place);
-                supply.add_unclaimed(Some(group), run, Some(place), groups);
+        let made_for = groups.of_name(name).filter(|job| groups.get(groups.at(*job).0).registry == place);
+        match (made_for, labels.and_then(|labels| groups.id(Some(registry), labels))) {
+            (Some(job), _) => {
+                let (group, run) = groups.at(job);
+                supply.add_unclaimed(Some(group), run, Some(job), groups);
             }
             (None, Some(group)) => groups.get_mut(group).unclaimed += 1,
             (None, None) => {}
@@ -306,18 +308,24 @@ fn count_unlisted<'a>(
     groups: &Groups<'_>,
     supply: &mut Supply<'a>,
 ) {
-    let Observed { repos, fleet, in_flight, .. } = context.observed;
+    let Observed { registries, fleet, in_flight, .. } = context.observed;
     for (name, known) in unlisted {
-        let made_in = known.origin.as_ref().and_then(|origin| repos.get_key_value(&origin.scope));
-        let mut repos = made_in.into_iter().chain(repos.iter().filter(|_| made_in.is_none()));
-        let listed = repos.find_map(|(scope, repo)| Some((scope, repo.runners.get(*name)?)));
+        let scope = known.origin.as_ref().map(|origin| &origin.scope);
+        let made_in = scope.and_then(|scope| context.observed.registry(scope));
+        let mut registries = made_in.into_iter().chain(registries.iter().filter(|_| made_in.is_none()));
+        let listed = registries.find_map(|(registry, view)| Some((registry, view.runners.get(*name)?)));
         let is_up = |runner: &Runner| runner.connection != Connection::Offline || runner.is_busy;
-        let Some((scope, runner)) = listed.filter(|(_, runner)| is_up(runner)) else { continue };
+        let Some((registry, runner)) = listed.filter(|(_, runner)| is_up(runner)) else { continue };
         if in_flight.contains_key(*name) || fleet.unsure.contains_key(*name) {
             continue;
         }
-        let place = groups.repo(scope);
-        let group = runner.labels.and_then(|labels| groups.id(place, labels));
+        // Of a runner of an organization whose making is not known nobody can say for which repository it was made.
+        let scope = match registry {
+            Registry::Repo(scope) => Some(scope),
+            Registry::Org(_) => scope,
+        };
+        let place = scope.and_then(|scope| groups.repo(scope));
+        let group = runner.labels.and_then(|labels| groups.id(groups.registry_of(registry, context), labels));
         let class = known.origin.as_ref().map(|origin| &origin.class);
         let class = class.or_else(|| group.map(|group| &groups.get(group).class.name));
         let state = if runner.is_busy { SandboxState::Claimed } else { SandboxState::Idle };

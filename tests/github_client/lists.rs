@@ -14,7 +14,8 @@ use sandrunner::state::{Connection, Reading, RunStatus, WorkflowRun};
 use serde_json::json;
 
 use crate::script::{
-    Github, TOKEN, all_runs, job_row, one_page, page_of, refuse, repo, run_row, settings, unknown, versioned, with,
+    Github, TOKEN, all_runs, job_row, one_page, page_of, refuse, registry, repo, run_row, settings, unknown, versioned,
+    with,
 };
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +44,7 @@ async fn an_enterprise_server_is_reached_below_its_path() {
     let github = Github::start(settings, |_| {
         std::future::ready(page_of("runners", 150, 1, |id| json!({"id": id, "name": "x"})))
     });
-    github.reader.list_runners(&repo()).await;
+    github.reader.list_runners(&registry()).await;
     let targets: Vec<String> = github.asked().into_iter().map(|asked| asked.target).collect();
     assert_eq!(targets[1], "https://ghe.acme.example/api/v3/repos/acme/web/actions/runners?per_page=100&page=2");
     assert!(github.asked().iter().all(|asked| asked.headers.contains_key("authorization")));
@@ -128,7 +129,7 @@ async fn what_was_seen_before_a_page_failed_is_partial() {
 async fn a_list_without_end_is_cut_and_says_so() {
     let github =
         Github::answering(|asked| page_of("runners", 1_000_000, asked.page(), |id| json!({"id": id, "name": "x"})));
-    let reading = github.reader.list_runners(&repo()).await;
+    let reading = github.reader.list_runners(&registry()).await;
     let Reading::Partial { seen, missing } = reading else { panic!("{reading:?}") };
     assert_eq!((seen.len(), missing.class), (3_000, ErrorClass::Invalid));
     assert_eq!(missing.message, "cannot list the runners of acme/web: the list goes on after 30 pages");
@@ -145,7 +146,7 @@ async fn an_odd_row_makes_the_list_partial_at_every_reading() {
         with(one_page("runners", &rows), &[("etag", "W/\"1\"")])
     });
     for _ in 0..2 {
-        let reading = github.reader.list_runners(&repo()).await;
+        let reading = github.reader.list_runners(&registry()).await;
         let Reading::Partial { seen, missing } = reading else { panic!("{reading:?}") };
         assert_eq!((seen.len(), seen[0].connection, seen[0].is_busy), (1, Connection::Online, true));
         assert_eq!(missing.message, "cannot list the runners of acme/web in full: 2 rows cannot be read");
@@ -201,7 +202,7 @@ async fn a_page_that_lost_its_version_is_asked_for_in_full() {
         if first.fetch_add(1, Ordering::Relaxed) == 0 { with(response, &[("etag", "W/\"1\"")]) } else { response }
     });
     for _ in 0..3 {
-        github.reader.list_runners(&repo()).await;
+        github.reader.list_runners(&registry()).await;
     }
     let known: Vec<bool> = github.asked().iter().map(|asked| asked.known_version().is_some()).collect();
     assert_eq!(known, [false, true, false]);

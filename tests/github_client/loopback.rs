@@ -13,7 +13,7 @@ use sandrunner::state::Reading;
 use serde_json::json;
 
 use crate::script::{
-    Asked, Github, TOKEN, all_runs, one_page, refuse, repo, router, settings, unknown, versioned, with,
+    Asked, Github, TOKEN, all_runs, one_page, refuse, registry, repo, router, settings, unknown, versioned, with,
 };
 
 /// Serves the answers over loopback and returns a client for it, and the server's address.
@@ -53,7 +53,7 @@ async fn compressed_answers_are_asked_for_and_read() {
 async fn the_token_follows_no_redirect() {
     let (other, _other_server) = over_loopback(|_| one_page("runners", &json!([]))).await;
     // The other server's address is what its own client asks.
-    other.reader.list_runners(&repo()).await;
+    other.reader.list_runners(&registry()).await;
     let location = format!("http://{}/", other.asked()[0].headers["host"].to_str().unwrap());
     let (github, _server) = over_loopback(move |_| {
         let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
@@ -61,7 +61,7 @@ async fn the_token_follows_no_redirect() {
         response
     })
     .await;
-    assert_eq!(unknown(github.reader.list_runners(&repo()).await).class, ErrorClass::Policy);
+    assert_eq!(unknown(github.reader.list_runners(&registry()).await).class, ErrorClass::Policy);
     assert_eq!(other.asked().len(), 1);
 }
 

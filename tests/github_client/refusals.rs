@@ -14,7 +14,7 @@ use sandrunner::ids::RunId;
 use sandrunner::state::{Reading, RunStatus};
 use serde_json::json;
 
-use crate::script::{Github, all_runs, one_page, refuse, repo, settings, status, unknown, with};
+use crate::script::{Github, all_runs, one_page, refuse, registry, repo, settings, status, unknown, with};
 
 #[tokio::test(start_paused = true)]
 async fn a_secondary_limit_holds_the_credential_without_another_request() {
@@ -92,7 +92,7 @@ async fn the_quota_of_every_answer_reaches_the_budget() {
 async fn refusals_say_what_is_wrong_and_what_to_do() {
     let check = async |response: fn() -> Response, class, message: &str| {
         let github = Github::answering(move |_| with(response(), &[("x-github-request-id", "C0:FF:EE")]));
-        let failure = unknown(github.reader.list_runners(&repo()).await);
+        let failure = unknown(github.reader.list_runners(&registry()).await);
         assert_eq!((failure.class, failure.message.as_str()), (class, message));
     };
     check(
@@ -143,7 +143,7 @@ async fn what_is_not_found_is_told_from_what_is_empty() {
     assert_eq!(github.reader.list_jobs(&repo(), RunId(9), Purpose::Jobs).await, Reading::Known(None));
     assert_eq!(github.reader.run(&repo(), RunId(9)).await.unwrap(), None);
     assert_eq!(unknown(all_runs(&github).await).class, ErrorClass::NotFound);
-    assert_eq!(unknown(github.reader.list_runners(&repo()).await).class, ErrorClass::NotFound);
+    assert_eq!(unknown(github.reader.list_runners(&registry()).await).class, ErrorClass::NotFound);
 }
 
 #[tokio::test(start_paused = true)]

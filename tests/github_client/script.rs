@@ -18,7 +18,7 @@ use sandrunner::github::{
     GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging, RunList, connect_with_service,
 };
 use sandrunner::ids::{Labels, RepoName};
-use sandrunner::state::Reading;
+use sandrunner::state::{Reading, Registry, Scope};
 use serde_json::{Value, json};
 
 pub(crate) const TOKEN: &str = "github_pat_secret0123456789";
@@ -78,7 +78,7 @@ impl Github {
         let labels = Labels::new(["modal", "job-7"]);
         let request =
             MintRequest { name: "sr-main-gh1-7-1", runner_group_id: 1, labels: &labels, work_folder: "_work" };
-        self.writer.generate_jit_config(&repo(), request).await
+        self.writer.generate_jit_config(&registry(), request).await
     }
 }
 
@@ -113,6 +113,11 @@ pub(crate) fn settings() -> GithubSettings {
 
 pub(crate) fn repo() -> RepoName {
     "acme/web".parse().unwrap()
+}
+
+/// Where its runners are registered.
+pub(crate) fn registry() -> Registry {
+    Registry::Repo(Scope { account: "gh".parse().unwrap(), repo: repo() })
 }
 
 pub(crate) fn status(code: u16) -> StatusCode {

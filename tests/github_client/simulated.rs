@@ -14,7 +14,7 @@ use sandrunner::ids::{Labels, RepoName, RunId, RunnerId};
 use sandrunner::sim::{
     Fault, FaultMode, ForeignRunner, Operation, Profile, Scenario, ScenarioJob, ScenarioRepo, World,
 };
-use sandrunner::state::{Connection, JobStatus, Reading, RunStatus, Runner, WorkflowJob};
+use sandrunner::state::{Connection, JobStatus, Reading, Registry, RunStatus, Runner, Scope, WorkflowJob};
 use serde_json::json;
 
 use crate::script::{TOKEN, unknown};
@@ -52,7 +52,7 @@ impl Simulated {
     pub(crate) async fn mint(&self, name: &str) -> Result<Minted, GithubError> {
         let labels = Labels::new(["modal", "self-hosted"]);
         let request = MintRequest { name, runner_group_id: 1, labels: &labels, work_folder: "_work" };
-        self.writer.generate_jit_config(&repo(), request).await
+        self.writer.generate_jit_config(&registry(), request).await
     }
 
     pub(crate) async fn jobs(&self, run: u64) -> Vec<WorkflowJob> {
@@ -62,7 +62,7 @@ impl Simulated {
     }
 
     pub(crate) async fn runners(&self) -> Vec<Runner> {
-        let reading = self.reader.list_runners(&repo()).await;
+        let reading = self.reader.list_runners(&registry()).await;
         let Reading::Known(runners) = reading else { panic!("{reading:?}") };
         runners
     }
@@ -77,6 +77,11 @@ impl Simulated {
 
 pub(crate) fn repo() -> RepoName {
     "acme/web".parse().unwrap()
+}
+
+/// Where its runners are registered.
+pub(crate) fn registry() -> Registry {
+    Registry::Repo(Scope { account: "gh".parse().unwrap(), repo: repo() })
 }
 
 pub(crate) const RUN: u64 = 5_000_000_000;
@@ -152,10 +157,10 @@ async fn the_life_of_a_registration_is_seen() {
     );
     let taken = github.mint("sr-main-gh1-1-1").await.unwrap_err();
     assert_eq!((taken.class(), taken.class().may_have_taken_effect()), (ErrorClass::Conflict, false));
-    assert_eq!(github.writer.delete_runner(&repo(), minted.runner_id).await.unwrap(), Deregistered::Gone);
+    assert_eq!(github.writer.delete_runner(&registry(), minted.runner_id).await.unwrap(), Deregistered::Gone);
     assert_eq!(github.runners().await, []);
     assert_eq!(
-        github.writer.delete_runner(&repo(), minted.runner_id).await.unwrap(),
+        github.writer.delete_runner(&registry(), minted.runner_id).await.unwrap(),
         Deregistered::Gone,
         "404 is as good"
     );
@@ -175,7 +180,7 @@ async fn a_runner_with_a_job_is_not_deleted() {
     assert_eq!((&jobs[0].status, jobs[0].runner_name.as_deref()), (&JobStatus::InProgress, Some("theirs")));
     let runner = github.runners().await.remove(0);
     assert!(runner.is_busy);
-    assert_eq!(github.writer.delete_runner(&repo(), runner.id).await.unwrap(), Deregistered::StillRunning);
+    assert_eq!(github.writer.delete_runner(&registry(), runner.id).await.unwrap(), Deregistered::StillRunning);
     assert_eq!(github.runners().await.len(), 1);
 }
 
@@ -205,9 +210,9 @@ async fn refusals_are_classed() {
     let failure: CallFailure = list().await;
     assert_eq!(failure.class, ErrorClass::Unauthorized);
     assert!(failure.message.contains("Bad credentials (request SIM:"), "{failure}");
-    let other: RepoName = "acme/elsewhere".parse().unwrap();
+    let other = Scope { account: "gh".parse().unwrap(), repo: "acme/elsewhere".parse().unwrap() };
     let hidden = Simulated::start(scenario([]));
-    assert_eq!(unknown(hidden.reader.list_runners(&other).await).class, ErrorClass::NotFound);
+    assert_eq!(unknown(hidden.reader.list_runners(&Registry::Repo(other)).await).class, ErrorClass::NotFound);
     assert_eq!(hidden.reader.run(&repo(), RunId(1)).await.unwrap(), None);
 }
 

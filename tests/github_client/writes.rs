@@ -11,7 +11,7 @@ use sandrunner::ids::RunnerId;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::script::{Github, refuse, repo};
+use crate::script::{Github, refuse, registry, repo};
 
 fn config() -> String {
     BASE64_STANDARD.encode(r#"{".runner":"e30=",".credentials":"e30=",".credentials_rsaparams":"e30="}"#)
@@ -113,7 +113,7 @@ async fn deleting_a_runner_tells_gone_from_running() {
                     if code == 204 { StatusCode::NO_CONTENT.into_response() } else { refuse(code, message) }
                 },
             );
-        let outcome = github.writer.delete_runner(&repo(), RunnerId(23)).await;
+        let outcome = github.writer.delete_runner(&registry(), RunnerId(23)).await;
         assert_eq!(outcome.map_err(|error| error.class()), expected, "{code} {message}");
         let asked = github.asked().remove(0);
         assert_eq!(

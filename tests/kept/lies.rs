@@ -66,7 +66,7 @@ fn lie_about(name: &OurName, situation: &Situation, random: &mut fastrand::Rng) 
 /// A text full of lies about everything that is there, and about some things that are not.
 fn lies(situation: &Situation, seed: u64) -> Value {
     let mut random = fastrand::Rng::with_seed(seed);
-    let listed = situation.observed.repos.values().flat_map(|repo| repo.runners.keys());
+    let listed = situation.observed.registries.values().flat_map(|view| view.runners.keys());
     let mut names: BTreeSet<OurName> = situation.observed.fleet.sandboxes.keys().chain(listed).cloned().collect();
     names.extend((1..20).map(|job| name(&format!("{job}-{}", random.u32(1..3)))));
     let about: serde_json::Map<String, Value> =
@@ -104,9 +104,9 @@ fn read_again(situation: &mut Situation, after: TimeDelta) {
     situation.observed.fleet.read.succeeded(at);
     for repo in situation.observed.repos.values_mut() {
         repo.runs_read.succeeded(at);
-        repo.runners_read.succeeded(at);
         repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(at));
     }
+    situation.observed.registries.values_mut().for_each(|view| view.runners_read.succeeded(at));
 }
 
 fn plan_at(situation: &Situation, after: TimeDelta) -> Plan {
@@ -147,7 +147,7 @@ proptest! {
     #[test]
     fn no_lie_holds_a_job_up_for_longer_than_a_probe((mut situation, seed) in situations()) {
         situation.observed.fleet.sandboxes.clear();
-        situation.observed.repos.values_mut().for_each(|repo| repo.runners.clear());
+        situation.observed.registries.values_mut().for_each(|view| view.runners.clear());
         (situation.policy.limits, situation.policy.waves.first) = (Situation::empty().policy.limits, 10_000);
         situation.policy.waves.first_gpu = 10_000;
         let proven = Situation::empty().evidence.proven;
@@ -211,7 +211,7 @@ fn a_create_whose_answer_was_not_seen_counts_for_its_time_after_a_restart() {
     // Its registration was made, its sandbox may be under way.
     let taken = create.name.to_string();
     let runner = Runner { id: RunnerId(5), name: taken, connection: Connection::Offline, is_busy: false, labels: None };
-    situation.observed.repos.values_mut().next().unwrap().runners.insert(create.name.clone(), runner);
+    situation.registry("acme/web").runners.insert(create.name.clone(), runner);
     learn_at(&mut situation, TimeDelta::seconds(1));
     let soon = plan_at(&situation, TimeDelta::seconds(1));
     assert_eq!(soon.skips.first().map(|skip| &skip.reason), Some(&SkipReason::AlreadyServed), "{soon:?}");

@@ -13,7 +13,7 @@ use futures::future::select_all;
 use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::controller::StatusRequest;
-use sandrunner::daemon::{self, Clients};
+use sandrunner::daemon::{self, Clients, Heard};
 use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
 use sandrunner::status::Status;
 use sandrunner::{github, modal, state_dir};
@@ -183,7 +183,8 @@ impl Lab {
         if number == 1 {
             *self.questions.0.lock().expect("no holder panics") = Some(ask);
         }
-        let mut controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), questions);
+        let mut controller =
+            daemon::controller(&settings, clients, clock.clone(), Arc::default(), Heard::questions(questions));
         if self.keeping != Keeping::Nothing {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (kept, keeper) = state_dir::open(&self.state_dir(number), deployment, fingerprint, clock.now()).await;

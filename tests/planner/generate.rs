@@ -5,7 +5,7 @@ use sandrunner::evidence::{Agreement, Claim, NameEvidence};
 use sandrunner::ids::{JobId, Labels, RunId, RunnerId, SandboxId};
 use sandrunner::plan::Policy;
 use sandrunner::state::{
-    Connection, Ended, JobStatus, Origin, OurSandbox, RepoView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob,
+    Connection, Ended, JobStatus, Origin, OurSandbox, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob,
 };
 
 use crate::situation::{Situation, name, now, run_view, scope};
@@ -38,10 +38,10 @@ pub(crate) fn situation(size: Size, seed: u64) -> Situation {
     let scopes: Vec<Scope> = (0..size.repos).map(|repo| scope(&format!("acme/repo-{repo}"))).collect();
     for scope in scopes.iter().cloned() {
         allow(&mut situation.policy, &scope.repo);
-        let mut view = RepoView::default();
-        view.runs_read.succeeded(now());
-        view.runners_read.succeeded(now());
-        situation.observed.repos.insert(scope, view);
+        let registry = situation.policy.registry(&scope);
+        situation.observed.add(scope.clone(), registry.clone());
+        situation.observed.repos.get_mut(&scope).expect("it was added").runs_read.succeeded(now());
+        situation.observed.registries.get_mut(&registry).expect("likewise").runners_read.succeeded(now());
     }
     for id in 0..size.jobs {
         add_job(&mut situation, &mut random, id + 1, (&scopes, &labels));
@@ -155,7 +155,8 @@ fn add_sandbox(
             is_busy: evidence.busy_at.is_some(),
             labels: Some(origin.group),
         };
-        let view = situation.observed.repos.get_mut(&origin.scope).expect("all repositories are there");
+        let registry = situation.policy.registry(&origin.scope);
+        let view = situation.observed.registries.get_mut(&registry).expect("all repositories are there");
         view.runners.insert(which.clone(), runner);
     }
     // Its attempt is remembered, as after the reading that showed it.

@@ -21,7 +21,7 @@ use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerI
 use sandrunner::plan::{AccountPolicy, Limits, Plan, Policy, Waves, plan};
 use sandrunner::state::{
     Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
-    RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
+    RegistryView, RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
 };
 
 /// Everything that a plan is made from.
@@ -77,7 +77,7 @@ impl Situation {
             required_label: "modal".into(),
             accounts: BTreeMap::from([(
                 "gh".parse().unwrap(),
-                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1 },
+                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, organizations: BTreeSet::new() },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
@@ -142,7 +142,7 @@ impl Situation {
                 self.observed.fleet.read = ReadState::default();
                 self.observed.fleet.read.failed(now(), failure);
             }
-            ["runners", "unknown", repo] => self.repo(repo).runners_read = ReadState::default(),
+            ["runners", "unknown", repo] => self.registry(repo).runners_read = ReadState::default(),
             ["unproven"] => self.evidence.proven.clear(),
             ["image", "building"] => {
                 self.observed.images.values_mut().for_each(|image| *image = ImageState::Building { failures: 0 });
@@ -204,12 +204,22 @@ impl Situation {
         self.policy.accounts.values_mut().for_each(|account| {
             account.repos.insert(scope.repo.clone());
         });
-        self.observed.repos.entry(scope).or_insert_with(|| {
-            let mut view = RepoView::default();
-            view.runs_read.succeeded(now());
-            view.runners_read.succeeded(now());
-            view
-        })
+        let registry = self.policy.registry(&scope);
+        if !self.observed.repos.contains_key(&scope) {
+            self.observed.add(scope.clone(), registry.clone());
+            self.observed.repos.get_mut(&scope).unwrap().runs_read.succeeded(now());
+            let runners_read = &mut self.observed.registries.get_mut(&registry).unwrap().runners_read;
+            if runners_read.known_at.is_none() {
+                runners_read.succeeded(now());
+            }
+        }
+        self.observed.repos.get_mut(&scope).unwrap()
+    }
+
+    /// Where the runners of a repository are registered.
+    pub(crate) fn registry(&mut self, repo: &str) -> &mut RegistryView {
+        let registry = self.repo(repo).registry.clone();
+        self.observed.registries.get_mut(&registry).unwrap()
     }
 
     fn job_evidence(&mut self, id: u64) -> &mut JobEvidence {
@@ -297,7 +307,7 @@ impl Situation {
             is_busy: state == "busy",
             labels: Some(options.labels().fingerprint()),
         };
-        self.repo(repo).runners.insert(name(which), runner);
+        self.registry(repo).runners.insert(name(which), runner);
         let evidence = self.evidence.names.entry(name(which)).or_default();
         (evidence.registered_at, evidence.registered_as) = (Some(now() - options.age), Some(RunnerId(1)));
         evidence.fenced_at = options.fenced.map(|age| now() - age);
