@@ -20,7 +20,7 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::budget::Purpose;
 use crate::class::{ImageSource, RunnerClass};
 use crate::clock::Clock;
-use crate::config::RunnerSettings;
+use crate::config::{RunnerReleaseChoice, RunnerSettings};
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
@@ -207,6 +207,11 @@ impl Actor {
     /// Never: no holder of the id panics.
     pub fn forget_app(&self) {
         *self.app.lock().expect("no holder of the App's id panics") = None;
+    }
+
+    /// Whether the default image holds whatever release GitHub offers.
+    pub fn follows_releases(&self) -> bool {
+        self.writers.runner.release == RunnerReleaseChoice::Auto
     }
 
     /// Creates under way.

@@ -19,13 +19,14 @@ use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, ImageId};
+use crate::ids::{ClassName, ImageId, OurName};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
 use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
 use crate::retry;
+use crate::runner::Exit;
 use crate::state::{Admission, Allowance, ImageState};
 use crate::state_dir::Keeper;
 use crate::status::{Coverage, RecentAction, Status, Subject};
@@ -192,6 +193,7 @@ impl Controller {
         self.view.observed.admission = self.admission(now);
         let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
+        self.renew_refused_images(&learned);
         if let Some(keeper) = &mut self.keeper {
             keeper.offer(&self.evidence, now);
         }
@@ -202,6 +204,23 @@ impl Controller {
             .refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, self.points_per_minute, now), now);
         metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
         self.meter(now);
+    }
+
+    /// GitHub refuses the runner of an image: where the image follows GitHub's releases, it is made again with the one that
+    /// is offered now. An image that comes out the same keeps its breaker.
+    fn renew_refused_images(&mut self, learned: &Learned) {
+        if self.actor.as_ref().is_none_or(|actor| !actor.follows_releases()) {
+            return;
+        }
+        let is_default =
+            |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image == ImageSource::Default);
+        let is_refused = |(_, class, reason): &(OurName, ClassName, &str)| {
+            *reason == Exit::VersionRefused.as_str() && is_default(class)
+        };
+        if learned.ends.iter().any(is_refused) {
+            let images = &mut self.view.observed.images;
+            images.retain(|class, image| !is_default(class) || !matches!(image, ImageState::Ready(_)));
+        }
     }
 
     /// Takes everything that webhooks have told, in one pass.

@@ -60,6 +60,8 @@ pub struct Evidence {
     pub parallel: BTreeMap<(Scope, Fingerprint, RunId), u32>,
     /// By group.
     pub groups: BTreeMap<(Registry, Fingerprint), GroupEvidence>,
+    /// When a runner of a class last came online, since the start.
+    pub started_at: BTreeMap<ClassName, DateTime<Utc>>,
     /// Classes whose runners did not come online.
     pub failed_starts: BTreeMap<ClassName, Breaker>,
     /// Images whose runner version GitHub refused.
@@ -94,6 +96,9 @@ pub struct JobEvidence {
     pub fruitless: u32,
     /// When the last of them ended.
     pub fruitless_at: Option<DateTime<Utc>>,
+    /// Whether the last of them never came online.
+    #[serde(default)]
+    pub is_start_failed: bool,
     /// What came of waiting for it to be given to a runner.
     #[serde(default)]
     pub waiting: Waiting,
@@ -103,6 +108,15 @@ pub struct JobEvidence {
     #[serde(default)]
     has_ended: bool,
     seen_at: DateTime<Utc>,
+}
+
+/// How far a runner came that served nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It never came online.
+    Start,
+    /// It did.
+    Online,
 }
 
 /// Failures in a row of the same thing.
@@ -204,6 +218,7 @@ impl Evidence {
             attempt: 0,
             fruitless: 0,
             fruitless_at: None,
+            is_start_failed: false,
             waiting: Waiting::default(),
             taken_by: None,
             has_ended: false,
@@ -212,8 +227,9 @@ impl Evidence {
     }
 
     /// Counts an attempt for a job that served nothing.
-    fn fruitless(&mut self, job: JobId, now: DateTime<Utc>) {
+    fn fruitless(&mut self, job: JobId, phase: Phase, now: DateTime<Utc>) {
         let job = self.job(job, now);
+        job.is_start_failed = phase == Phase::Start;
         job.fruitless = job.fruitless.saturating_add(1);
         job.fruitless_at = Some(now);
     }
@@ -253,7 +269,7 @@ impl Evidence {
                 evidence.runner_id = Some(*runner);
                 evidence.left_at = Some(now);
                 if failure.class != ErrorClass::RateLimited {
-                    self.fruitless(name.job, now);
+                    self.fruitless(name.job, Phase::Start, now);
                 }
                 if !ceiling::is_without_room(effect, policy) {
                     note_failure(&mut self.create_failures, &origin.class, failure, now);
@@ -323,9 +339,10 @@ impl Evidence {
             *self.served.entry(key).or_default() += 1;
         } else if reason == Exit::Unclaimed.as_str() {
             self.job(name.job, now).waiting.unclaimed += 1;
-            self.learn_start(&sandbox.origin.class, lesson.observed);
+            self.learn_start(&sandbox.origin.class, lesson.observed, now);
         } else {
-            self.fruitless(name.job, now);
+            let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
+            self.fruitless(name.job, phase, now);
             self.learn_fruitless_end(sandbox, &evidence, lesson.observed, now);
         }
     }
@@ -405,7 +422,7 @@ impl Evidence {
             },
         };
         if let Some(origin) = origin {
-            self.learn_start(&origin.class, lesson.observed);
+            self.learn_start(&origin.class, lesson.observed, now);
             self.proven.insert(origin.class);
         }
         Some(pickup)
@@ -450,7 +467,7 @@ impl Evidence {
         // Both lists were read since then, however seldom each is.
         let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
         if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
-            self.learn_start(&sandbox.origin.class, observed);
+            self.learn_start(&sandbox.origin.class, observed, now);
         }
         let evidence = self.name(name, now);
         let is_anothers = evidence.origin.is_none() && evidence.registered_at.is_none();

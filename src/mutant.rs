@@ -42,6 +42,8 @@ mutants! {
     HoldIgnored,
     /// A sandbox that one list lacks has ended.
     MissingIsGone,
+    /// A sandbox that Modal says once not to know has ended.
+    OneDenialIsGone,
     /// One reading is enough to destroy.
     ReapAtFirstMiss,
     /// What was registered a moment ago may be destroyed.

@@ -26,6 +26,7 @@ use crate::ids::{
 };
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
+pub(crate) use supply::LISTS_LAG;
 pub use supply::{SandboxState, state_of};
 
 /// The rules that the operator gives.
@@ -182,6 +183,8 @@ pub enum DeregisterReason {
     Stale,
     /// Its sandbox did not bring it online in time.
     FailedStart,
+    /// Modal did not place its sandbox on a machine in time.
+    NoCapacity,
 }
 
 /// Why a sandbox is terminated. There is no other reason (design rule D).

@@ -12,7 +12,7 @@ use crate::budget::Purpose;
 use crate::evidence::{Evidence, NameEvidence, end_reason};
 use crate::ids::{AccountName, OurName, RunId, SandboxId};
 use crate::mutant::{self, Mutant};
-use crate::plan::Policy;
+use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
@@ -450,6 +450,7 @@ impl Schedule {
     ) {
         let read = Read::Jobs(scope.clone(), run.run.id);
         let is_first = run.jobs_read.known_at.is_none() || run.needs_jobs == NeedsJobs::Now;
+        let fence = fence.map(|fenced| fenced + LISTS_LAG).filter(|at| *at <= self.now);
         let is_asked = fence > run.jobs_read.known_at || run.needs_jobs == NeedsJobs::Soon;
         let again = if is_asked { TimeDelta::zero() } else { self.paced(run, pace, self.jobs_again(run, evidence)) };
         if is_first && self.is_due(&run.jobs_read, TimeDelta::zero()) {

@@ -96,6 +96,74 @@ fn a_claim_admits_one_more_at_once_and_not_all() {
 }
 
 #[test]
+fn as_many_probes_are_made_as_jobs_were_taken_in_the_last_minute_and_ran_at_the_same_time() {
+    let queued = "job 11 acme/web queued 120s; job 12 acme/web queued 120s; job 13 acme/web queued 120s; \
+                  job 14 acme/web queued 120s";
+    let mut situation = Situation::parse(&format!("sandbox 6-1 acme/web idle 100s; {queued}"));
+    learn(&mut situation, 1);
+    let unproven = situation.evidence.jobs[&sandrunner::ids::JobId(11)].waiting.clone();
+    assert!(unproven.unproven_since.is_some());
+    becomes(
+        &mut situation,
+        &format!(
+            "sandbox 1-1 acme/web claimed 90s; sandbox 2-1 acme/web claimed 90s; sandbox 3-1 acme/web claimed 90s; {queued}; \
+             job 1 acme/web in_progress runner=1-1; job 2 acme/web in_progress runner=2-1; \
+             job 3 acme/web in_progress runner=3-1"
+        ),
+    );
+    let started = now() - TimeDelta::seconds(5);
+    let runs = situation.observed.repos.values_mut().flat_map(|repo| repo.runs.values_mut());
+    runs.flat_map(|run| run.jobs.values_mut()).for_each(|job| job.started_at = Some(started));
+    read(&mut situation, 2);
+    learn(&mut situation, 3);
+    for job in 11..=14 {
+        situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(job)).unwrap().waiting = unproven.clone();
+    }
+    assert_eq!(creates(&planned(&situation, 3)), [11, 12, 13]);
+    read(&mut situation, 64);
+    assert_eq!(creates(&planned(&situation, 64)), [11], "a minute without a claim");
+}
+
+#[test]
+fn nobody_is_thought_to_wait_in_vain_before_the_jobs_were_read_that_it_may_have_taken() {
+    let mut situation = Situation::parse(
+        "sandbox 6-1 acme/web idle 100s; job 7 acme/web queued 120s run=1; job 8 acme/web queued 120s run=2",
+    );
+    let other = situation.observed.repos.values_mut().next().unwrap().runs.get_mut(&RunId(2)).unwrap();
+    other.jobs_read.succeeded(now() - TimeDelta::seconds(50));
+    learn(&mut situation, 1);
+    assert!(reasons(&planned(&situation, 1)).iter().all(|(_, reason)| *reason != "unproven"));
+    read(&mut situation, 2);
+    learn(&mut situation, 3);
+    assert!(reasons(&planned(&situation, 3)).iter().any(|(_, reason)| *reason == "unproven"));
+}
+
+#[test]
+fn a_ghost_that_was_read_long_ago_does_not_make_a_dead_sandbox_count() {
+    let mut situation = Situation::parse(
+        "job 7 acme/web queued 200s run=1; job 8 acme/web queued 90000s run=2; sandbox 7-1 acme/web ended=68 60s",
+    );
+    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(8)).unwrap().waiting.unclaimed = 3;
+    let ghost = situation.observed.repos.values_mut().next().unwrap().runs.get_mut(&RunId(2)).unwrap();
+    ghost.jobs_read.succeeded(now() - TimeDelta::seconds(1_200));
+    learn(&mut situation, 1);
+    let plan = planned(&situation, 1);
+    assert_eq!((creates(&plan), reasons(&plan)), (vec![7], vec![(8, "ghost_job")]));
+}
+
+#[test]
+fn a_pause_after_failed_starts_is_over_once_a_runner_of_the_class_starts() {
+    let mut situation = Situation::parse("job 7 acme/web queued; fruitless 7 5 30s");
+    let class = sandrunner::ids::ClassName::new("default");
+    situation.evidence.started_at.insert(class.clone(), now() - TimeDelta::seconds(10));
+    assert_eq!(reasons(&planned(&situation, 1)), [(7, "fruitless")], "its runners came online");
+    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(7)).unwrap().is_start_failed = true;
+    assert_eq!(creates(&planned(&situation, 1)), [7]);
+    situation.evidence.started_at.insert(class, now() - TimeDelta::seconds(31));
+    assert_eq!(reasons(&planned(&situation, 1)), [(7, "fruitless")]);
+}
+
+#[test]
 fn the_end_of_a_job_makes_the_next_probe_due() {
     let mut situation = Situation::parse(&format!("{IDLE}; job 5 acme/web in_progress runner=5-1"));
     learn(&mut situation, 1);

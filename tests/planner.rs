@@ -310,6 +310,13 @@ fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
     check("sandbox 7-1 acme/web failed 250s fenced=100s", "");
     check(&format!("{failed} fenced=100s; job 9 acme/web in_progress runner=7-1"), "");
     check(&format!("{failed} fenced=100s; job 9 acme/web in_progress; old-jobs 200s"), "");
+    // Lists lag: one that began just after the fence may show the time before it; nor is one believed that failed since.
+    check(&format!("{failed} fenced=100s; job 9 acme/web in_progress; old-jobs 86s"), "");
+    check(
+        &format!("{failed} fenced=100s; job 9 acme/web in_progress; old-jobs 85s"),
+        "terminate sr-main-gh-7-1 (sb-7-1): failed_start",
+    );
+    check(&format!("{failed} fenced=100s; job 9 acme/web in_progress; unheard 50s"), "");
     check(
         &format!("{failed} fenced=100s; runners unknown acme/web"),
         "terminate sr-main-gh-7-1 (sb-7-1): failed_start",
@@ -331,6 +338,16 @@ fn a_runner_once_seen_online_is_never_terminated() {
 fn a_sandbox_that_modal_never_placed_is_given_up() {
     check("sandbox 7-1 acme/web unscheduled 60s", "");
     check("sandbox 7-1 acme/web unscheduled 130s seen=60s", "");
+    // It may have been placed since that list: its runner is fenced first, and a later list has the word.
+    check("sandbox 7-1 acme/web unscheduled 400s tagged", "");
+    check("sandbox 7-1 acme/web unplaced 299s tagged", "");
+    let tagged = "sandbox 7-1 acme/web unplaced 400s tagged";
+    check(tagged, "deregister sr-main-gh-7-1 in acme/web: no_capacity");
+    check(&format!("{tagged} fenced=59s"), "");
+    check(&format!("{tagged} fenced=80s seen=21s"), "");
+    check(&format!("{tagged} fenced=80s seen=20s"), "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
+    check(&format!("{tagged} kept=20s"), "");
+    // Nobody knows of a registration to fence.
     check("sandbox 7-1 acme/web unscheduled 130s", "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
 }
 

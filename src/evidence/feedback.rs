@@ -4,7 +4,7 @@
 //! So the jobs that were queued while a runner waited in vain are no longer trusted to need a runner each.
 //! Nothing here ever leads to a deletion; it only holds back creates.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ const GHOST_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::hours(1), TimeDelta::day
 const LOOKS_MAX: u32 = 5;
 /// A breaker never blocks a group that had a claim within this time.
 pub const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(10);
+/// The time in which claims are counted to see how fast a group takes runners.
+const CLAIMS_COUNT: TimeDelta = TimeDelta::seconds(60);
+/// No more of them are remembered.
+const CLAIMS_MAX: usize = 1_000;
 /// This many starts of a class in a row may fail before its breaker opens: one may be bad luck.
 const FAILED_STARTS_MAX: u32 = 3;
 
@@ -67,6 +71,8 @@ impl Breaker {
 pub struct GroupEvidence {
     /// When one of its jobs was last taken by a runner of ours.
     pub claimed_at: Option<DateTime<Utc>>,
+    /// When jobs of it were taken by runners of ours in the last minute, the oldest first.
+    claims: VecDeque<DateTime<Utc>>,
     /// When one of its jobs was last seen to have ended: what kept others back may be gone.
     pub freed_at: Option<DateTime<Utc>>,
     /// Runners in a row that waited in vain.
@@ -78,6 +84,19 @@ impl GroupEvidence {
     /// Whether it had a claim a short time ago.
     pub fn is_claimed_lately(&self, now: DateTime<Utc>) -> bool {
         self.claimed_at.is_some_and(|at| now - at < CLAIM_HOLDS)
+    }
+
+    /// How many of its jobs were taken in the last minute.
+    pub fn claims_lately(&self, now: DateTime<Utc>) -> usize {
+        self.claims.iter().filter(|at| now - **at < CLAIMS_COUNT).count()
+    }
+
+    fn claimed(&mut self, now: DateTime<Utc>) {
+        self.claimed_at = Some(now);
+        self.claims.retain(|at| now - *at < CLAIMS_COUNT);
+        if self.claims.len() < CLAIMS_MAX {
+            self.claims.push_back(now);
+        }
     }
 
     /// When jobs that are not known to be claimable may have a further runner: none for at once.
@@ -172,7 +191,7 @@ impl Evidence {
     /// A runner of ours took a job.
     pub(super) fn learn_group_claim(&mut self, registry: &Registry, job: &WorkflowJob, now: DateTime<Utc>) {
         let group = self.groups.entry((registry.clone(), job.labels.fingerprint())).or_default();
-        group.claimed_at = Some(now);
+        group.claimed(now);
         group.breaker = None;
         group.seen_at = Some(now);
     }
@@ -221,7 +240,10 @@ impl Evidence {
     /// those jobs are unproven from then on.
     pub(super) fn learn_in_vain(&mut self, observed: &Observed, policy: &Policy, now: DateTime<Utc>) {
         let window = TimeDelta::from_std(policy.claim_window).unwrap_or(TimeDelta::MAX);
-        for ((registry, labels), began) in self.in_vain(observed, window, now) {
+        for ((registry, labels), mut began) in self.in_vain(observed, window, now) {
+            // A runner that seems to wait may have taken a job that was not read since.
+            let read_at = self.all_read_at(observed, registry, labels);
+            began.retain(|began| read_at.is_some_and(|read| read >= *began + window));
             let waits = Waits { began, window, labels };
             let repos = observed.repos_of(registry).map(|(_, repo)| self.mark_unproven(repo, &waits, now));
             let Some(began) = repos.max().flatten() else { continue };
@@ -244,6 +266,19 @@ impl Evidence {
             }
         }
         in_vain
+    }
+
+    /// When the oldest of the readings began that show queued jobs of a label set, those left out that are not trusted to
+    /// be given to anyone; the end of time where there is no other, none where one was never read completely.
+    fn all_read_at(&self, observed: &Observed, registry: &Registry, labels: Fingerprint) -> Option<DateTime<Utc>> {
+        let is_open = |job: &WorkflowJob| {
+            job.status == JobStatus::Queued
+                && job.labels.fingerprint() == labels
+                && self.jobs.get(&job.id).is_none_or(|known| known.waiting.is_trusted())
+        };
+        let runs = observed.repos_of(registry).flat_map(|(_, repo)| repo.runs.values());
+        let open = runs.filter(|run| run.run.status != RunStatus::Completed && run.jobs.values().any(is_open));
+        open.map(|run| run.jobs_read.known_at).min().unwrap_or(Some(DateTime::<Utc>::MAX_UTC))
     }
 
     /// Marks the jobs that were queued during the whole window of one of the waits, and returns the beginning
@@ -308,7 +343,8 @@ impl Evidence {
     }
 
     /// A runner came online: its class starts, and GitHub takes the version of its image.
-    pub(super) fn learn_start(&mut self, class: &ClassName, observed: &Observed) {
+    pub(super) fn learn_start(&mut self, class: &ClassName, observed: &Observed, now: DateTime<Utc>) {
+        *self.started_at.entry(class.clone()).or_insert(now) = now;
         self.failed_starts.remove(class);
         if let Some(ImageState::Ready(image)) = observed.images.get(class) {
             self.refused_images.remove(image);

@@ -128,6 +128,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         proven,
         parallel,
         groups: _,          // a restart is how an operator says: try again
+        started_at: _,      // the next one tells
         failed_starts: _,   // likewise
         refused_images: _,  // likewise
         served: _,          // counts from the start of a process
@@ -222,6 +223,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         attempt,
         fruitless,
         fruitless_at,
+        is_start_failed,
         ref waiting,
         ref taken_by,
         has_ended,
@@ -233,6 +235,7 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         attempt: attempt.min(COUNT_MAX),
         fruitless: fruitless.min(COUNT_MAX),
         fruitless_at: past(fruitless_at, now),
+        is_start_failed,
         waiting: waiting.believed(now),
         taken_by: taken_by.clone(),
         has_ended,

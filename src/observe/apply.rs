@@ -213,7 +213,7 @@ impl View {
             // One such answer proves nothing (design rule I).
             Ok(SandboxFate::Gone) => {
                 let since = *sandbox.unknown_since.get_or_insert(now);
-                if now - since >= AGREEMENT_APART || mutant::is(Mutant::MissingIsGone) {
+                if now - since >= AGREEMENT_APART || mutant::is(Mutant::OneDenialIsGone) {
                     sandbox.ended = Some(Ended { at: now, result: None });
                 }
             }
@@ -361,13 +361,16 @@ fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<Workfl
     let Some(run) = repo.runs.get_mut(&id) else { return };
     match reading {
         Reading::Known(None) => not_found(repo, id, began_at),
-        Reading::Known(Some(jobs)) if jobs.is_empty() && !run.jobs.is_empty() && run.emptied_at.is_none() => {
-            // An empty answer lowers nothing until a second one agrees.
-            run.emptied_at = Some(began_at);
-            run.jobs_read.tried_at = Some(began_at);
+        // An empty answer lowers nothing until a later one agrees.
+        Reading::Known(Some(jobs)) if jobs.is_empty() && !run.jobs.is_empty() && !is_agreed(run, began_at) => {
+            run.emptied_at.get_or_insert(began_at);
+            let message = format!("run {id} shows no job any more");
+            run.jobs_read.failed(began_at, CallFailure { class: ErrorClass::Unreadable, message, retry_after: None });
         }
         Reading::Known(Some(jobs)) => {
-            run.emptied_at = None;
+            if run.emptied_at.take().is_some() {
+                run.changed_at = began_at;
+            }
             run.gone_at = None;
             run.jobs = jobs.into_iter().map(|job| (job.id, job)).collect();
             run.jobs_read.succeeded(began_at);
@@ -385,6 +388,11 @@ fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<Workfl
         }
         Reading::Unknown(failure) => run.jobs_read.failed(began_at, failure),
     }
+}
+
+/// Whether an earlier answer that showed no job is old enough for another one to prove something (design rule I).
+fn is_agreed(run: &RunView, began_at: DateTime<Utc>) -> bool {
+    run.emptied_at.is_some_and(|at| began_at - at >= AGREEMENT_APART)
 }
 
 /// A run that was deleted holds no demand; but one answer that hides it proves nothing.
@@ -415,5 +423,54 @@ fn apply_sweep(repo: &mut RepoView, found: Result<Vec<WorkflowRun>, CallFailure>
             // It is due again after the interval, like a success: it only supplements.
             repo.swept_at = Some(began_at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Risks;
+    use crate::ids::{JobId, Labels};
+    use crate::state::{Registry, Scope};
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    #[test]
+    fn a_run_loses_its_jobs_only_by_two_answers_a_minute_apart() {
+        let scope = Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() };
+        let mut repo = RepoView::new(Registry::Repo(scope));
+        let run: WorkflowRun = WorkflowRun {
+            id: RunId(1),
+            attempt: 1,
+            status: RunStatus::Queued,
+            created_at: None,
+            updated_at: None,
+            risks: Risks::NONE,
+        };
+        listed(&mut repo, run, at(0));
+        let job = WorkflowJob {
+            id: JobId(7),
+            run_id: RunId(1),
+            run_attempt: 1,
+            status: JobStatus::Queued,
+            labels: Labels::new(["modal"]),
+            runner_name: None,
+            runner_id: None,
+            created_at: None,
+            started_at: None,
+            completed_at: None,
+            name: String::new(),
+        };
+        apply_jobs(&mut repo, RunId(1), Reading::Known(Some(vec![job])), at(1));
+        let mut shows = |seconds: i64| {
+            apply_jobs(&mut repo, RunId(1), Reading::Known(Some(Vec::new())), at(seconds));
+            let run = &repo.runs[&RunId(1)];
+            (run.jobs.len(), run.jobs_read.failures, run.changed_at == at(seconds))
+        };
+        assert_eq!(shows(100), (1, 1, false));
+        assert_eq!(shows(159), (1, 2, false));
+        assert_eq!(shows(160), (0, 0, true));
     }
 }

@@ -1,5 +1,7 @@
 //! What should be: queued jobs counted per group, and which of them need a new runner.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
@@ -45,8 +47,9 @@ pub(super) struct Group<'a> {
     pub(super) taken: usize,
     /// Unclaimed runners.
     pub(super) unclaimed: u32,
-    /// When the oldest of the job readings began that show its queued jobs.
-    read_since: Option<DateTime<Utc>>,
+    /// When the oldest of the job readings began that show its queued jobs: those that are to be served, and those that
+    /// may be tried.
+    read_since: [Option<DateTime<Utc>>; 2],
 }
 
 /// A queued job.
@@ -67,6 +70,16 @@ impl Group<'_> {
     pub(super) fn feedback<'b>(&self, context: &Context<'b>) -> Option<&'b GroupEvidence> {
         let known = &context.evidence.groups;
         if known.is_empty() { None } else { known.get(&(self.registry.clone(), self.labels.fingerprint())) }
+    }
+
+    /// How many jobs of one of its runs were run at the same time, at the most.
+    fn parallel(&self, context: &Context<'_>) -> usize {
+        let labels = self.labels.fingerprint();
+        let runs: BTreeSet<(&Scope, RunId)> = self.queued.iter().map(|queued| (queued.scope, queued.run)).collect();
+        let known = runs
+            .into_iter()
+            .filter_map(|(scope, run)| context.evidence.parallel.get(&(scope.clone(), labels, run)).copied());
+        known.max().map_or(0, |most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     fn count(&self, standing: Standing) -> usize {
@@ -153,7 +166,7 @@ impl<'a> Groups<'a> {
     ) -> GroupId {
         let group = GroupId(self.all.len());
         let queued = Vec::new();
-        self.all.push(Group { registry, labels, class, queued, taken: 0, unclaimed: 0, read_since: None });
+        self.all.push(Group { registry, labels, class, queued, taken: 0, unclaimed: 0, read_since: [None; 2] });
         self.by_registry[id.0].push((labels.fingerprint(), group));
         group
     }
@@ -213,7 +226,8 @@ impl<'a> Groups<'a> {
 
     /// When the oldest reading began that the group's demand rests on.
     pub(super) fn read_since(&self, id: GroupId) -> Option<DateTime<Utc>> {
-        self.get(id).read_since
+        let [proven, unproven] = self.get(id).read_since;
+        proven.or(unproven)
     }
 }
 
@@ -364,7 +378,13 @@ fn add_job<'a>(
         standing @ (Standing::Proven | Standing::Unproven | Standing::Outdated | Standing::Ghost) => standing,
     };
     group.queued.push(Queued { repo, scope, job, run, since, known, standing, namesake: Namesake::None });
-    group.read_since = earlier(group.read_since, read_at);
+    let [proven, unproven] = &mut group.read_since;
+    match standing {
+        Standing::Proven => *proven = earlier(*proven, read_at),
+        Standing::Unproven => *unproven = earlier(*unproven, read_at),
+        // Nothing is made for these, so nothing has to have been read of them.
+        Standing::Outdated | Standing::Ghost => {}
+    }
     groups.by_job.push((job, place));
     Ok(())
 }
@@ -413,8 +433,11 @@ impl<'a> Resolver<'a> {
 pub(super) fn needs<'a>(groups: &mut Groups<'a>, context: &Context<'_>, plan: &mut Plan) -> Vec<Need<'a>> {
     let mut needs = Vec::new();
     for (index, group) in groups.all.iter_mut().enumerate() {
-        let probe_at = group.feedback(context).and_then(|known| known.probe_at(context.now));
-        let probes = group.count(Standing::Unproven).min(usize::from(probe_at.is_none()));
+        let feedback = group.feedback(context);
+        let probe_at = feedback.and_then(|known| known.probe_at(context.now));
+        let lately = feedback.map_or(0, |known| known.claims_lately(context.now));
+        let admitted = if probe_at.is_none() { group.parallel(context).min(lately).max(1) } else { 0 };
+        let probes = group.count(Standing::Unproven).min(admitted);
         let mut missing = (group.count(Standing::Proven) + probes).saturating_sub(group.unclaimed as usize);
         let mut probes = probes.min(missing);
         // Runners are made for the lowest ids without a living name first, then for those whose namesake took
@@ -427,7 +450,7 @@ pub(super) fn needs<'a>(groups: &mut Groups<'a>, context: &Context<'_>, plan: &m
             }
             missing -= 1;
             probes -= usize::from(queued.standing == Standing::Unproven);
-            match attempt(queued, context.now) {
+            match attempt(queued, group.class, context) {
                 Ok(attempt) => needs.push(Need { group: GroupId(index), queued: *queued, attempt }),
                 Err((reason, again)) => plan.skips.push(skip_of(group, queued, reason, again)),
             }
@@ -457,9 +480,18 @@ fn refused(
 }
 
 /// The next attempt for a job, or since too many were fruitless the time of the next probe.
-fn attempt(queued: &Queued<'_>, now: DateTime<Utc>) -> Result<u32, (SkipReason, DateTime<Utc>)> {
+fn attempt(
+    queued: &Queued<'_>,
+    class: &RunnerClass,
+    context: &Context<'_>,
+) -> Result<u32, (SkipReason, DateTime<Utc>)> {
+    let now = context.now;
     let Some(job) = queued.known else { return Ok(1) };
-    if let Some(at) = job.fruitless_at.filter(|_| job.fruitless >= ATTEMPTS_MAX) {
+    // What kept its runners from starting may be over: one of the class has started since.
+    let is_over = |at: DateTime<Utc>| {
+        job.is_start_failed && context.evidence.started_at.get(&class.name).is_some_and(|started| *started > at)
+    };
+    if let Some(at) = job.fruitless_at.filter(|at| job.fruitless >= ATTEMPTS_MAX && !is_over(*at)) {
         let pause = retry::delay(retry::PROBE, job.fruitless - ATTEMPTS_MAX + 1);
         let again = at + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
         if again > now {

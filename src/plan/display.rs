@@ -7,8 +7,9 @@ use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 18] = [
+    pub const LABELS: [&'static str; 19] = [
         "not_opted_in",
+        "not_trusted",
         "no_matching_class",
         "already_served",
         "seen_in_progress",
@@ -111,6 +112,7 @@ impl DeregisterReason {
         match self {
             Self::Stale => "stale",
             Self::FailedStart => "failed_start",
+            Self::NoCapacity => "no_capacity",
         }
     }
 }
@@ -127,11 +129,12 @@ impl TerminateReason {
 
 impl Action {
     /// Every pair that [`Action::labels`] can give, for metrics that show zero.
-    pub const LABELS: [(&'static str, &'static str); 7] = [
+    pub const LABELS: [(&'static str, &'static str); 8] = [
         ("create", "queued"),
         ("prepare_image", "queued"),
         ("deregister", "stale"),
         ("deregister", "failed_start"),
+        ("deregister", "no_capacity"),
         ("terminate", "failed_start"),
         ("terminate", "no_capacity"),
         ("delete_secret", "read"),

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::supply::{Registration, Supply};
-use super::{Action, Context, DeregisterReason, Plan, SecretLook, TerminateReason};
+use super::{Action, Context, DeregisterReason, LISTS_LAG, Plan, SecretLook, TerminateReason};
 use crate::evidence::{AGREEMENT_APART, NameEvidence};
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
@@ -14,6 +14,9 @@ const GRACE: TimeDelta = TimeDelta::minutes(5);
 /// After GitHub confirmed that a runner gets no more work, this long passes before its sandbox is ended: a
 /// job may have been given to it in the same moment.
 const SETTLE: TimeDelta = TimeDelta::seconds(90);
+/// A list that began this long after GitHub confirmed that a runner gets no more work shows whether its sandbox was
+/// placed by then.
+const STILL_UNPLACED: TimeDelta = TimeDelta::seconds(60);
 /// No Secret is deleted before its sandbox is this old: a first request to store it, whose answer was lost, may take
 /// effect later than the one that was answered, and would store it again. Nothing would lead to that one.
 const STORED_WITHIN: TimeDelta = TimeDelta::seconds(60);
@@ -128,8 +131,7 @@ fn failed_start(
 ) -> Option<Action> {
     let terminate = |reason| Action::Terminate { name: name.clone(), sandbox: sandbox.id.clone(), reason };
     if !sandbox.is_scheduled {
-        // Nothing runs in it: Modal has it waiting for a machine.
-        return Some(terminate(TerminateReason::NoCapacity));
+        return never_placed(name, sandbox, evidence, context);
     }
     let (registry, view) = context.observed.registry(&sandbox.origin.scope)?;
     let evidence = evidence?;
@@ -158,14 +160,48 @@ fn failed_start(
     })
 }
 
+/// The steps to end a sandbox that Modal has waiting for a machine: fence, then terminate where a list from after that
+/// still shows it without one. Lists lag, so it may have been placed, and given a job, since the last one.
+fn never_placed(
+    name: &OurName,
+    sandbox: &OurSandbox,
+    evidence: Option<&NameEvidence>,
+    context: &Context<'_>,
+) -> Option<Action> {
+    let registry = context.observed.registry(&sandbox.origin.scope);
+    let listed = registry.and_then(|(_, view)| view.runners.get(name));
+    let runner = sandbox.runner.or(listed.map(|runner| runner.id)).or(evidence.and_then(|known| known.runner_id));
+    let fenced = evidence.and_then(|known| known.fenced_at);
+    match (fenced, runner.zip(registry)) {
+        _ if mutant::is(Mutant::TerminatedUnfenced) => {}
+        (Some(fenced), _) if sandbox.seen_at >= fenced + STILL_UNPLACED => {}
+        (Some(_), _) => return None,
+        (None, Some((runner, (registry, view)))) => {
+            let is_firm = evidence.and_then(|known| known.never_online).is_some_and(|agreement| agreement.is_firm());
+            let is_old = context.now - sandbox.created(context.observed.skew) >= GRACE;
+            return (is_firm && is_old && view.runners_read.failure.is_none()).then(|| Action::Deregister {
+                name: name.clone(),
+                registry: registry.clone(),
+                runner,
+                reason: DeregisterReason::NoCapacity,
+                secret: SecretLook::None,
+            });
+        }
+        // It was never registered, as far as anyone knows.
+        (None, None) => {}
+    }
+    Some(Action::Terminate { name: name.clone(), sandbox: sandbox.id.clone(), reason: TerminateReason::NoCapacity })
+}
+
 /// Whether every active run whose jobs this runner could have been given was read completely since, and no job names it.
 fn is_unclaimed_since(name: &OurName, registry: &Registry, since: DateTime<Utc>, context: &Context<'_>) -> bool {
-    let is_read = |state: &ReadState| state.known_at.is_some_and(|at| at >= since);
+    // Lists lag: one that began right after the fence may show the time before it.
+    let is_read =
+        |state: &ReadState| state.failure.is_none() && state.known_at.is_some_and(|at| at >= since + LISTS_LAG);
     let name = name.to_string();
     context.observed.repos_of(registry).all(|(_, repo)| {
-        let is_listed = repo.runs_read.failure.is_none() && is_read(&repo.runs_read);
         let is_elsewhere =
             |run: &RunView| run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()));
-        is_listed && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
+        is_read(&repo.runs_read) && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
     })
 }

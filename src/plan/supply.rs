@@ -15,7 +15,7 @@ use crate::state::{Connection, Observed, OurSandbox, Registry, RegistryView, Run
 
 /// How far behind a job listing may be: a claim seen elsewhere is believed by a job reading only if that is
 /// at least this much newer.
-const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
+pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// How long a registration without a sandbox counts as a sandbox about to appear (design rule F).
 const CREATING_HOLDS: TimeDelta = TimeDelta::minutes(3);
 /// A sandbox that a list still shows this long after it was asked to terminate has not ended: lists lag by less,

@@ -235,7 +235,8 @@ impl Book {
             Operation::Wait if call.status == code::NOT_FOUND => {
                 let sandbox = self.by_sandbox.get(call.target.as_str());
                 if let Some(attempt) = sandbox.and_then(|index| self.sandboxes[*index].attempt) {
-                    self.attempts[attempt].gone_told.get_or_insert(mark.at);
+                    let told = &mut self.attempts[attempt].gone_told;
+                    told.get_or_insert((mark.at, mark.at)).1 = mark.at;
                 }
             }
             _ => {}

@@ -141,13 +141,17 @@ fn a_sandbox_is_terminated_only_behind_a_fence() {
 
 #[test]
 fn a_sandbox_that_was_never_placed_may_be_terminated_after_its_limit() {
-    let waiting = |at: f64| {
+    let waiting = |fenced: Option<f64>, at: f64| {
         let created = created("sb-1", &name(0, 1), &json!({ "gpu": true }));
         let tale = Tale::new().queued(1.0, 0).minted(9.6, &name(0, 1)).then(10.0, created);
-        tale.terminated(at, "sb-1", &name(0, 1), None).violated(running())
+        let read = [400.0, 500.0].into_iter().fold(tale, |tale, at| tale.runners(at).fleet(at));
+        let fenced = fenced.into_iter().fold(read, |tale, at| tale.deleted(at, &name(0, 1)));
+        fenced.terminated(at, "sb-1", &name(0, 1), None).violated(running())
     };
-    assert_eq!(waiting(910.0), [""; 0]);
-    assert_eq!(waiting(909.0), ["destroyed_unproven"]);
+    assert_eq!(waiting(Some(850.0), 910.0), [""; 0]);
+    assert_eq!(waiting(Some(840.0), 909.0), ["destroyed_unproven"]);
+    assert_eq!(waiting(Some(851.0), 910.0), ["destroyed_unproven"], "it may have been placed a moment ago");
+    assert_eq!(waiting(None, 910.0), ["destroyed_unproven"]);
 }
 
 #[test]

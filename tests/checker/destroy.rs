@@ -103,6 +103,15 @@ fn terminate(line: &Line, (sandbox, caller): (&Sandbox, Caller), book: &Book, ru
         if age < rules.clocks.schedule {
             wrong(format!("not placed, and only {} s old", age.num_seconds()));
         }
+        // It may have been placed since that list.
+        let attempt = sandbox.attempt.map(|index| &book.attempts[index]);
+        let is_fenced = |attempt: &Attempt| {
+            let fence = attempt.deletes.iter().find(|delete| matches!(delete.call.status, 204 | 404));
+            fence.is_some_and(|fence| line.at - fence.mark.at >= APART)
+        };
+        if sandbox.is_ours && attempt.is_some_and(|attempt| !is_fenced(attempt)) {
+            wrong("not placed, and its registration was not deleted a minute before".to_owned());
+        }
         return;
     }
     let Some(attempt) = sandbox.attempt.map(|index| &book.attempts[index]) else { return };
@@ -159,6 +168,8 @@ fn was_seen_online(attempt: &Attempt, now: Time, caller: Caller, book: &Book) ->
 /// What of the repository's jobs was not read since; none where all was.
 fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> Option<String> {
     let repo = &*attempt.group.0;
+    // Lists lag: one that began right after the fence may show the time before it.
+    let since = since + book.github_lag().min(needs::LISTS_LAG);
     let known = book.readings.by(caller);
     let is_read = |list: (Operation, &str, &str)| known.of(list).iter().any(|reading| reading.began >= since);
     // Its first page: further ones hold older runs, and the jobs of every open run are looked for below.

@@ -74,8 +74,8 @@ pub(crate) struct Attempt {
     /// When it got its job, and which.
     pub(crate) job: Option<(Time, u64)>,
     pub(crate) removed: Option<Time>,
-    /// When Modal said that it has no such sandbox.
-    pub(crate) gone_told: Option<Time>,
+    /// When Modal first and last said that it has no such sandbox.
+    pub(crate) gone_told: Option<(Time, Time)>,
     /// Processes that were answered that its name is taken.
     pub(crate) taken_told: Vec<Process>,
 }

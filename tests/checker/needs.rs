@@ -21,7 +21,7 @@
 //! - `unsure`: no sandbox came of it within three minutes (a create in doubt, a kill between both calls).
 //! - `late`: its runner was not online within the start limit after the sandbox's start, or Modal did not
 //!   place the sandbox within the schedule limit.
-//! - `gone`: Modal said that there is no such sandbox.
+//! - `gone`: Modal said that there is no such sandbox, and once more a minute later.
 //!
 //! - `doubled`: GitHub gave it a job that another runner had got before.
 //!
@@ -42,7 +42,9 @@ use super::{Found, Rules};
 /// How long a registration without a sandbox, or a create without an answer, counts as about to appear.
 pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
 /// How far a controller has to reckon with lists to lag: GitHub's were seen to lag by ten seconds.
-const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
+pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
+/// Two answers that there is no such sandbox agree when they are so far apart.
+const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
 /// No client waits longer for the answer to a mint.
 const MINT_PATIENCE_SECS: f64 = 30.0;
 /// No client waits longer for the answer to the creation of a Secret.
@@ -206,7 +208,7 @@ pub(crate) fn excuse(attempt: &Attempt, book: &Book, rules: &Rules) -> Option<&'
     if is_mint_lost(attempt, now) || is_held_back {
         return Some("mint");
     }
-    if attempt.gone_told.is_some() {
+    if attempt.gone_told.is_some_and(|(first, last)| last - first >= GONE_AGREED) {
         return Some("gone");
     }
     let Some(sandbox) = attempt.sandbox.map(|index| &book.sandboxes[index]) else {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
 use sandrunner::evidence::Evidence;
 use sandrunner::ids::{JobId, OurName, RunnerId};
-use sandrunner::plan::{Action, Plan, SkipReason, TerminateReason, plan};
+use sandrunner::plan::{Action, DeregisterReason, Plan, SkipReason, TerminateReason, plan};
 use sandrunner::state::{Connection, Runner};
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ fn lies(situation: &Situation, seed: u64) -> Value {
 /// What a plan ends, apart from what Modal never placed on a machine: that is proven by Modal's list alone.
 fn destroyed(plan: &Plan) -> Vec<&Action> {
     let is_destruction = |action: &&Action| match action {
-        Action::Deregister { .. } => true,
+        Action::Deregister { reason, .. } => *reason != DeregisterReason::NoCapacity,
         Action::Terminate { reason, .. } => *reason != TerminateReason::NoCapacity,
         Action::Create(_) | Action::PrepareImage { .. } | Action::DeleteSecret { .. } => false,
     };

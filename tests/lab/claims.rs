@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sandrunner::sim::{Event, FaultRequest, Profile, Scenario, What, World};
+use sandrunner::sim::{Event, FaultRequest, Operation, Profile, Scenario, What, World};
 use sandrunner::status::Status;
 use serde_json::{Value, json};
 use tokio::sync::oneshot::Receiver;
@@ -100,6 +100,48 @@ async fn with_a_first_wave_of_one_no_more_than_two_runners_wait_at_a_time() {
     let (outcome, supply) = max_parallel_one(1).await;
     assert!(peak(&supply, 0.0, f64::INFINITY) <= 2, "{supply:?}");
     assert_eq!(outcome.report.surplus_runners, 0, "{}", outcome.summary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_matrix_that_runs_ten_jobs_at_a_time_is_kept_busy_after_the_first_wave_waited_in_vain() {
+    let outcome = Lab::new(Profile::realistic(), jobs(100, Some(10)), 1).run(HOURS_8, is_done_and_clean).await;
+    assert_eq!(outcome.report.jobs_completed, 100, "{}", outcome.summary());
+    let ends = outcome.times(|what| matches!(what, What::JobCompleted { .. }));
+    let (first, last) = (ends[0], ends[ends.len() - 1]);
+    println!("100 jobs of a minute, ten at a time: {:.0} s, {} registrations", last - first, mints(&outcome).len());
+    // Ten minutes where each end is followed by a start at once; the runner of every start has to boot.
+    assert!(last - first <= 3.0 * 600.0, "{} s: {}", last - first, outcome.summary());
+    assert!(mints(&outcome).len() <= 100 + 30, "{}", outcome.summary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_stall_of_github_s_a_matrix_is_served_as_fast_as_before() {
+    let lab = Lab::new(Profile::realistic(), jobs(200, None), 1);
+    // Jobs stay queued for four minutes although runners wait for them.
+    let stall = json!({ "operation": "assign", "mode": "withheld", "until_secs": 270, "times": 1_000_000 });
+    lab.world.add_fault(serde_json::from_value::<FaultRequest>(stall).expect("a request")).expect("a fault");
+    let outcome = lab.run(HOURS_8, is_done_and_clean).await;
+    assert_eq!(outcome.report.jobs_completed, 200, "{}", outcome.summary());
+    let last = outcome.times(|what| matches!(what, What::JobCompleted { .. })).into_iter().fold(0.0, f64::max);
+    println!("200 jobs of a minute, {:.0} s after a stall of four minutes", last - 270.0);
+    assert!(last - 270.0 <= 1_200.0, "{last} s: {}", outcome.summary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_github_offers_a_newer_runner_the_refused_image_is_made_again() {
+    let lab = Lab::new(Profile::realistic(), jobs(6, None), 1);
+    // The old version is refused until the new one is offered; then nothing says so but a new image.
+    let refused = json!({ "operation": "boot", "mode": "version_refused", "times": 2 });
+    let newer = json!({ "knobs": { "runner_version": "2.999.0" }, "from_secs": 30 });
+    for fault in [refused, newer] {
+        lab.world.add_fault(serde_json::from_value::<FaultRequest>(fault).expect("a request")).expect("a fault");
+    }
+    let outcome = lab.run(HOURS_8, is_done_and_clean).await;
+    assert_eq!(outcome.report.jobs_completed, 6, "{}", outcome.summary());
+    let built = outcome.times(|what| matches!(what, What::Call { operation: Operation::Downloads, .. }));
+    assert!(built.len() >= 2, "GitHub was asked {} times: {}", built.len(), outcome.summary());
+    let last = outcome.times(|what| matches!(what, What::JobCompleted { .. })).into_iter().fold(0.0, f64::max);
+    assert!(last < 300.0, "a new image has no breaker, so nothing waits for a probe: {last} s");
 }
 
 /// What a run under a lasting fault came to.

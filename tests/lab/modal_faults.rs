@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{Fault, FaultMode, NamedFault, Operation, Profile, Scenario, What};
+use sandrunner::sim::{Fault, FaultMode, Lognormal, NamedFault, Operation, Profile, Scenario, What};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Outcome, is_done_and_clean};
@@ -111,4 +111,26 @@ async fn an_image_that_is_gone_is_built_again_however_modal_says_it() {
         assert_eq!(outcome.report.jobs_completed, 1, "{name}: {}", outcome.summary());
         assert!(outcome.report.virtual_seconds < 900.0, "{name}: {}", outcome.summary());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_is_placed_at_the_last_moment_keeps_its_job() {
+    let job = |id: u64| {
+        json!({ "id": 5_000_000_000 + id, "run": 6_000_000_000_u64, "repo": "acme/web",
+            "labels": ["self-hosted", "modal", "gpu:t4"], "duration_secs": 90, "arrival_secs": id })
+    };
+    let jobs: Vec<Value> = (0..4).map(job).collect();
+    let scenario: Scenario =
+        serde_json::from_value(json!({ "repos": [{ "name": "acme/web" }], "jobs": jobs })).expect("a scenario");
+    let mut placed_late = 0;
+    for seed in 1..=6 {
+        // GPU classes give up after a quarter of an hour; Modal's list lags by up to ten seconds.
+        let gpu_schedule = Lognormal { median_secs: 897.0, p95_secs: 903.0 };
+        let profile = Profile { gpu_schedule, boot: Lognormal::constant(2.0), ..Profile::realistic() };
+        let outcome = Lab::new(profile, scenario.clone(), seed).run(HOURS_6, is_done_and_clean).await;
+        let report = &outcome.report;
+        assert_eq!((report.claimed_sandboxes_terminated, report.jobs_completed), (0, 4), "{}", outcome.summary());
+        placed_late += outcome.times(|what| matches!(what, What::RunnerDeleteAsked { .. })).len();
+    }
+    assert!(placed_late > 0, "no seed came near the limit");
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [placed=30s]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|unplaced|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [placed=30s]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
@@ -266,9 +266,9 @@ impl Situation {
             id: SandboxId::new(id),
             origin: origin(repo, options),
             created_at: since,
-            is_scheduled: state != "unscheduled",
+            is_scheduled: !matches!(state, "unscheduled" | "unplaced"),
             scheduled_at: options.placed.map(|age| now() - age),
-            started_at: (state != "unscheduled" && options.placed.is_none()).then_some(since),
+            started_at: (!matches!(state, "unscheduled" | "unplaced") && options.placed.is_none()).then_some(since),
             secret: options.secret.then(|| SecretId::new("st-1")),
             runner: options.tagged.then_some(RunnerId(8)),
             seen_at: options.seen.map_or(now(), |age| now() - age),
@@ -290,7 +290,7 @@ impl Situation {
         evidence.online_at = matches!(state, "idle" | "claimed" | "busy").then_some(since);
         evidence.busy_at = (state == "busy").then_some(now());
         evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), runner: None, at: now() });
-        evidence.never_online = (state == "failed").then_some(readings);
+        evidence.never_online = matches!(state, "failed" | "unplaced").then_some(readings);
         evidence.fenced_at = options.fenced.map(|age| now() - age);
         evidence.kept_at = options.kept.map(|age| now() - age);
         evidence.terminated_at = options.terminated.map(|age| now() - age);
