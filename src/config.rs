@@ -269,8 +269,11 @@ pub struct GithubConfig {
     pub token_file: Option<PathBuf>,
     /// The repositories whose jobs are served, `owner/name`.
     pub allowed_repos: Vec<String>,
-    /// The runner group of new runners; 1 is the default group (default 1).
+    /// The runner group of new runners of repositories; 1 is the default group (default 1).
     pub runner_group_id: u64,
+    /// Organizations in which runners are registered for all their allowed repositories (default: none; runners are
+    /// registered in each repository).
+    pub organizations: Vec<OrganizationConfig>,
     /// Points per minute of GitHub's secondary limit (default 900).
     pub points_per_minute: u32,
     /// Writes per minute (default 90).
@@ -290,12 +293,27 @@ impl Default for GithubConfig {
             token_file: None,
             allowed_repos: Vec::new(),
             runner_group_id: 1,
+            organizations: Vec::new(),
             points_per_minute: 900,
             mutations_per_minute: 90,
             primary_reserve: 500,
             max_in_flight: 8,
         }
     }
+}
+
+/// `[[github.organizations]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationConfig {
+    /// Its login.
+    pub name: String,
+    /// The name of the runner group that new runners join; it admits no repository that is not allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_group: Option<String>,
+    /// Its id, in place of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner_group_id: Option<u64>,
 }
 
 /// `[[runner_classes]]`

@@ -185,6 +185,7 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
             modal: modal_reader,
             app: Mutex::default(),
             runs_pages_max: settings.runs_pages_max,
+            groups: settings.policy.runner_groups(),
             clock: clock.clone(),
         },
         writers,

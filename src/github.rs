@@ -13,6 +13,7 @@ mod call;
 mod client;
 mod error;
 mod etag;
+mod groups;
 mod pages;
 mod rate;
 mod reader;

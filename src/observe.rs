@@ -18,9 +18,9 @@ use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
-use crate::plan::Policy;
+use crate::plan::{Policy, RunnerGroupChoice};
 use crate::poll::{Due, Read};
-use crate::state::{Creating, NeedsJobs, Observed, Origin, OurSandbox, RunStatus, Scope};
+use crate::state::{Creating, NeedsJobs, Observed, Org, Origin, OurSandbox, RunStatus, Scope};
 
 pub use read::Arrival;
 
@@ -35,6 +35,8 @@ pub struct Readers {
     pub app: Mutex<Option<AppId>>,
     /// The most pages of one run list.
     pub runs_pages_max: u32,
+    /// The runner groups that runners of organizations join.
+    pub groups: BTreeMap<Org, RunnerGroupChoice>,
     /// Time.
     pub clock: Clock,
 }
@@ -111,7 +113,8 @@ impl View {
             self.under_way.insert(key);
             self.note_asked(&read, now);
             let known = self.known_runs(&read);
-            self.tasks.spawn(read::read(Arc::clone(&self.readers), read, purpose, known, self.deployment.clone()));
+            let asked = read::Asked { read, purpose, known, deployment: self.deployment.clone() };
+            self.tasks.spawn(read::read(Arc::clone(&self.readers), asked));
         }
     }
 
@@ -158,7 +161,13 @@ impl View {
             Read::Run(scope, run) => {
                 observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
             }
-            Read::Fleet | Read::Ended | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
+            Read::Fleet
+            | Read::Ended
+            | Read::Runs(..)
+            | Read::Jobs(..)
+            | Read::Runners(_)
+            | Read::Group(_)
+            | Read::Sweep(_) => None,
         };
         if let Some(asked_at) = asked_at {
             *asked_at = Some(now);
@@ -177,6 +186,7 @@ impl View {
             | Read::Run(..)
             | Read::Jobs(..)
             | Read::Runners(_)
+            | Read::Group(_)
             | Read::Sweep(_) => BTreeSet::new(),
         }
     }

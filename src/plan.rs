@@ -7,6 +7,7 @@
 mod claims;
 mod demand;
 mod display;
+mod group;
 mod limits;
 mod reap;
 mod supply;
@@ -58,8 +59,26 @@ pub struct AccountPolicy {
     pub repos: BTreeSet<RepoName>,
     /// The runner group of new runners of repositories.
     pub runner_group_id: u64,
-    /// Organizations whose repositories get runners of the organization.
-    pub organizations: BTreeSet<OrgName>,
+    /// Organizations whose repositories get runners of the organization, with the group that these join.
+    pub organizations: BTreeMap<OrgName, RunnerGroupChoice>,
+}
+
+/// How the operator names a runner group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerGroupChoice {
+    /// By its name.
+    Name(String),
+    /// By its id.
+    Id(u64),
+}
+
+impl std::fmt::Display for RunnerGroupChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "`{name}`"),
+            Self::Id(id) => write!(f, "{id}"),
+        }
+    }
 }
 
 /// How much may run at a time.
@@ -93,10 +112,25 @@ impl Policy {
         self.classes.iter().any(|class| class.gpu.is_some())
     }
 
+    /// The runner groups that runners of organizations join.
+    pub fn runner_groups(&self) -> BTreeMap<Org, RunnerGroupChoice> {
+        let of_account = |(account, policy): (&AccountName, &AccountPolicy)| {
+            let groups = policy.organizations.clone().into_iter();
+            let account = account.clone();
+            groups.map(move |(name, group)| (Org { account: account.clone(), name }, group)).collect::<Vec<_>>()
+        };
+        self.accounts.iter().flat_map(of_account).collect()
+    }
+
+    /// The runner group that runners of an organization join.
+    pub fn runner_group(&self, org: &Org) -> Option<&RunnerGroupChoice> {
+        self.accounts.get(&org.account)?.organizations.get(&org.name)
+    }
+
     /// Where the runners of a repository are registered.
     pub fn registry(&self, scope: &Scope) -> Registry {
         let organizations = self.accounts.get(&scope.account).map(|account| &account.organizations);
-        let org = organizations.into_iter().flatten().find(|org| org.as_str() == scope.repo.owner());
+        let org = organizations.into_iter().flat_map(BTreeMap::keys).find(|org| org.as_str() == scope.repo.owner());
         match org {
             Some(name) => Registry::Org(Org { account: scope.account.clone(), name: name.clone() }),
             None => Registry::Repo(scope.clone()),
@@ -226,6 +260,8 @@ pub enum SkipReason {
     Outdated,
     /// Modal's list was not read yet, or not for too long.
     FleetUnknown(String),
+    /// The runner group that its runner would join does not suit.
+    RunnerGroup(Arc<str>),
     /// The image of its class is being made.
     ImageBuilding,
     /// The image of its class could not be made.

@@ -16,8 +16,8 @@ use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, Registry, RegistryView, RepoView,
-    RunStatus, RunView, Scope, WorkflowJob,
+    Connection, JobStatus, NeedsJobs, Observed, Org, OurSandbox, ReachesBack, ReadState, Registry, RegistryView,
+    RepoView, RunStatus, RunView, Scope, WorkflowJob,
 };
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be
@@ -48,6 +48,8 @@ const RUNNERS_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const LEFTOVER_APPEARS: TimeDelta = TimeDelta::minutes(2);
 /// How often runners are read for leftovers.
 const LEFTOVERS_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// How often the runner group of an organization is looked at.
+const GROUP_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How long the turn of a repository lasts whose runners were never read; each has one in every such hour.
 const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(5);
 /// How long a new sandbox may be missing from lists before it is looked up by its id.
@@ -84,6 +86,8 @@ pub enum Read {
     Jobs(Scope, RunId),
     /// The runners that are registered in one place.
     Runners(Registry),
+    /// The runner group of an organization that new runners join.
+    Group(Org),
     /// The runs of a repository with one of the statuses [`SWEPT`].
     Sweep(Scope),
 }
@@ -106,6 +110,7 @@ impl Read {
                 Some(&scope.account)
             }
             Self::Runners(registry) => Some(registry.account()),
+            Self::Group(org) => Some(&org.account),
         }
     }
 
@@ -121,6 +126,7 @@ impl Read {
             | Self::Run(..)
             | Self::Jobs(..)
             | Self::Runners(_)
+            | Self::Group(_)
             | Self::Sweep(_) => self.clone(),
         }
     }
@@ -196,6 +202,7 @@ pub fn due(
     }
     let wanting = wanting(observed);
     for (index, (registry, view)) in observed.registries.iter().enumerate() {
+        all.group(registry, view);
         let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
         let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
         if may_matter && !mutant::is(Mutant::LeftoversUnread) {
@@ -494,6 +501,14 @@ impl Schedule {
     fn runners(&mut self, registry: &Registry, view: &RegistryView, again: TimeDelta) {
         if self.is_due(&view.runners_read, again) {
             self.add(Read::Runners(registry.clone()), Purpose::Runners, Rank::Runners, view.runners_read.tried_at);
+        }
+    }
+
+    fn group(&mut self, registry: &Registry, view: &RegistryView) {
+        if let Registry::Org(org) = registry
+            && self.is_due(&view.group_read, GROUP_AGAIN)
+        {
+            self.add(Read::Group(org.clone()), Purpose::Runners, Rank::Runners, view.group_read.tried_at);
         }
     }
 

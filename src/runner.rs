@@ -29,8 +29,8 @@ pub mod variable {
     ///
     /// A listener whose job still runs is never killed.
     pub const STOP_GRACE_SECS: &str = "SANDRUNNER_STOP_GRACE_SECS";
-    /// The one repository, as `owner/name`, whose jobs the runner takes; required.
-    pub const REPOSITORY: &str = "SANDRUNNER_REPOSITORY";
+    /// The repositories, as `owner/name` with spaces between them, whose jobs the runner takes; required.
+    pub const REPOSITORIES: &str = "SANDRUNNER_REPOSITORIES";
     /// `1` refuses jobs of pull requests from other repositories; default `0`.
     pub const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
     /// What the job's "Set up job" step shows about its machine, written as it is into the runner's `.setup_info`.

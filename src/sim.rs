@@ -54,8 +54,8 @@ pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
 pub use scenario::{
-    Conclusion, ForeignRunner, ForeignSandbox, Ghost, Scenario, ScenarioError, ScenarioJob, ScenarioRepo, ScenarioRun,
-    SkipReason,
+    Conclusion, ForeignRunner, ForeignSandbox, Ghost, Scenario, ScenarioError, ScenarioGroup, ScenarioJob,
+    ScenarioOrganization, ScenarioRepo, ScenarioRun, SkipReason,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

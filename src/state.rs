@@ -3,7 +3,7 @@
 //! Invariant: no client, no clock and no random source is imported here. Wire types end at the boundary
 //! modules; everything below is ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -314,6 +314,34 @@ pub struct RegistryView {
     pub foreign_runners: usize,
     /// How they were read.
     pub runners_read: ReadState,
+    /// In an organization: the runner group that new runners join; none where there is none of that name or id.
+    pub group: Option<RunnerGroup>,
+    /// How it was read.
+    pub group_read: ReadState,
+}
+
+/// A runner group of an organization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerGroup {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Whose jobs its runners take.
+    pub admits: AdmittedRepos,
+    /// Whether public repositories are among them.
+    pub allows_public: bool,
+}
+
+/// Whose jobs the runners of a group take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdmittedRepos {
+    /// Those of all repositories, or GitHub does not say.
+    All,
+    /// Those of private ones.
+    Private,
+    /// Those of some.
+    Selected(BTreeSet<RepoName>),
 }
 
 /// What is known of one repository.

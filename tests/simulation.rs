@@ -16,6 +16,8 @@ mod kill;
 mod lab;
 #[path = "lab/modal_faults.rs"]
 mod modal_faults;
+#[path = "lab/organization.rs"]
+mod organization;
 #[path = "lab/pair.rs"]
 mod pair;
 #[path = "lab/trust.rs"]

@@ -131,7 +131,7 @@ async fn an_image_without_a_runner_failed_to_register() {
 async fn bad_settings_end_before_the_listener_starts() {
     for (name, value) in [
         (variable::JIT_CONFIG, ""),
-        (variable::REPOSITORY, "acme"),
+        (variable::REPOSITORIES, "acme"),
         (variable::IDLE_TIMEOUT_SECS, "a[$(touch hit)]"),
         (variable::TRUSTED_ONLY, "yes"),
     ] {
@@ -376,7 +376,7 @@ impl Sandbox {
         let settings = vec![
             (variable::JIT_CONFIG, config.clone()),
             (variable::RUNNER_DIR, dir.path().join("runner").display().to_string()),
-            (variable::REPOSITORY, "Acme/web".to_owned()),
+            (variable::REPOSITORIES, "Acme/web".to_owned()),
         ];
         Self { dir, config, settings }
     }

@@ -8,12 +8,13 @@ use super::{Effect, Task, class_of, unknown_account, unknown_class};
 use crate::class::{Risk, RunnerClass};
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
-use crate::ids::{AppId, ImageId, OurName, RunnerId, SecretId};
+use crate::ids::{AppId, ImageId, OurName, RepoName, RunnerId, SecretId};
 use crate::modal::{Deletion, Gpu, ModalError, SandboxSpec};
 use crate::mutant::{self, Mutant};
 use crate::observe::{class_tag, tag};
-use crate::plan::Create;
+use crate::plan::{Create, Policy};
 use crate::runner::{ENTRYPOINT, variable};
+use crate::state::{Registry, Scope};
 
 /// Where jobs work, relative to the runner's folder (the runner's default).
 const WORK_FOLDER: &str = "_work";
@@ -135,6 +136,15 @@ async fn delete_unused(task: &Task, secret: &SecretId) {
     }
 }
 
+/// The repositories whose jobs the runner may be given: its own, or all of its organization that the class serves.
+fn served(policy: &Policy, scope: &Scope, class: &RunnerClass) -> String {
+    let Registry::Org(org) = policy.registry(scope) else { return scope.repo.to_string() };
+    let is_served =
+        |repo: &&RepoName| repo.owner() == org.name.as_str() && (class.repos.is_empty() || class.repos.contains(repo));
+    let allowed = policy.accounts.get(&org.account).into_iter().flat_map(|account| &account.repos);
+    allowed.filter(is_served).map(RepoName::as_str).collect::<Vec<_>>().join(" ")
+}
+
 /// What the supervisor reads, with what the class adds.
 fn environment(task: &Task, create: &Create, class: &RunnerClass, config: SecretString) -> Vec<(String, SecretString)> {
     let seconds = |duration: std::time::Duration| duration.as_secs().to_string();
@@ -142,7 +152,7 @@ fn environment(task: &Task, create: &Create, class: &RunnerClass, config: Secret
         (variable::RUNNER_DIR, task.writers.runner.dir.clone()),
         (variable::IDLE_TIMEOUT_SECS, seconds(class.clocks.idle_timeout)),
         (variable::START_TIMEOUT_SECS, seconds(class.clocks.start_timeout)),
-        (variable::REPOSITORY, create.origin.scope.repo.to_string()),
+        (variable::REPOSITORIES, served(&task.writers.policy, &create.origin.scope, class)),
         (variable::TRUSTED_ONLY, if class.admits.contains(Risk::Fork) { "0" } else { "1" }.to_owned()),
     ];
     let class_env = class.env.iter().map(|(name, value)| (name.clone(), value.clone()));

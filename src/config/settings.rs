@@ -9,14 +9,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::load::{ConfigError, Environment};
-use super::{ClassConfig, Config, GithubConfig, HttpConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig};
+use super::{
+    ClassConfig, Config, GithubConfig, HttpConfig, LimitsConfig, ModalConfig, OrganizationConfig, ReconcileConfig,
+    RunnerConfig,
+};
 use crate::budget::BudgetLimits;
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::github::GithubSettings;
 use crate::http::webhook;
-use crate::ids::{AccountName, ClassName, Fingerprint, Labels, RepoName};
+use crate::ids::{AccountName, ClassName, Fingerprint, Labels, OrgName, RepoName};
 use crate::modal::ModalSettings;
-use crate::plan::{AccountPolicy, Limits, Policy, Waves};
+use crate::plan::{AccountPolicy, Limits, Policy, RunnerGroupChoice, Waves};
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +250,8 @@ fn accounts(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, AccountPoli
             }
             repos.insert(repo);
         }
-        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id, organizations: BTreeSet::new() };
+        let organizations = organizations(index, account, &repos)?;
+        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id, organizations };
         if accounts.insert(name.clone(), policy).is_some() {
             return Err(bad(
                 format!("github[{index}].name"),
@@ -257,6 +261,37 @@ fn accounts(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, AccountPoli
         }
     }
     Ok(accounts)
+}
+
+/// The organizations with runners of their own, each with the runner group to join.
+fn organizations(
+    index: usize,
+    account: &GithubConfig,
+    repos: &BTreeSet<RepoName>,
+) -> Result<BTreeMap<OrgName, RunnerGroupChoice>, ConfigError> {
+    let mut organizations = BTreeMap::new();
+    for (at, organization) in account.organizations.iter().enumerate() {
+        let key = |field: &str| format!("github[{index}].organizations[{at}].{field}");
+        let OrganizationConfig { name, runner_group, runner_group_id } = organization;
+        let org: OrgName =
+            name.parse().map_err(|_| bad(key("name"), format!("`{name}`"), "must be the login of an organization"))?;
+        if !repos.iter().any(|repo| repo.owner() == org.as_str()) {
+            return Err(bad(key("name"), format!("`{name}`"), "no allowed repository belongs to it: remove it"));
+        }
+        let group = match (runner_group, runner_group_id) {
+            (Some(group), None) if !group.trim().is_empty() => RunnerGroupChoice::Name(group.clone()),
+            (None, Some(id)) => RunnerGroupChoice::Id(*id),
+            (Some(_), Some(_)) => return Err(bad(key("runner_group"), "given by name and by id", "give one of them")),
+            (Some(_) | None, None) => {
+                let remedy = "name a runner group that admits the allowed repositories and no other";
+                return Err(bad(key("runner_group"), "missing", remedy));
+            }
+        };
+        if organizations.insert(org, group).is_some() {
+            return Err(bad(key("name"), format!("`{name}` twice"), "name each organization once"));
+        }
+    }
+    Ok(organizations)
 }
 
 /// The GPU classes that exist without being configured.

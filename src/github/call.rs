@@ -16,6 +16,10 @@ pub enum Operation {
     ListJobs,
     /// `GET …/actions/runners`.
     ListRunners,
+    /// `GET …/actions/runner-groups`.
+    ListRunnerGroups,
+    /// `GET …/actions/runner-groups/{id}/repositories`.
+    ListGroupRepositories,
     /// `GET …/actions/runners/downloads`.
     ListRunnerReleases,
     /// `POST …/actions/runners/generate-jitconfig`.
@@ -38,6 +42,8 @@ impl Operation {
             Self::GetRun => "get_run",
             Self::ListJobs => "list_jobs",
             Self::ListRunners => "list_runners",
+            Self::ListRunnerGroups => "list_runner_groups",
+            Self::ListGroupRepositories => "list_group_repositories",
             Self::ListRunnerReleases => "list_runner_releases",
             Self::GenerateJitConfig => "generate_jit_config",
             Self::DeleteRunner => "delete_runner",
@@ -51,17 +57,20 @@ impl Operation {
             Self::GetRun => "read",
             Self::ListJobs => "list the jobs of",
             Self::ListRunners => "list the runners of",
+            Self::ListRunnerGroups => "list the runner groups of",
+            Self::ListGroupRepositories => "list the repositories of",
             Self::ListRunnerReleases => "list the runner releases for",
             Self::GenerateJitConfig => "generate a JIT config for",
             Self::DeleteRunner => "delete",
         }
     }
 
-    /// The repository permission that the call needs, as GitHub names it.
+    /// The permission that the call needs in a repository, or an organization, as GitHub names it.
     pub(super) fn permission(self) -> &'static str {
         match self {
             Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
             Self::ListRunners | Self::ListRunnerReleases => "administration=read",
+            Self::ListRunnerGroups | Self::ListGroupRepositories => "organization_self_hosted_runners=read",
             Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
         }
     }
@@ -74,6 +83,8 @@ impl Operation {
             | Self::GetRun
             | Self::ListJobs
             | Self::ListRunners
+            | Self::ListRunnerGroups
+            | Self::ListGroupRepositories
             | Self::ListRunnerReleases
             | Self::DeleteRunner => READ_DEADLINE,
         }

@@ -115,6 +115,12 @@ pub enum Malformed {
     /// It says that nothing changed, although nothing was known.
     #[error("it says `not modified` to a request that named no version")]
     NotModified,
+    /// A repository's name is of another form.
+    #[error("it names a repository that cannot be")]
+    Repository,
+    /// The list has more pages than can be.
+    #[error("the list does not end")]
+    Endless,
     /// There is no runner for our platform in the list of releases.
     #[error("it lists no usable runner for linux and x64")]
     NoRelease,

@@ -15,8 +15,8 @@ use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read};
 use crate::state::{
-    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReachesBack, ReadState, Reading, Registry,
-    RepoView, RunStatus, RunView, Runner, Sandbox, WorkflowJob, WorkflowRun,
+    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState, Reading,
+    Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -63,6 +63,7 @@ impl View {
                 }
             }
             (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, began_at),
+            (Read::Group(org), Found::Group(found)) => self.apply_group(org, found, began_at),
             (Read::Sweep(scope), Found::Sweep(found)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
                     apply_sweep(repo, found, began_at);
@@ -234,6 +235,21 @@ impl View {
             // It may still appear; the doubt expires by itself.
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, runner_name = %name, "cannot look a sandbox up by its name"),
+        }
+    }
+
+    fn apply_group(&mut self, org: Org, found: Result<Option<RunnerGroup>, CallFailure>, began_at: DateTime<Utc>) {
+        let registry = Registry::Org(org);
+        let Some(view) = self.observed.registries.get_mut(&registry) else { return };
+        match found {
+            Ok(group) => {
+                view.group_read.succeeded(began_at);
+                view.group = group;
+            }
+            Err(failure) => {
+                warn_once(&view.group_read, &failure, &registry, "cannot read the runner group");
+                view.group_read.failed(began_at, failure);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
-use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
+use crate::state::{Org, Reading, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun};
 
 /// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
 /// delete, so a process that died within that time is what may have left one.
@@ -42,17 +42,22 @@ pub(super) enum Found {
     Run(Result<Option<WorkflowRun>, CallFailure>),
     Jobs(Reading<Option<Vec<WorkflowJob>>>),
     Runners(Reading<Vec<Runner>>),
+    Group(Result<Option<RunnerGroup>, CallFailure>),
     Sweep(Result<Vec<WorkflowRun>, CallFailure>),
 }
 
+/// What is asked for, and what the reading needs to know.
+pub(super) struct Asked {
+    pub(super) read: Read,
+    pub(super) purpose: Purpose,
+    /// The runs of the repository that are known.
+    pub(super) known: BTreeSet<RunId>,
+    pub(super) deployment: Deployment,
+}
+
 /// Carries out one reading.
-pub(super) async fn read(
-    readers: Arc<Readers>,
-    read: Read,
-    purpose: Purpose,
-    known: BTreeSet<RunId>,
-    deployment: Deployment,
-) -> Arrival {
+pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
+    let Asked { read, purpose, known, deployment } = asked;
     let began_at = readers.clock.now();
     let result = match &read {
         Read::Fleet => Found::Fleet(fleet(&readers, &deployment).await),
@@ -67,6 +72,7 @@ pub(super) async fn read(
             Found::Jobs(github(&readers, &scope.account).list_jobs(&scope.repo, *run, purpose).await)
         }
         Read::Runners(registry) => Found::Runners(github(&readers, registry.account()).list_runners(registry).await),
+        Read::Group(org) => Found::Group(group(&readers, org).await),
         Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, &scope.account), scope).await),
     };
     Arrival { read, began_at, result }
@@ -136,6 +142,13 @@ async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<R
         |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
     let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };
     github(readers, &scope.account).list_runs(&scope.repo, readers.runs_pages_max, paging).await
+}
+
+async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, CallFailure> {
+    match readers.groups.get(org) {
+        Some(choice) => Ok(github(readers, &org.account).runner_group(&org.name, choice).await?),
+        None => Ok(None),
+    }
 }
 
 /// A sweep only adds: what its lists lack is no news.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
+use super::group;
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
@@ -370,6 +371,12 @@ fn add_job<'a>(
         id
     };
     let id = id.map_err(SkipReason::NoClass)?;
+    if let Registry::Org(org) = registry.1
+        && let Some(view) = resolver.context.observed.registries.get(registry.1)
+        && let Some(reason) = group::refusal(org, view, scope, risks, resolver.context.policy)
+    {
+        return Err(SkipReason::RunnerGroup(reason));
+    }
     let group = groups.get_mut(id);
     let since = known.map_or(now, |known| known.first_queued);
     let place = Place(id, group.queued.len());

@@ -7,7 +7,7 @@ use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 19] = [
+    pub const LABELS: [&'static str; 20] = [
         "not_opted_in",
         "not_trusted",
         "no_matching_class",
@@ -15,6 +15,7 @@ impl SkipReason {
         "seen_in_progress",
         "outdated",
         "fleet_unknown",
+        "runner_group",
         "image_building",
         "image_failed",
         "at_limit",
@@ -39,6 +40,7 @@ impl SkipReason {
             Self::SeenInProgress => "seen_in_progress",
             Self::Outdated => "outdated",
             Self::FleetUnknown(_) => "fleet_unknown",
+            Self::RunnerGroup(_) => "runner_group",
             Self::ImageBuilding => "image_building",
             Self::ImageFailed(_) => "image_failed",
             Self::AtLimit(_) => "at_limit",
@@ -65,6 +67,7 @@ impl fmt::Display for SkipReason {
                 f.write_str("GitHub was not heard for minutes; whether it is still queued is asked first")
             }
             Self::FleetUnknown(why) => write!(f, "the list of sandboxes is not known: {why}"),
+            Self::RunnerGroup(reason) => f.write_str(reason),
             Self::ImageBuilding => f.write_str("the image of its class is being made"),
             Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),
             Self::AtLimit(limit) => limit.fmt(f),

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::demand::{Group, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
-use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
+use super::{Action, Context, Create, Limit, Plan, SkipReason};
 use crate::ids::{AccountName, ClassName, ImageId, OurName};
 use crate::mutant::{self, Mutant};
-use crate::state::{ImageState, Origin};
+use crate::state::{ImageState, Origin, Registry};
 use chrono::{DateTime, Utc};
 
 /// How old Modal's list may be before creates wait for a newer one, in intervals.
@@ -44,7 +44,7 @@ pub(super) fn admit<'a>(
             let group = groups.get(need.group);
             match room.admit(&need, group, context) {
                 Ok(()) => {
-                    plan.actions.push(Action::Create(create(&need, groups, context.policy)));
+                    plan.actions.push(Action::Create(create(&need, groups, context)));
                     granted += 1;
                     break;
                 }
@@ -76,13 +76,24 @@ fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, p
     }
 }
 
-fn create(need: &Need<'_>, groups: &Groups<'_>, policy: &Policy) -> Create {
+/// The runner group that a runner joins; that of an organization was looked at before.
+fn runner_group_id(registry: &Registry, context: &Context<'_>) -> u64 {
+    let of_org =
+        || context.observed.registries.get(registry).and_then(|view| view.group.as_ref()).map(|group| group.id);
+    match registry {
+        Registry::Repo(scope) => context.policy.accounts.get(&scope.account).map(|account| account.runner_group_id),
+        Registry::Org(_) => of_org(),
+    }
+    .unwrap_or(1)
+}
+
+fn create(need: &Need<'_>, groups: &Groups<'_>, context: &Context<'_>) -> Create {
     let group = groups.get(need.group);
     Create {
         name: OurName {
             job: need.queued.job,
             attempt: need.attempt,
-            deployment: policy.deployment.clone(),
+            deployment: context.policy.deployment.clone(),
             account: group.registry.account().clone(),
         },
         origin: Origin {
@@ -92,7 +103,7 @@ fn create(need: &Need<'_>, groups: &Groups<'_>, policy: &Policy) -> Create {
             group: group.labels.fingerprint(),
         },
         labels: group.labels.clone(),
-        runner_group_id: policy.accounts.get(group.registry.account()).map_or(1, |account| account.runner_group_id),
+        runner_group_id: runner_group_id(group.registry, context),
     }
 }
 

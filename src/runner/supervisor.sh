@@ -18,7 +18,7 @@ start_again() {
 main() {
   # Local and marked as not exported: otherwise a variable of the same name that the job is meant to get would be
   # changed here, or carry the config along.
-  local +x config runner_dir repository trusted_only setup_info idle_limit start_limit stop_grace private listener
+  local +x config runner_dir repositories trusted_only setup_info idle_limit start_limit stop_grace private listener
   local +x connected_at=-1 job=0 deprecated=0 removed=0 signal='' ending='' asked_at=0 harder=TERM code why
   local +x SERVED=0 UNCLAIMED=64 VERSION_REFUSED=65 REGISTRATION_FAILED=66 POLICY_REFUSED=67 CRASHED=68 STOPPED=69
   read_settings
@@ -55,11 +55,12 @@ read_settings() {
   start_limit=$(seconds SANDRUNNER_START_TIMEOUT_SECS 180) || give_up 'SANDRUNNER_START_TIMEOUT_SECS is no number of seconds'
   stop_grace=$(seconds SANDRUNNER_STOP_GRACE_SECS 30) || give_up 'SANDRUNNER_STOP_GRACE_SECS is no number of seconds'
   runner_dir=${SANDRUNNER_RUNNER_DIR:-/opt/actions-runner}
-  repository=${SANDRUNNER_REPOSITORY:-}
+  repositories=${SANDRUNNER_REPOSITORIES:-}
   trusted_only=${SANDRUNNER_TRUSTED_ONLY:-0}
   setup_info=${SANDRUNNER_SETUP_INFO:-}
   unset "${!SANDRUNNER_@}"
-  [[ $repository == */* ]] || give_up 'SANDRUNNER_REPOSITORY is not of the form owner/name'
+  [[ $repositories =~ ^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(\ [A-Za-z0-9._-]+/[A-Za-z0-9._-]+)*$ ]] ||
+    give_up 'SANDRUNNER_REPOSITORIES does not hold names of the form owner/name with spaces between them'
   [[ $trusted_only == [01] ]] || give_up 'SANDRUNNER_TRUSTED_ONLY is neither 0 nor 1'
 }
 
@@ -197,7 +198,7 @@ reason() {
 
 # Prints the job-started hook. The policy is part of its text: a workflow can set environment variables.
 hook() {
-  printf '#!/usr/bin/env bash\nallowed=%q trusted_only=%q marks=%q\n' "${repository,,}" "$trusted_only" "$private"
+  printf '#!/usr/bin/env bash\nallowed=%q trusted_only=%q marks=%q\n' "${repositories,,}" "$trusted_only" "$private"
   cat <<'HOOK'
 # Fails the job before its first step unless this runner may run it. A runner takes any job whose labels match, so
 # this is the first place where it is known which job came.
@@ -256,12 +257,13 @@ head_repository() {
   [[ $head =~ ^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$ ]] && printf '%s' "$head"
 }
 
-[[ ${GITHUB_REPOSITORY,,} == "$allowed" ]] ||
-  refuse "this runner serves $allowed, the job belongs to ${GITHUB_REPOSITORY:-an unknown repository}"
+repository=${GITHUB_REPOSITORY-}
+[[ $repository == */* && $repository != *' '* && " $allowed " == *" ${repository,,} "* ]] ||
+  refuse "this runner does not serve ${repository:-an unknown repository}"
 if ((trusted_only)); then
   head=$(head_repository "${GITHUB_EVENT_PATH:-}") ||
     refuse 'this runner serves no forks, and where the pull request comes from cannot be told'
-  [[ -z $head || ${head,,} == "$allowed" ]] ||
+  [[ -z $head || ${head,,} == "${repository,,}" ]] ||
     refuse "this runner serves no forks, the pull request comes from $head"
 fi
 exit 0

@@ -56,9 +56,8 @@ impl State {
             return;
         }
         while let Some(runner) = self.runner(key).filter(|runner| runner.is_idle(self.now)) {
-            let queued = &self.repo(key.repo).queued;
             let fits = |id: &u64| runner.labels.covers(&self.jobs[id].labels) && self.is_offered(*id);
-            let Some(job) = queued.iter().map(|(_, id)| *id).find(fits) else { return };
+            let Some(job) = self.queued_for(key).into_iter().find(fits) else { return };
             let Some(offer) = self.offer_of(job, Some(key)) else { return };
             self.give(&offer);
         }
@@ -95,13 +94,14 @@ impl State {
         if let Some(key) = asking {
             return Some(Offer { job, repo, able: vec![key] });
         }
-        let is_able = |id: &u64| {
-            let runner = &self.repo(repo).runners[id];
-            runner.is_idle(self.now) && runner.labels.covers(&entry.labels)
+        let is_able = |key: &RunnerKey| {
+            let runner = &self.repo(key.repo).runners[&key.id];
+            runner.is_idle(self.now) && runner.labels.covers(&entry.labels) && self.is_in_reach(*key, repo)
         };
-        let mut able: Vec<u64> = self.repo(repo).runners.keys().copied().filter(is_able).collect();
-        able.sort_by_key(|id| (self.repo(repo).runners[id].online_at(), *id));
-        let able: Vec<RunnerKey> = able.into_iter().map(|id| RunnerKey { repo, id }).collect();
+        let runners_at =
+            |place: RepoKey| self.repo(place).runners.keys().map(move |id| RunnerKey { repo: place, id: *id });
+        let mut able: Vec<RunnerKey> = self.registries_of(repo).flat_map(runners_at).filter(is_able).collect();
+        able.sort_by_key(|key| (self.repo(key.repo).runners[&key.id].online_at(), key.id));
         (!able.is_empty()).then_some(Offer { job, repo, able })
     }
 

@@ -122,6 +122,8 @@ impl Asked {
             | Route::Runner(..)
             | Route::DeleteRunner(..)
             | Route::Downloads(_)
+            | Route::Groups(_)
+            | Route::GroupRepos(..)
             | Route::RateLimit
             | Route::Unknown => String::new(),
         }
@@ -339,6 +341,8 @@ impl State {
             Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
             Route::Mint(_) => self.mint_answer(repo, &asked.body, strike),
             Route::Downloads(_) => self.downloads_answer(),
+            Route::Groups(_) => self.list_groups(repo, asked),
+            Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),
             Route::RateLimit | Route::Unknown => Answer::not_found(),
         }
     }

@@ -52,6 +52,10 @@ pub enum Operation {
     ListRunners,
     /// A runner by its id.
     GetRunner,
+    /// `GET …/actions/runner-groups`.
+    ListGroups,
+    /// `GET …/actions/runner-groups/{id}/repositories`.
+    ListGroupRepos,
     /// Deletes a runner's registration.
     DeleteRunner,
     /// Generates a JIT config.
@@ -272,7 +276,17 @@ pub struct Event {
 #[expect(missing_docs, reason = "the fields are named like what they hold; the variants say when")]
 pub enum What {
     /// The World began. `repos` are the allow-listed ones.
-    Began { seed: u64, repos: Vec<Arc<str>>, profile: Box<Profile> },
+    Began {
+        /// What all chance comes from.
+        seed: u64,
+        /// The repositories that are to be served.
+        repos: Vec<Arc<str>>,
+        /// Organizations in which runners are registered, instead of their repositories.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        organizations: Vec<Arc<str>>,
+        /// How the services behave.
+        profile: Box<Profile>,
+    },
     /// The limits that the run is judged by from now on.
     LimitsStated { limits: StatedLimits },
     /// A controller was started, stopped or killed by whoever runs it.

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::draws::seconds;
 use super::engine::Due;
 use super::runners::{Runner, RunnerKey};
-use super::scenario::{Conclusion, ScenarioJob, ScenarioRun};
+use super::scenario::{Conclusion, ScenarioGroup, ScenarioJob, ScenarioOrganization, ScenarioRun};
 use super::world::State;
 use crate::ids::Labels;
 
@@ -43,6 +43,8 @@ pub(super) struct Repo {
     pub(super) runners: BTreeMap<u64, Runner>,
     /// The id of the next runner; ids are unique within the repository only.
     pub(super) next_runner: u64,
+    /// The runner groups of an organization, which stands here for the runners that are registered in it.
+    pub(super) groups: Vec<ScenarioGroup>,
     /// Whether everybody can read it.
     pub(super) is_public: bool,
     /// Its description as GitHub shows it inside of other objects.
@@ -199,12 +201,49 @@ impl State {
             queued: BTreeSet::new(),
             runners: BTreeMap::new(),
             next_runner: 1,
+            groups: Vec::new(),
             is_public: false,
             body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, false),
             fork: super::github::repository_body(&fork_name(full_name), FIRST_FORK_ID + key.0 as u64, false),
         });
         self.repo_by_name.insert(name, key);
         key
+    }
+
+    /// Adds an organization, as a place where runners are registered.
+    pub(super) fn add_organization(&mut self, organization: &ScenarioOrganization) {
+        let key = self.repo_key(&organization.name);
+        self.repo_mut(key).groups.clone_from(&organization.groups);
+    }
+
+    /// Where runners can be registered that take jobs of a repository: in it, and in its organization.
+    pub(super) fn registries_of(&self, repo: RepoKey) -> impl Iterator<Item = RepoKey> {
+        let owner = self.repo(repo).name.split_once('/').map(|(owner, _)| owner);
+        let organization = owner.and_then(|owner| self.repo_by_name.get(owner)).copied();
+        [repo].into_iter().chain(organization)
+    }
+
+    /// Whether a runner takes jobs of a repository.
+    pub(super) fn is_in_reach(&self, key: RunnerKey, repo: RepoKey) -> bool {
+        if key.repo == repo {
+            return true;
+        }
+        let (place, repo) = (self.repo(key.repo), self.repo(repo));
+        let is_own = repo.name.split_once('/').is_some_and(|(owner, _)| *owner == *place.name);
+        let group = self.runner(key).and_then(|runner| place.groups.iter().find(|group| group.id == runner.group));
+        is_own && group.is_some_and(|group| group.admits(&repo.name, repo.is_public))
+    }
+
+    /// The queued jobs that a runner could be given, the oldest first.
+    pub(super) fn queued_for(&self, key: RunnerKey) -> Vec<u64> {
+        let place = self.repo(key.repo);
+        if place.groups.is_empty() {
+            return place.queued.iter().map(|(_, job)| *job).collect();
+        }
+        let keys = (0..self.repos.len()).map(RepoKey).filter(|repo| self.is_in_reach(key, *repo));
+        let mut queued: Vec<(Time, u64)> = keys.flat_map(|repo| self.repo(repo).queued.iter().copied()).collect();
+        queued.sort_unstable();
+        queued.into_iter().map(|(_, job)| job).collect()
     }
 
     /// Opens a repository to everybody.

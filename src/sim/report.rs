@@ -193,7 +193,8 @@ impl Report {
         for text in &tally.doubled_names {
             self.violations.push(format!("two live sandboxes of one name: {text}"));
         }
-        let allowed: BTreeSet<String> = scenario.allowed_repos().iter().map(ToString::to_string).collect();
+        let mut allowed: BTreeSet<String> = scenario.allowed_repos().iter().map(ToString::to_string).collect();
+        allowed.extend(scenario.organizations.iter().map(|organization| organization.name.to_lowercase()));
         for ((repo, name), _) in tally.runners.iter().filter(|((repo, _), _)| !allowed.contains(&**repo)) {
             self.violations.push(format!("runner {name} was minted for {repo}, which is not allowed"));
         }

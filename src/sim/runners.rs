@@ -45,6 +45,8 @@ pub(super) struct Runner {
     pub(super) name: String,
     pub(super) labels: Labels,
     pub(super) lifetime: Lifetime,
+    /// Its runner group; 1 in a repository.
+    pub(super) group: u64,
     pub(super) sandbox: Option<SandboxKey>,
     pub(super) claim: Option<Claim>,
     /// Until when a fault lets it get no job.
@@ -141,6 +143,8 @@ pub(super) struct MintRequest {
     pub(super) name: String,
     pub(super) labels: Vec<String>,
     pub(super) work_folder: String,
+    /// The runner group.
+    pub(super) group: u64,
 }
 
 /// How a deletion ends.
@@ -181,6 +185,9 @@ impl State {
         let old: Vec<u64> = keys.filter(old).map(|key| key.id).collect();
         self.repo_mut(repo).runners.retain(|id, _| old.binary_search(id).is_err());
         let key = self.register(repo, &request.name, Labels::new(&request.labels), Lifetime::Ephemeral);
+        if let Some(runner) = self.runner_mut(key) {
+            runner.group = request.group;
+        }
         self.minted += 1;
         let mut draw = self.seed.stream(Purpose::Identity, self.minted);
         let credential = draw.text(b"0123456789abcdef", 32);
@@ -219,6 +226,7 @@ impl State {
             name: name.to_owned(),
             labels,
             lifetime,
+            group: 1,
             sandbox: None,
             claim: None,
             withheld_until: None,

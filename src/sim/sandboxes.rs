@@ -115,7 +115,7 @@ struct Admits {
 
 impl Admits {
     fn of(environment: &BTreeMap<String, String>) -> Self {
-        let repositories = environment.get(REPOSITORY).map(|names| names.to_lowercase()).unwrap_or_default();
+        let repositories = environment.get(REPOSITORIES).map(|names| names.to_lowercase()).unwrap_or_default();
         Self {
             repositories: repositories.split_whitespace().map(str::to_owned).collect(),
             is_trusted_only: environment.get(TRUSTED_ONLY).is_some_and(|value| value == "1"),
@@ -144,7 +144,7 @@ const JIT_CONFIG: &str = "SANDRUNNER_JITCONFIG";
 /// The environment variable that states the idle limit in seconds.
 const IDLE_LIMIT: &str = "SANDRUNNER_IDLE_TIMEOUT_SECS";
 /// The environment variables that state whose jobs may run.
-const REPOSITORY: &str = "SANDRUNNER_REPOSITORY";
+const REPOSITORIES: &str = "SANDRUNNER_REPOSITORIES";
 const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
 /// The idle limit where none is stated.
 const DEFAULT_IDLE_LIMIT_SECS: i64 = 300;

@@ -1,5 +1,6 @@
 //! What happens in a World without anyone's doing: repositories, jobs, other people's runners and sandboxes.
 
+mod organization;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use super::fault::{FaultRequest, InvalidFault};
 use super::profile::{InvalidProfile, Profile};
 use crate::ids::{InvalidId, RepoName};
 
+pub use organization::{ScenarioGroup, ScenarioOrganization};
 pub use run::{Ghost, ScenarioRun};
 
 /// A scenario that cannot be played.
@@ -195,6 +197,9 @@ pub struct Scenario {
     /// The repositories. A job's repository that is missing here exists and is not allow-listed.
     #[serde(default)]
     pub repos: Vec<ScenarioRepo>,
+    /// Organizations with runner groups of their own; any other has none.
+    #[serde(default)]
+    pub organizations: Vec<ScenarioOrganization>,
     /// The jobs.
     #[serde(default)]
     pub jobs: Vec<ScenarioJob>,

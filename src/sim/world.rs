@@ -297,7 +297,8 @@ impl State {
     fn begin(&mut self, seed: u64, scenario: &Scenario) {
         let repos = scenario.allowed_repos().iter().map(|repo| repo.to_string().into()).collect();
         let profile = Box::new(self.profile.clone());
-        self.record(What::Began { seed, repos, profile });
+        let organizations = scenario.organizations.iter().map(|org| org.name.to_lowercase().into()).collect();
+        self.record(What::Began { seed, repos, organizations, profile });
     }
 
     fn populate(&mut self, scenario: Scenario) -> Result<(), InvalidFault> {
@@ -306,6 +307,9 @@ impl State {
             if repo.public {
                 self.publish(key);
             }
+        }
+        for organization in &scenario.organizations {
+            self.add_organization(organization);
         }
         let now = self.now;
         self.add_runs(&scenario);

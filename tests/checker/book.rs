@@ -24,6 +24,8 @@ pub(crate) struct GroupBook {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) profile: Profile,
+    /// Organizations in which runners are registered instead of in their repositories.
+    organizations: Vec<String>,
     /// The allow-listed repositories, where the history names them.
     pub(crate) allowed: Option<Vec<String>>,
     pub(crate) limits: Limits,
@@ -61,6 +63,7 @@ impl Book {
     pub(crate) fn new(rules: &Rules) -> Self {
         Self {
             profile: Profile::default(),
+            organizations: Vec::new(),
             allowed: None,
             limits: rules.limits.clone(),
             jobs: BTreeMap::new(),
@@ -92,9 +95,10 @@ impl Book {
         self.now = line.at;
         self.done = None;
         match &mut line.what {
-            What::Began { repos, profile } => {
+            What::Began { repos, organizations, profile } => {
                 self.profile = profile.clone();
-                self.allowed = Some(repos.clone());
+                self.allowed = Some(repos.iter().chain(&*organizations).cloned().collect());
+                self.organizations.clone_from(organizations);
             }
             What::LimitsStated { limits } => {
                 // What the checker itself was told wins.
@@ -252,16 +256,31 @@ impl Book {
         }
     }
 
+    /// Where the runners of a repository are registered.
+    fn registry(&mut self, repo: &str) -> Rc<str> {
+        let owner = repo.split_once('/').map(|(owner, _)| owner);
+        let organization = self.organizations.iter().find(|name| Some(name.as_str()) == owner).cloned();
+        self.shared(organization.as_deref().unwrap_or(repo))
+    }
+
+    /// The repository that an attempt was made for.
+    pub(crate) fn repo_of<'a>(&'a self, attempt: &'a Attempt) -> &'a str {
+        let job = self.ours.job_of(&attempt.name).and_then(|job| self.jobs.get(&job));
+        job.map_or(&*attempt.group.0, |job| &*job.repo)
+    }
+
     fn take_job(&mut self, mark: Mark, what: &What) {
         match what {
             What::JobQueued { job, run, repo, labels, .. } => {
-                let group = (self.shared(repo), self.shared(&label_set(labels)));
+                let group = (self.registry(repo), self.shared(&label_set(labels)));
                 self.groups.entry(group.clone()).or_default().jobs.push(*job);
-                let seen = Job { group, run: *run, queued: mark, left: None, is_done: false, taker: None };
+                let repo = self.shared(repo);
+                let seen = Job { repo, group, run: *run, queued: mark, left: None, is_done: false, taker: None };
                 self.jobs.insert(*job, seen);
             }
             What::JobAssigned { job, runner, repo } => {
-                let taker = self.attempt_named(repo, runner);
+                let registry = self.registry(repo);
+                let taker = self.attempt_named(&registry, runner);
                 if let Some(job) = self.jobs.get_mut(job) {
                     job.left = Some(mark.at);
                     job.taker = job.taker.or(taker);

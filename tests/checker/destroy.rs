@@ -167,19 +167,23 @@ fn was_seen_online(attempt: &Attempt, now: Time, caller: Caller, book: &Book) ->
 
 /// What of the repository's jobs was not read since; none where all was.
 fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> Option<String> {
-    let repo = &*attempt.group.0;
+    let registry = &*attempt.group.0;
     // Lists lag: one that began right after the fence may show the time before it.
     let since = since + book.github_lag().min(needs::LISTS_LAG);
     let known = book.readings.by(caller);
     let is_read = |list: (Operation, &str, &str)| known.of(list).iter().any(|reading| reading.began >= since);
-    // Its first page: further ones hold older runs, and the jobs of every open run are looked for below.
-    if known.begun((Operation::ListRuns, repo, "")).is_none_or(|at| at < since) {
-        return Some("the runs were not read since its registration was deleted".to_owned());
+    // The first page: further ones hold older runs, and the jobs of every open run are looked for below.
+    let of_registry = book.jobs.values().filter(|job| *job.group.0 == *registry);
+    let mut repos: Vec<&str> = of_registry.clone().map(|job| &*job.repo).collect();
+    repos.push(book.repo_of(attempt));
+    let is_unlisted = |repo: &&&str| known.begun((Operation::ListRuns, **repo, "")).is_none_or(|at| at < since);
+    if let Some(repo) = repos.iter().find(is_unlisted) {
+        return Some(format!("the runs of {repo} were not read since its registration was deleted"));
     }
     // A run that became visible a moment ago is not expected to be known.
     let known_before = book.now - book.github_lag() - TimeDelta::seconds(30);
-    let mut open = book.jobs.values().filter(|job| *job.group.0 == *repo && !job.is_done);
-    open.find(|job| job.queued.at < known_before && !is_read((Operation::ListJobs, repo, &job.run.to_string())))
+    let mut open = of_registry.filter(|job| !job.is_done);
+    open.find(|job| job.queued.at < known_before && !is_read((Operation::ListJobs, &job.repo, &job.run.to_string())))
         .map(|job| format!("the jobs of run {} were not read since its registration was deleted", job.run))
 }
 

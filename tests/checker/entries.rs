@@ -17,6 +17,8 @@ pub(crate) type Group = (Rc<str>, Rc<str>);
 /// A job.
 #[derive(Debug)]
 pub(crate) struct Job {
+    /// Its repository, which is not where runners are registered that the organization has.
+    pub(crate) repo: Rc<str>,
     pub(crate) group: Group,
     pub(crate) run: u64,
     pub(crate) queued: Mark,

@@ -28,6 +28,8 @@ pub(crate) enum What {
     Began {
         #[serde(default)]
         repos: Vec<String>,
+        #[serde(default)]
+        organizations: Vec<String>,
         profile: Profile,
     },
     LimitsStated {

@@ -24,7 +24,7 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
     }
     let judge = Judge { line, book, rules };
     match &book.done {
-        Some((Done::Minted(index), process)) => judge.all(process, &book.attempts[*index].group.0, found),
+        Some((Done::Minted(index), process)) => judge.all(process, book.repo_of(&book.attempts[*index]), found),
         Some((Done::Created(index), process)) if book.sandboxes[*index].is_ours => {
             let newest = &book.sandboxes[*index];
             if let Some(repo) = repo_of(book, newest) {
@@ -103,7 +103,7 @@ impl Judge<'_> {
                 && self.is_own(attempt, process)
                 && needs::excuse(attempt, book, self.rules).is_none()
         };
-        recent.filter(is_pending).map(|attempt| &*attempt.group.0)
+        recent.filter(is_pending).map(|attempt| book.repo_of(attempt))
     }
 
     /// Whether a process registered it. Where two run that cannot be told apart, only the newest is surely its.
@@ -115,5 +115,5 @@ impl Judge<'_> {
 
 /// The repository that a sandbox serves.
 fn repo_of<'a>(book: &'a Book, sandbox: &Sandbox) -> Option<&'a str> {
-    sandbox.attempt.map(|index| &*book.attempts[index].group.0)
+    sandbox.attempt.map(|index| book.repo_of(&book.attempts[index]))
 }

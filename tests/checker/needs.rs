@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
     fn may_believe(&self, job: &Job) -> bool {
         let book = self.book;
         let run = job.run.to_string();
-        let list = (Operation::ListJobs, &*job.group.0, run.as_str());
+        let list = (Operation::ListJobs, &*job.repo, run.as_str());
         let known = book.readings.by(self.process.caller);
         let is_read = known.begun(list).is_some();
         let since = known.last_true(list, book.now - book.settle());
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
             reading.began >= left + LISTS_LAG && (!reading.is_true || reading.began - book.github_lag() <= left)
         };
         job.left.is_some_and(|left| {
-            known.of((Operation::ListJobs, &job.group.0, &run)).iter().any(|reading| is_odd(reading, left))
+            known.of((Operation::ListJobs, &job.repo, &run)).iter().any(|reading| is_odd(reading, left))
         })
     }
 }

@@ -176,7 +176,7 @@ impl Serving {
         };
         note(is_reached(book.limits.sandboxes, live().count()), &mut self.full_at);
         note(is_reached(book.limits.gpus, live().filter(|it| it.is_gpu).count()), &mut self.full_gpus_at);
-        let repo = |it: &super::book::Sandbox| it.attempt.map(|index| book.attempts[index].group.0.to_string());
+        let repo = |it: &super::book::Sandbox| it.attempt.map(|index| book.repo_of(&book.attempts[index]).to_owned());
         let mut of_repo: BTreeMap<String, usize> = BTreeMap::new();
         for name in live().filter_map(repo) {
             *of_repo.entry(name).or_default() += 1;

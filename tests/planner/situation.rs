@@ -77,7 +77,7 @@ impl Situation {
             required_label: "modal".into(),
             accounts: BTreeMap::from([(
                 "gh".parse().unwrap(),
-                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, organizations: BTreeSet::new() },
+                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, organizations: BTreeMap::new() },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },

@@ -7,7 +7,7 @@ use super::Page;
 use crate::sim::history::fingerprint;
 use crate::sim::jobs::{JobState, JobView, Repo, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, Lifetime, RunnerView};
-use crate::sim::scenario::Conclusion;
+use crate::sim::scenario::{Conclusion, ScenarioGroup};
 
 const API: &str = "https://api.github.com";
 const WEB: &str = "https://github.com";
@@ -357,7 +357,7 @@ pub(super) fn runner_body(view: RunnerView<'_>, version: &str) -> Value {
     let is_known = view.connection != Connection::Never;
     json!({
         "id": view.runner.id,
-        "runner_group_id": 1,
+        "runner_group_id": view.runner.group,
         "name": view.runner.name,
         "os": if is_known { "Linux" } else { "unknown" },
         "status": if view.connection == Connection::Online { "online" } else { "offline" },
@@ -366,6 +366,28 @@ pub(super) fn runner_body(view: RunnerView<'_>, version: &str) -> Value {
         "ephemeral": view.runner.lifetime == Lifetime::Ephemeral,
         "version": is_known.then_some(version),
     })
+}
+
+/// A runner group of an organization.
+pub(super) fn group_body(organization: &str, group: &ScenarioGroup) -> Value {
+    let url = format!("{API}/orgs/{organization}/actions/runner-groups/{}", group.id);
+    let mut body = json!({
+        "id": group.id,
+        "name": group.name,
+        "visibility": if group.repos.is_some() { "selected" } else { "all" },
+        "default": group.id == 1,
+        "runners_url": format!("{url}/runners"),
+        "hosted_runners_url": format!("{url}/hosted-runners"),
+        "inherited": false,
+        "allows_public_repositories": group.public_repos,
+        "workflow_restrictions_read_only": false,
+        "restricted_to_workflows": false,
+        "selected_workflows": [],
+    });
+    if group.repos.is_some() {
+        body["selected_repositories_url"] = format!("{url}/repositories").into();
+    }
+    body
 }
 
 /// The releases of the runner.

@@ -10,6 +10,7 @@ use crate::sim::draws::Purpose;
 use crate::sim::fault::{FaultMode, Strike};
 use crate::sim::jobs::{JobView, RepoKey, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, RunnerView};
+use crate::sim::scenario::ScenarioGroup;
 use crate::sim::world::State;
 
 /// The most runs that can be paged through without a filter, and with one.
@@ -21,6 +22,8 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
     let key = match route {
         Route::Jobs(..) => "jobs",
         Route::Runners(_) => "runners",
+        Route::Groups(_) => "runner_groups",
+        Route::GroupRepos(..) => "repositories",
         Route::Runs(_)
         | Route::Run(..)
         | Route::Job(..)
@@ -149,6 +152,30 @@ impl State {
             .collect();
         let link = body::link(page, total, |number| asked.url_of_page(number));
         Answer { link, ..Answer::ok(body::list("runners", total, &bodies)) }
+    }
+
+    /// The runner groups of an organization.
+    pub(super) fn list_groups(&self, organization: RepoKey, asked: &Asked) -> Answer {
+        let page = self.page_of(asked);
+        let place = self.repo(organization);
+        let groups: Vec<&ScenarioGroup> = place.groups.iter().collect();
+        let total = groups.len();
+        let shown = page.cut(groups, None, self.seed);
+        let bodies: Vec<_> = shown.into_iter().map(|group| body::group_body(&place.name, group)).collect();
+        let link = body::link(page, total, |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("runner_groups", total, &bodies)) }
+    }
+
+    /// The repositories that a runner group names.
+    pub(super) fn list_group_repos(&self, organization: RepoKey, id: u64, asked: &Asked) -> Answer {
+        let page = self.page_of(asked);
+        let group = self.repo(organization).groups.iter().find(|group| group.id == id);
+        let Some(names) = group.and_then(|group| group.repos.as_ref()) else { return Answer::not_found() };
+        let known = names.iter().filter_map(|name| self.repo_by_name.get(name.to_lowercase().as_str()));
+        let repos: Vec<&serde_json::Value> = known.map(|key| &self.repo(*key).body).collect();
+        let total = repos.len();
+        let link = body::link(page, total, |number| asked.url_of_page(number));
+        Answer { link, ..Answer::ok(body::list("repositories", total, &page.cut(repos, None, self.seed))) }
     }
 
     /// The page that is asked for, no larger than GitHub's own limit.

@@ -17,6 +17,8 @@ pub(super) enum Route {
     DeleteRunner(String, u64),
     Mint(String),
     Downloads(String),
+    Groups(String),
+    GroupRepos(String, u64),
     RateLimit,
     Unknown,
 }
@@ -29,8 +31,18 @@ impl Route {
         if segments == ["rate_limit"] && method == Method::GET {
             return Self::RateLimit;
         }
-        let ["repos", owner, name, rest @ ..] = &segments[..] else { return Self::Unknown };
-        let repo = format!("{owner}/{name}");
+        let (repo, rest) = match &segments[..] {
+            ["repos", owner, name, rest @ ..] => (format!("{owner}/{name}"), rest),
+            ["orgs", name, "actions", "runner-groups"] if method == Method::GET => {
+                return Self::Groups((*name).to_owned());
+            }
+            ["orgs", name, "actions", "runner-groups", id, "repositories"] if method == Method::GET => {
+                return numbered(id, |id| Self::GroupRepos((*name).to_owned(), id));
+            }
+            // Of an organization only its runners are asked for here, which stand beside those of its repositories.
+            ["orgs", name, "actions", "runners", ..] => ((*name).to_owned(), &segments[2..]),
+            _ => return Self::Unknown,
+        };
         match (method.as_str(), rest) {
             ("GET", []) => Self::Repo(repo),
             ("GET", ["actions", "runs"]) => Self::Runs(repo),
@@ -58,6 +70,8 @@ impl Route {
             Self::DeleteRunner(..) => Operation::DeleteRunner,
             Self::Mint(_) => Operation::Mint,
             Self::Downloads(_) => Operation::Downloads,
+            Self::Groups(_) => Operation::ListGroups,
+            Self::GroupRepos(..) => Operation::ListGroupRepos,
             Self::RateLimit => Operation::RateLimit,
             Self::Unknown => Operation::Unknown,
         }
@@ -75,6 +89,8 @@ impl Route {
             | Self::Runner(repo, _)
             | Self::DeleteRunner(repo, _)
             | Self::Mint(repo)
+            | Self::Groups(repo)
+            | Self::GroupRepos(repo, _)
             | Self::Downloads(repo) => repo.to_lowercase(),
             Self::RateLimit | Self::Unknown => String::new(),
         }
@@ -87,11 +103,13 @@ impl Route {
             | Self::Jobs(_, id)
             | Self::Job(_, id)
             | Self::Runner(_, id)
+            | Self::GroupRepos(_, id)
             | Self::DeleteRunner(_, id) => Some(*id),
             Self::Runs(_)
             | Self::Repo(_)
             | Self::Runners(_)
             | Self::Mint(_)
+            | Self::Groups(_)
             | Self::Downloads(_)
             | Self::RateLimit
             | Self::Unknown => None,
@@ -117,7 +135,9 @@ mod tests {
         assert_eq!(parse("DELETE", "/repos/Acme/web/actions/runners/7"), Route::DeleteRunner(repo(), 7));
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/"), Route::Unknown);
         assert_eq!(parse("POST", "/repos/Acme/web/actions/runs"), Route::Unknown);
-        assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Unknown);
+        assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Runners("acme".to_owned()));
+        assert_eq!(parse("GET", "/orgs/acme/actions/runs"), Route::Unknown);
+        assert_eq!(parse("GET", "/orgs/acme/actions/runner-groups/4/repositories").id(), Some(4));
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/7/jobs").id(), Some(7));
     }
 }

@@ -11,7 +11,7 @@ use crate::sim::runners::{Deletion, MintRefusal, MintRequest, RunnerKey};
 use crate::sim::world::State;
 
 /// The one runner group that a repository has.
-const DEFAULT_GROUP: i64 = 1;
+const DEFAULT_GROUP: u64 = 1;
 
 /// Why a request to mint is not carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +27,11 @@ impl State {
             Err(Refusal::UnknownGroup) => return Answer::not_found(),
             Err(Refusal::Invalid(problem)) => return invalid(&problem),
         };
+        let groups = &self.repo(repo).groups;
+        let is_known = groups.iter().any(|group| group.id == request.group);
+        if !is_known && !(groups.is_empty() && request.group == DEFAULT_GROUP) {
+            return Answer::not_found();
+        }
         match self.mint(repo, &request) {
             Ok((id, config)) => {
                 let key = RunnerKey { repo, id };
@@ -133,10 +138,8 @@ fn parse(body: &[u8]) -> Result<MintRequest, Refusal> {
         .ok_or_else(|| invalid("Invalid property /runner_group_id: not of type integer"))?;
     let labels = parse_labels(&fields["labels"])?;
     let work_folder = fields.get("work_folder").and_then(Value::as_str).unwrap_or("_work").to_owned();
-    if group != DEFAULT_GROUP {
-        return Err(Refusal::UnknownGroup);
-    }
-    Ok(MintRequest { name: name.to_owned(), labels, work_folder })
+    let group = u64::try_from(group).map_err(|_| Refusal::UnknownGroup)?;
+    Ok(MintRequest { name: name.to_owned(), labels, work_folder, group })
 }
 
 fn parse_labels(value: &Value) -> Result<Vec<String>, Refusal> {
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!(none, "Invalid property /labels: 1 item required; only 0 were supplied");
         assert!(problem(&json!({"name": "a b", "labels": ["x"], "runner_group_id": 1})).contains("/name"));
         assert!(problem(&json!({"name": "a", "labels": [7], "runner_group_id": 1})).contains("/labels"));
-        let group = parse(json!({"name": "a", "labels": ["x"], "runner_group_id": 2}).to_string().as_bytes());
+        let group = parse(json!({"name": "a", "labels": ["x"], "runner_group_id": -2}).to_string().as_bytes());
         assert_eq!(group.unwrap_err(), Refusal::UnknownGroup);
         let good = parse(json!({"name": "a", "labels": ["x"], "runner_group_id": 1}).to_string().as_bytes()).unwrap();
         assert_eq!((good.name.as_str(), good.work_folder.as_str()), ("a", "_work"));

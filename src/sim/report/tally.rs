@@ -146,6 +146,8 @@ pub(super) struct Tally {
     /// Secrets that exist.
     pub(super) secrets: BTreeSet<String>,
     live_names: BTreeMap<String, Arc<str>>,
+    /// Where runners are registered instead of in their repositories.
+    organizations: BTreeSet<Arc<str>>,
     first_at: Option<Time>,
     last_at: Option<Time>,
 }
@@ -159,6 +161,12 @@ fn secs(span: TimeDelta) -> f64 {
 }
 
 impl Tally {
+    /// Where the runners of a repository are registered.
+    fn registry(&self, repo: &Arc<str>) -> Arc<str> {
+        let owner = repo.split_once('/').and_then(|(owner, _)| self.organizations.get(owner));
+        Arc::clone(owner.unwrap_or(repo))
+    }
+
     pub(super) fn take(&mut self, event: &Event) {
         let at = event.at;
         self.first_at.get_or_insert(at);
@@ -166,7 +174,7 @@ impl Tally {
         match &event.what {
             What::Call { .. } => self.take_call(at, &event.what),
             What::JobQueued { job, repo, labels, .. } => {
-                let group = (Arc::clone(repo), Labels::new(labels));
+                let group = (self.registry(repo), Labels::new(labels));
                 self.jobs.insert(*job, SeenJob { group, queued_at: at, assigned: None, cause: None });
             }
             What::JobAssigned { job, runner, sandbox, .. } => {
@@ -212,8 +220,8 @@ impl Tally {
                 self.early_timeouts += usize::from(*mode == FaultMode::TimesOut);
                 self.faulted.insert(Arc::clone(subject));
             }
-            What::Began { .. }
-            | What::LimitsStated { .. }
+            What::Began { organizations, .. } => self.organizations.extend(organizations.iter().cloned()),
+            What::LimitsStated { .. }
             | What::ControllerChanged { .. }
             | What::SandboxScheduled { .. }
             | What::JobHeld { .. }

@@ -1,0 +1,37 @@
+//! What a scenario says about organizations.
+
+use serde::{Deserialize, Serialize};
+
+/// An organization in which runners can be registered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioOrganization {
+    /// Its login.
+    pub name: String,
+    /// Its runner groups.
+    pub groups: Vec<ScenarioGroup>,
+}
+
+/// A runner group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioGroup {
+    /// Its id; unique within the organization.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// The repositories whose jobs its runners take; absent for all.
+    #[serde(default)]
+    pub repos: Option<Vec<String>>,
+    /// Whether public ones are among them (default false, as on GitHub).
+    #[serde(default)]
+    pub public_repos: bool,
+}
+
+impl ScenarioGroup {
+    /// Whether its runners take jobs of a repository, named in whatever case.
+    pub(in crate::sim) fn admits(&self, repo: &str, is_public: bool) -> bool {
+        let is_named = self.repos.as_ref().is_none_or(|repos| repos.iter().any(|name| name.eq_ignore_ascii_case(repo)));
+        is_named && (self.public_repos || !is_public)
+    }
+}
