@@ -68,10 +68,9 @@ impl Risks {
         Self(self.0 | risk.bit())
     }
 
-    /// With one more where that is so.
-    #[must_use]
-    pub fn with_if(self, is_so: bool, risk: Risk) -> Self {
-        if is_so { self.with(risk) } else { self }
+    /// Those that are there.
+    pub fn of(risks: impl IntoIterator<Item = Option<Risk>>) -> Self {
+        risks.into_iter().flatten().fold(Self::NONE, Self::with)
     }
 
     /// Whether it is one of them.

@@ -166,6 +166,7 @@ impl Default for LimitsConfig {
 }
 
 /// `[runner]`
+#[expect(clippy::struct_excessive_bools, reason = "two keys that have nothing to do with each other")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunnerConfig {

@@ -96,9 +96,9 @@ pub struct JobEvidence {
     pub fruitless: u32,
     /// When the last of them ended.
     pub fruitless_at: Option<DateTime<Utc>>,
-    /// Whether the last of them never came online.
+    /// How far the last of them came.
     #[serde(default)]
-    pub is_start_failed: bool,
+    pub came: Phase,
     /// What came of waiting for it to be given to a runner.
     #[serde(default)]
     pub waiting: Waiting,
@@ -111,11 +111,12 @@ pub struct JobEvidence {
 }
 
 /// How far a runner came that served nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
     /// It never came online.
     Start,
     /// It did.
+    #[default]
     Online,
 }
 
@@ -218,7 +219,7 @@ impl Evidence {
             attempt: 0,
             fruitless: 0,
             fruitless_at: None,
-            is_start_failed: false,
+            came: Phase::Online,
             waiting: Waiting::default(),
             taken_by: None,
             has_ended: false,
@@ -229,7 +230,7 @@ impl Evidence {
     /// Counts an attempt for a job that served nothing.
     fn fruitless(&mut self, job: JobId, phase: Phase, now: DateTime<Utc>) {
         let job = self.job(job, now);
-        job.is_start_failed = phase == Phase::Start;
+        job.came = phase;
         job.fruitless = job.fruitless.saturating_add(1);
         job.fruitless_at = Some(now);
     }

@@ -157,7 +157,7 @@ fn a_pause_after_failed_starts_is_over_once_a_runner_of_the_class_starts() {
     let class = sandrunner::ids::ClassName::new("default");
     situation.evidence.started_at.insert(class.clone(), now() - TimeDelta::seconds(10));
     assert_eq!(reasons(&planned(&situation, 1)), [(7, "fruitless")], "its runners came online");
-    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(7)).unwrap().is_start_failed = true;
+    situation.evidence.jobs.get_mut(&sandrunner::ids::JobId(7)).unwrap().came = sandrunner::evidence::Phase::Start;
     assert_eq!(creates(&planned(&situation, 1)), [7]);
     situation.evidence.started_at.insert(class, now() - TimeDelta::seconds(31));
     assert_eq!(reasons(&planned(&situation, 1)), [(7, "fruitless")]);

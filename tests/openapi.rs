@@ -83,6 +83,10 @@ impl Simulated {
     fn new() -> Self {
         let scenario: Scenario = serde_json::from_value(json!({
             "repos": [{ "name": "acme/web" }],
+            "organizations": [{ "name": "acme", "groups": [
+                { "id": 1, "name": "Default" },
+                { "id": 4, "name": "Modal", "repos": ["acme/web"] },
+            ] }],
             "foreign_runners": [{ "repo": "acme/web", "name": "box", "labels": ["self-hosted", "box"] }],
             "jobs": [
                 { "id": 5_000_000_001_u64, "run": 6_000_000_001_u64, "repo": "acme/web", "labels": ["modal"], "duration_secs": 30 },
@@ -155,6 +159,30 @@ async fn reading_endpoints_answer_as_described() {
     assert_eq!(downloads[0]["sha256_checksum"].as_str().unwrap().len(), 64);
     sim.get("/repos/{owner}/{repo}", "/repos/acme/web").await;
     sim.get("/rate_limit", "/rate_limit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_organizations_answer_as_described() {
+    let sim = Simulated::new();
+    let all = "/orgs/{org}/actions/runner-groups";
+    let groups = sim.get(all, "/orgs/Acme/actions/runner-groups?per_page=100").await;
+    let names: Vec<_> = groups["runner_groups"].as_array().unwrap().iter().map(|group| &group["visibility"]).collect();
+    assert_eq!(names, ["all", "selected"]);
+    let template = format!("{all}/{{runner_group_id}}/repositories");
+    let repos = sim.get(&template, "/orgs/acme/actions/runner-groups/4/repositories").await;
+    assert_eq!(repos["repositories"][0]["full_name"], "acme/web");
+    let template = "/orgs/{org}/actions/runners/generate-jitconfig";
+    let path = "/orgs/acme/actions/runners/generate-jitconfig";
+    let mint = |group: u64| json!({ "name": "sr-a-b-1-1", "runner_group_id": group, "labels": ["modal"] });
+    let (status, minted) = sim.ask("POST", template, path, &mint(4)).await;
+    assert_eq!((status, &minted["runner"]["runner_group_id"]), (201, &json!(4)));
+    assert_eq!(sim.ask("POST", template, path, &mint(9)).await.0, 404);
+    let runners = sim.get("/orgs/{org}/actions/runners", "/orgs/acme/actions/runners").await;
+    assert_eq!(runners["total_count"], 1);
+    let runner = format!("/orgs/acme/actions/runners/{}", minted["runner"]["id"]);
+    assert_eq!(sim.ask("DELETE", "/orgs/{org}/actions/runners/{runner_id}", &runner, &Value::Null).await.0, 204);
+    // What is the organization's is no repository's.
+    assert_eq!(sim.get(RUNNERS, "/repos/acme/web/actions/runners").await["total_count"], 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -387,9 +387,10 @@ fn class_of(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<Run
         labels: Labels::new(&class.labels),
         extra_label_patterns: class.extra_label_patterns.iter().map(|pattern| LabelPattern::new(pattern)).collect(),
         repos,
-        admits: Risks::NONE
-            .with_if(class.allow_forks.unwrap_or(runner.allow_forks), Risk::Fork)
-            .with_if(class.allow_public_repos.unwrap_or(runner.allow_public_repos), Risk::Public),
+        admits: Risks::of([
+            class.allow_forks.unwrap_or(runner.allow_forks).then_some(Risk::Fork),
+            class.allow_public_repos.unwrap_or(runner.allow_public_repos).then_some(Risk::Public),
+        ]),
         cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(2.0), 0.125, 64.0)?,
         memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(8192), 128, 1_048_576)?,
         image: image_source(&key_of("image"), class.image.as_deref())?,

@@ -261,8 +261,9 @@ impl Evidence {
             let until = sandbox.ended.as_ref().map_or(now, |ended| ended.at);
             if until - began >= window {
                 let registry = observed.registry(&sandbox.origin.scope).map(|(registry, _)| registry);
-                let group = registry.map(|registry| (registry, sandbox.origin.group));
-                group.into_iter().for_each(|group| in_vain.entry(group).or_default().push(began));
+                if let Some(registry) = registry {
+                    in_vain.entry((registry, sandbox.origin.group)).or_default().push(began);
+                }
             }
         }
         in_vain

@@ -79,7 +79,7 @@ impl WireRun {
         let id = |repo: &Option<WireRepo>| repo.as_ref().and_then(|repo| repo.id);
         let is_own = id(&self.repository).is_some() && id(&self.repository) == id(&self.head_repository);
         let is_private = self.repository.as_ref().and_then(|repo| repo.private) == Some(true);
-        Risks::NONE.with_if(!is_own, Risk::Fork).with_if(!is_private, Risk::Public)
+        Risks::of([(!is_own).then_some(Risk::Fork), (!is_private).then_some(Risk::Public)])
     }
 }
 

@@ -167,13 +167,13 @@ mod tests {
 
     struct Hook {
         router: Router,
-        nudged: mpsc::Receiver<Hint>,
+        heard: mpsc::Receiver<Hint>,
     }
 
     impl Hook {
         fn new(room: usize) -> Self {
-            let (nudges, nudged) = mpsc::channel(room);
-            Self { router: Endpoint::new(Secrets::new(SECRET.into(), None), nudges).router(), nudged }
+            let (nudges, heard) = mpsc::channel(room);
+            Self { router: Endpoint::new(Secrets::new(SECRET.into(), None), nudges).router(), heard }
         }
 
         async fn post(&self, delivery: &str, event: &str, signed_with: &str, body: impl Into<Body>) -> StatusCode {
@@ -189,7 +189,7 @@ mod tests {
         }
 
         fn nudges(&mut self) -> usize {
-            std::iter::from_fn(|| self.nudged.try_recv().ok()).count()
+            std::iter::from_fn(|| self.heard.try_recv().ok()).count()
         }
     }
 

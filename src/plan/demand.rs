@@ -9,7 +9,7 @@ use super::group;
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
-use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence};
+use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence, Phase};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
@@ -496,7 +496,7 @@ fn attempt(
     let Some(job) = queued.known else { return Ok(1) };
     // What kept its runners from starting may be over: one of the class has started since.
     let is_over = |at: DateTime<Utc>| {
-        job.is_start_failed && context.evidence.started_at.get(&class.name).is_some_and(|started| *started > at)
+        job.came == Phase::Start && context.evidence.started_at.get(&class.name).is_some_and(|started| *started > at)
     };
     if let Some(at) = job.fruitless_at.filter(|at| job.fruitless >= ATTEMPTS_MAX && !is_over(*at)) {
         let pause = retry::delay(retry::PROBE, job.fruitless - ATTEMPTS_MAX + 1);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::class::{Risk, Risks};
+use crate::ids::RepoName;
 use crate::plan::Policy;
 use crate::state::{AdmittedRepos, Org, RegistryView, Scope};
 
@@ -38,7 +39,7 @@ pub(super) fn refusal(
             let allowed = policy.accounts.get(&org.account).map(|account| &account.repos);
             let mut strangers = repos.iter().filter(|repo| allowed.is_none_or(|allowed| !allowed.contains(*repo)));
             if let Some(first) = strangers.next() {
-                let more: Vec<&str> = strangers.map(|repo| repo.as_str()).take(NAMED - 1).collect();
+                let more: Vec<&str> = strangers.map(RepoName::as_str).take(NAMED - 1).collect();
                 let named = [&[first.as_str()], &more[..]].concat().join(", ");
                 let text = format!(
                     "runner group `{name}` also admits {named}, which allowed_repos lacks: their jobs could take our runners"

@@ -203,8 +203,8 @@ impl State {
             next_runner: 1,
             groups: Vec::new(),
             is_public: false,
-            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, false),
-            fork: super::github::repository_body(&fork_name(full_name), FIRST_FORK_ID + key.0 as u64, false),
+            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, "private"),
+            fork: super::github::repository_body(&fork_name(full_name), FIRST_FORK_ID + key.0 as u64, "private"),
         });
         self.repo_by_name.insert(name, key);
         key
@@ -231,7 +231,7 @@ impl State {
         let (place, repo) = (self.repo(key.repo), self.repo(repo));
         let is_own = repo.name.split_once('/').is_some_and(|(owner, _)| *owner == *place.name);
         let group = self.runner(key).and_then(|runner| place.groups.iter().find(|group| group.id == runner.group));
-        is_own && group.is_some_and(|group| group.admits(&repo.name, repo.is_public))
+        is_own && group.is_some_and(|group| group.names(&repo.name) && (group.public_repos || !repo.is_public))
     }
 
     /// The queued jobs that a runner could be given, the oldest first.
@@ -251,7 +251,7 @@ impl State {
         let repo = self.repo_mut(key);
         repo.is_public = true;
         let id = FIRST_REPO_ID + key.0 as u64;
-        repo.body = super::github::repository_body(&repo.full_name, id, true);
+        repo.body = super::github::repository_body(&repo.full_name, id, "public");
     }
 
     pub(super) fn repo(&self, key: RepoKey) -> &Repo {

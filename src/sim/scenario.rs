@@ -64,6 +64,7 @@ pub enum ScenarioError {
 }
 
 /// A repository.
+#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioRepo {

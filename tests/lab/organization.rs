@@ -15,7 +15,7 @@ fn scenario(repos: &Value) -> Scenario {
     let job = |id: u64| {
         let labels =
             if id % 5 == 4 { json!(["self-hosted", "modal", "gpu:t4"]) } else { json!(["self-hosted", "modal"]) };
-        json!({ "id": 5_000_000_000 + id, "run": 6_000_000_000 + id / 4, "repo": REPOS[usize::try_from(id / 4 % 3).unwrap()],
+        json!({ "id": 5_000_000_000 + id, "run": 6_000_000_000 + id / 4, "repo": REPOS[usize::try_from(id / 4 % 3).expect("a small number")],
             "labels": labels, "duration_secs": 60, "arrival_secs": 10 + id * 3 })
     };
     let jobs: Vec<Value> = (0..20).map(job).collect();

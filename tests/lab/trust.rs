@@ -28,9 +28,9 @@ fn scenario() -> Scenario {
 }
 
 fn ended(outcome: &Outcome, cause: Cause) -> Vec<u64> {
-    let of_cause = |what: &What| match what {
-        What::JobCompleted { job, cause: ended, .. } if *ended == cause => Some(*job - 5_000_000_000),
-        _ => None,
+    let of_cause = |what: &What| {
+        let What::JobCompleted { job, cause: ended, .. } = what else { return None };
+        (*ended == cause).then_some(*job - 5_000_000_000)
     };
     let mut jobs: Vec<u64> = outcome.history.iter().filter_map(|event| of_cause(&event.what)).collect();
     jobs.sort_unstable();

@@ -23,7 +23,7 @@ fn sha(of: u64) -> String {
 }
 
 /// A repository as it stands inside of other objects.
-pub(in crate::sim) fn repository_body(full_name: &str, id: u64, is_public: bool) -> Value {
+pub(in crate::sim) fn repository_body(full_name: &str, id: u64, visibility: &str) -> Value {
     let (owner, name) = full_name.split_once('/').unwrap_or((full_name, ""));
     let url = format!("{API}/repos/{full_name}");
     let mut body = json!({
@@ -31,7 +31,7 @@ pub(in crate::sim) fn repository_body(full_name: &str, id: u64, is_public: bool)
         "node_id": format!("R_{id}"),
         "name": name,
         "full_name": full_name,
-        "private": !is_public,
+        "private": visibility != "public",
         "owner": user_body(owner),
         "html_url": format!("{WEB}/{full_name}"),
         "description": null,

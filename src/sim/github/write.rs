@@ -29,7 +29,7 @@ impl State {
         };
         let groups = &self.repo(repo).groups;
         let is_known = groups.iter().any(|group| group.id == request.group);
-        if !is_known && !(groups.is_empty() && request.group == DEFAULT_GROUP) {
+        if !(is_known || groups.is_empty() && request.group == DEFAULT_GROUP) {
             return Answer::not_found();
         }
         match self.mint(repo, &request) {

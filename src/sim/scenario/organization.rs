@@ -29,9 +29,8 @@ pub struct ScenarioGroup {
 }
 
 impl ScenarioGroup {
-    /// Whether its runners take jobs of a repository, named in whatever case.
-    pub(in crate::sim) fn admits(&self, repo: &str, is_public: bool) -> bool {
-        let is_named = self.repos.as_ref().is_none_or(|repos| repos.iter().any(|name| name.eq_ignore_ascii_case(repo)));
-        is_named && (self.public_repos || !is_public)
+    /// Whether its runners take jobs of a repository, named in whatever case, as far as its name goes.
+    pub(in crate::sim) fn names(&self, repo: &str) -> bool {
+        self.repos.as_ref().is_none_or(|repos| repos.iter().any(|name| name.eq_ignore_ascii_case(repo)))
     }
 }
