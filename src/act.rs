@@ -24,7 +24,7 @@ use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReader, GithubWriter};
-use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
+use crate::ids::{AppId, ClassName, CredentialName, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
@@ -35,10 +35,10 @@ pub use outcome::{Effect, Outcome};
 /// The writers, and what actions need to know.
 #[derive(Debug)]
 pub struct Writers {
-    /// One per account.
-    pub github: BTreeMap<AccountName, GithubWriter>,
+    /// One per credential.
+    pub github: BTreeMap<CredentialName, GithubWriter>,
     /// To ask for the runner's newest release.
-    pub releases: BTreeMap<AccountName, GithubReader>,
+    pub releases: BTreeMap<CredentialName, GithubReader>,
     /// Modal.
     pub modal: ModalWriter,
     /// The rules, for classes and runner groups.
@@ -47,6 +47,14 @@ pub struct Writers {
     pub runner: RunnerSettings,
     /// Time.
     pub clock: Clock,
+}
+
+impl Writers {
+    /// What writes in a repository.
+    fn github_of(&self, scope: &Scope) -> Result<&GithubWriter, CallFailure> {
+        let credential = self.policy.credential(scope);
+        self.github.get(&credential).ok_or_else(|| unknown_credential(&credential))
+    }
 }
 
 /// The most terminations and deletions at a time: cleaning up must not crowd out creating.
@@ -132,7 +140,7 @@ impl Actor {
             Action::Terminate { .. } | Action::DeleteSecret { .. } => cleaning < CLEANING_AT_A_TIME,
             Action::Deregister { scope, .. } => {
                 cleaning < CLEANING_AT_A_TIME
-                    && self.writers.github.get(&scope.account).is_some_and(|github| {
+                    && self.writers.github_of(scope).is_ok_and(|github| {
                         let deleting = self.under_way.iter().filter(|key| matches!(key, Key::Deregister(_))).count();
                         let budget = github.budget();
                         let admits =
@@ -297,8 +305,9 @@ impl Task {
     }
 
     async fn deregister(&self, name: &OurName, scope: &Scope, runner: RunnerId) -> Effect {
-        let Some(github) = self.writers.github.get(&scope.account) else {
-            return Effect::Failed { failure: unknown_account(&scope.account) };
+        let github = match self.writers.github_of(scope) {
+            Ok(github) => github,
+            Err(failure) => return Effect::Failed { failure },
         };
         match github.delete_runner(&scope.repo, runner).await {
             Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner },
@@ -324,8 +333,8 @@ fn panicked() -> CallFailure {
     CallFailure { class: ErrorClass::Unavailable, message: "the action panicked".to_owned(), retry_after: None }
 }
 
-fn unknown_account(account: &AccountName) -> CallFailure {
-    CallFailure { class: ErrorClass::Invalid, message: format!("there is no account `{account}`"), retry_after: None }
+fn unknown_credential(name: &CredentialName) -> CallFailure {
+    CallFailure { class: ErrorClass::Invalid, message: format!("there is no credential `{name}`"), retry_after: None }
 }
 
 fn unknown_class(class: &ClassName) -> CallFailure {

@@ -51,7 +51,7 @@ pub enum StartError {
 /// The clients of both services.
 #[derive(Debug)]
 pub struct Clients {
-    /// Per account.
+    /// Per credential.
     pub github: Vec<(GithubReader, GithubWriter)>,
     /// Modal.
     pub modal: (ModalReader, ModalWriter),
@@ -155,11 +155,12 @@ pub fn controller(
     questions: mpsc::Receiver<crate::controller::StatusRequest>,
 ) -> Controller {
     let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
-    let by_account: BTreeMap<_, _> = readers.into_iter().map(|reader| (reader.account().clone(), reader)).collect();
+    let by_credential: BTreeMap<_, _> =
+        readers.into_iter().map(|reader| (reader.credential().clone(), reader)).collect();
     let (modal_reader, modal) = clients.modal;
     let writers = (settings.mode == Mode::Act).then(|| Writers {
-        github: github.into_iter().map(|writer| (writer.account().clone(), writer)).collect(),
-        releases: by_account.clone(),
+        github: github.into_iter().map(|writer| (writer.credential().clone(), writer)).collect(),
+        releases: by_credential.clone(),
         modal,
         policy: settings.policy.clone(),
         runner: settings.runner.clone(),
@@ -169,10 +170,11 @@ pub fn controller(
     Controller::new(Parts {
         policy: settings.policy.clone(),
         readers: Readers {
-            github: by_account,
+            github: by_credential,
             modal: modal_reader,
             app: Mutex::default(),
             runs_pages_max: settings.runs_pages_max,
+            policy: settings.policy.clone(),
             clock: clock.clone(),
         },
         writers,

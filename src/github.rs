@@ -43,7 +43,7 @@ use self::client::Client;
 /// What is needed to talk to GitHub with one credential.
 #[derive(Debug, Clone)]
 pub struct GithubSettings {
-    /// The configured account, a label of metrics.
+    /// The configured account.
     pub account: AccountName,
     /// The base of the REST API: `https://api.github.com`, or `https://HOST/api/v3` for an Enterprise Server.
     pub api_url: String,

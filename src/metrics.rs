@@ -78,10 +78,10 @@ fn describe() {
     describe_gauge!(LAST_SUCCESS, Unit::Seconds, "Time of the last pass on a complete snapshot, in Unix seconds");
     describe_gauge!(SNAPSHOT_AGE, Unit::Seconds, "Age of the oldest reading that the plan rests on, by source");
     describe_gauge!(SNAPSHOT_COMPLETE, "Part of the repositories whose last reading is complete");
-    describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by account and resource");
-    describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by account and resource");
+    describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by credential and resource");
+    describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by credential and resource");
     describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
-    describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by account, operation and result");
+    describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by credential, operation and result");
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
     describe_counter!(STATE_SAVES, "Saves of what a restart can use, by result");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
@@ -232,12 +232,12 @@ fn meter_snapshot(view: &View, now: DateTime<Utc>) {
 
 fn meter_budgets(view: &View) {
     let mut peak: f64 = 0.0;
-    for (account, reader) in &view.readers().github {
+    for (credential, reader) in &view.readers().github {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         peak = peak.max(budget.peak_points_per_minute());
         for quota in budget.primary() {
-            let labels = [("account", account.to_string()), ("resource", quota.resource.clone())];
+            let labels = [("credential", credential.to_string()), ("resource", quota.resource.clone())];
             gauge!(RATE_LIMIT, &labels).set(f64::from(quota.limit));
             gauge!(RATE_REMAINING, &labels).set(f64::from(quota.remaining));
         }

@@ -22,7 +22,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::class::{NoClass, RunnerClass};
 use crate::evidence::Evidence;
 use crate::ids::{
-    AccountName, ClassName, Deployment, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+    AccountName, ClassName, CredentialName, Deployment, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
+    SecretId,
 };
 use crate::state::{Observed, Origin, Scope};
 
@@ -57,6 +58,17 @@ pub struct AccountPolicy {
     pub repos: BTreeSet<RepoName>,
     /// The runner group of new runners.
     pub runner_group_id: u64,
+    /// What it is asked with.
+    pub credentials: Credentials,
+}
+
+/// The credentials of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// One for all its repositories: a token.
+    One,
+    /// One for each owner of its repositories: the installations of a GitHub App.
+    PerOwner,
 }
 
 /// How much may run at a time.
@@ -88,6 +100,15 @@ impl Policy {
     /// Whether any class asks for a GPU.
     pub fn has_gpus(&self) -> bool {
         self.classes.iter().any(|class| class.gpu.is_some())
+    }
+
+    /// The credential by which a repository is read and written.
+    pub fn credential(&self, scope: &Scope) -> CredentialName {
+        let account = scope.account.clone();
+        match self.accounts.get(&account).map(|policy| policy.credentials) {
+            Some(Credentials::PerOwner) => CredentialName::of_installation(account, scope.repo.owner()),
+            Some(Credentials::One) | None => CredentialName::of_account(account),
+        }
     }
 
     /// Every allowed repository.
@@ -281,8 +302,8 @@ pub struct Plan {
     pub skips: Vec<Skip>,
     /// Counts per class.
     pub tally: BTreeMap<ClassName, Tally>,
-    /// How many creates of an account wait for the GitHub budget.
-    pub waits_for_mints: BTreeMap<AccountName, usize>,
+    /// How many creates wait for the GitHub budget of a credential.
+    pub waits_for_mints: BTreeMap<CredentialName, usize>,
 }
 
 /// Plans one pass.

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::budget::Purpose;
 use crate::evidence::{Evidence, NameEvidence, end_reason};
-use crate::ids::{AccountName, OurName, RunId, SandboxId};
+use crate::ids::{CredentialName, OurName, RunId, SandboxId};
 use crate::mutant::{self, Mutant};
 use crate::plan::Policy;
 use crate::retry;
@@ -97,14 +97,14 @@ pub enum Depth {
 
 impl Read {
     /// Whose budget it is charged to; none where it goes to Modal.
-    pub fn account(&self) -> Option<&AccountName> {
+    pub fn credential(&self, policy: &Policy) -> Option<CredentialName> {
         match self {
             Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
             Self::Runs(scope, _)
             | Self::Run(scope, _)
             | Self::Jobs(scope, _)
             | Self::Runners(scope)
-            | Self::Sweep(scope) => Some(&scope.account),
+            | Self::Sweep(scope) => Some(policy.credential(scope)),
         }
     }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CallFailure;
 use crate::ids::{
-    AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
-    SecretId,
+    AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId,
+    SandboxId, SecretId,
 };
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
@@ -485,8 +485,8 @@ impl ImageState {
 /// What the limiters would let start in this pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// Mints per account, and when the next one is admitted.
-    pub mints: BTreeMap<AccountName, Allowance>,
+    /// Mints per credential, and when the next one is admitted.
+    pub mints: BTreeMap<CredentialName, Allowance>,
     /// Creates that Modal's rate allows.
     pub creates: Allowance,
 }

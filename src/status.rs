@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::evidence::Evidence;
-use crate::ids::{ClassName, JobId, RepoName, RunId};
+use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll;
@@ -142,11 +142,11 @@ pub struct JobStatus {
     pub queued_since: Option<DateTime<Utc>>,
 }
 
-/// One quota of one account.
+/// One quota of one credential.
 #[derive(Debug, Clone, Serialize)]
 pub struct BudgetStatus {
-    /// The account.
-    pub account: String,
+    /// The credential.
+    pub credential: CredentialName,
     /// GitHub's name of the quota.
     pub resource: String,
     /// Requests per hour.
@@ -252,11 +252,11 @@ fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>)
 
 fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {
     let mut all = Vec::new();
-    for (account, reader) in &view.readers().github {
+    for (credential, reader) in &view.readers().github {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         all.extend(budget.primary().map(|quota| BudgetStatus {
-            account: account.to_string(),
+            credential: credential.clone(),
             resource: quota.resource.clone(),
             limit: quota.limit,
             remaining: quota.remaining,

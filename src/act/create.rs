@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 
-use super::{Effect, Task, class_of, unknown_account, unknown_class};
+use super::{Effect, Task, class_of, unknown_class};
 use crate::class::RunnerClass;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
@@ -30,8 +30,9 @@ pub(super) async fn create(task: &Task, create: &Create) -> Effect {
         Ok(prepared) => prepared,
         Err(failure) => return mint_failed(create, failure),
     };
-    let Some(github) = task.writers.github.get(&create.origin.scope.account) else {
-        return mint_failed(create, unknown_account(&create.origin.scope.account));
+    let github = match task.writers.github_of(&create.origin.scope) {
+        Ok(github) => github,
+        Err(failure) => return mint_failed(create, failure),
     };
     let group =
         task.writers.policy.accounts.get(&create.origin.scope.account).map_or(1, |account| account.runner_group_id);

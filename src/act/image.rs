@@ -68,12 +68,11 @@ async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
 /// The release that GitHub offers to the first repository that tells it.
 async fn offered(task: &Task) -> Result<RunnerRelease, String> {
     let mut last = "no repository is configured".to_owned();
-    for (account, reader) in &task.writers.releases {
-        for repo in task.writers.policy.accounts.get(account).into_iter().flat_map(|account| &account.repos) {
-            match reader.runner_release(repo).await {
-                Ok(release) => return Ok(release),
-                Err(error) => last = CallFailure::from(error).message,
-            }
+    for scope in task.writers.policy.scopes() {
+        let Some(reader) = task.writers.releases.get(&task.writers.policy.credential(&scope)) else { continue };
+        match reader.runner_release(&scope.repo).await {
+            Ok(release) => return Ok(release),
+            Err(error) => last = CallFailure::from(error).message,
         }
     }
     Err(format!("cannot learn the runner's release from GitHub: {last}"))

@@ -15,7 +15,7 @@ use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MA
 use crate::github::GithubSettings;
 use crate::ids::{AccountName, ClassName, Fingerprint, Labels, RepoName};
 use crate::modal::ModalSettings;
-use crate::plan::{AccountPolicy, Limits, Policy, Waves};
+use crate::plan::{AccountPolicy, Credentials, Limits, Policy, Waves};
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +243,7 @@ fn accounts(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, AccountPoli
             }
             repos.insert(repo);
         }
-        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id };
+        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id, credentials: Credentials::One };
         if accounts.insert(name.clone(), policy).is_some() {
             return Err(bad(
                 format!("github[{index}].name"),

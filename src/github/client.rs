@@ -18,9 +18,9 @@ use super::rate::{self, Limit};
 use super::{Answer, Checked, GithubError, GithubSettings};
 use crate::budget::{Budget, Purpose};
 use crate::clock::Clock;
-use crate::ids::AccountName;
+use crate::ids::CredentialName;
 
-/// The metric that counts requests; labels `account`, `operation` and `result`.
+/// The metric that counts requests; labels `credential`, `operation` and `result`.
 const REQUESTS: &str = "sandrunner_github_requests_total";
 
 /// The longest body that is read: fifty times a page of 100 runs, which is about 600 KB.
@@ -47,7 +47,7 @@ pub(super) struct Client {
     octocrab: Octocrab,
     /// To take it out of answers that repeat it.
     token: SecretString,
-    account: AccountName,
+    name: CredentialName,
     clock: Clock,
     budget: Arc<Mutex<Budget>>,
     in_flight: Semaphore,
@@ -64,7 +64,7 @@ impl Client {
         Self {
             octocrab,
             token,
-            account,
+            name: CredentialName::of_account(account),
             clock,
             budget: Arc::new(Mutex::new(Budget::new(limits))),
             in_flight: Semaphore::new(max_in_flight),
@@ -75,8 +75,8 @@ impl Client {
         }
     }
 
-    pub(super) fn account(&self) -> &AccountName {
-        &self.account
+    pub(super) fn name(&self) -> &CredentialName {
+        &self.name
     }
 
     pub(super) fn budget(&self) -> Arc<Mutex<Budget>> {
@@ -190,8 +190,8 @@ impl Client {
             Ok(_) => "ok",
             Err(error) => error.class().as_str(),
         };
-        tracing::trace!(account = %self.account, operation, subject = call.subject, result, "asked GitHub");
-        metrics::counter!(REQUESTS, "account" => self.account.to_string(), "operation" => operation, "result" => result)
-            .increment(1);
+        tracing::trace!(credential = %self.name, operation, subject = call.subject, result, "asked GitHub");
+        let name = self.name.to_string();
+        metrics::counter!(REQUESTS, "credential" => name, "operation" => operation, "result" => result).increment(1);
     }
 }

@@ -10,7 +10,7 @@ use super::wire::{self, Row, WireDownload};
 use super::{Answer, GithubError};
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
-use crate::ids::{AccountName, RepoName, RunId};
+use crate::ids::{CredentialName, RepoName, RunId};
 use crate::state::{Reading, RunStatus, Runner, WorkflowJob, WorkflowRun};
 
 /// A filtered run list ends at 1,000 results (GitHub API: actions/workflow-runs).
@@ -68,7 +68,7 @@ pub struct GithubReader {
 
 impl std::fmt::Debug for GithubReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GithubReader").field("account", self.account()).finish_non_exhaustive()
+        f.debug_struct("GithubReader").field("credential", self.credential()).finish_non_exhaustive()
     }
 }
 
@@ -77,9 +77,9 @@ impl GithubReader {
         Self { client }
     }
 
-    /// The account whose credential is used.
-    pub fn account(&self) -> &AccountName {
-        self.client.account()
+    /// The name of the credential that is used.
+    pub fn credential(&self) -> &CredentialName {
+        self.client.name()
     }
 
     /// The accounts of the credential, by which to decide what may be asked next.

@@ -71,7 +71,8 @@ pub(super) async fn read(
 }
 
 fn github<'a>(readers: &'a Readers, scope: &Scope) -> &'a GithubReader {
-    readers.github.get(&scope.account).expect("scopes come from the configured accounts, each with a reader")
+    let credential = readers.policy.credential(scope);
+    readers.github.get(&credential).expect("scopes come from the configured accounts, each with a reader")
 }
 
 /// The App that holds our sandboxes, if there is one.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use super::demand::{Group, GroupId, Groups, Need, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, Policy, SkipReason};
-use crate::ids::{AccountName, ClassName, ImageId, OurName};
+use crate::ids::{ClassName, CredentialName, ImageId, OurName};
 use crate::mutant::{self, Mutant};
 use crate::state::{ImageState, Origin};
 use chrono::{DateTime, Utc};
@@ -63,7 +63,7 @@ pub(super) fn admit<'a>(
 /// Remembers what a refused need waits for, where something can be done about it.
 fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
     if *reason == SkipReason::GithubBudget {
-        *entry(&mut plan.waits_for_mints, &group.scope.account) += 1;
+        *entry(&mut plan.waits_for_mints, &context.policy.credential(group.scope)) += 1;
     }
     if *reason != SkipReason::ImageBuilding {
         return;
@@ -104,7 +104,7 @@ struct Room<'a> {
     refused: Vec<Option<Result<(), Refusal>>>,
     by_class: BTreeMap<&'a ClassName, u32>,
     gpus: u32,
-    mints: BTreeMap<&'a AccountName, u32>,
+    mints: BTreeMap<&'a CredentialName, u32>,
     creates: u32,
     /// Probes that earlier passes started, by what they try.
     starting: BTreeSet<Probe<'a>>,
@@ -132,7 +132,7 @@ impl<'a> Room<'a> {
             gpus: supply.classes().map(|(class, live)| gpus_of(class) * live).sum(),
             by_class: supply.classes().collect(),
             refused: vec![None; groups.all.len()],
-            mints: admission.mints.iter().map(|(account, mints)| (account, mints.now)).collect(),
+            mints: admission.mints.iter().map(|(credential, mints)| (credential, mints.now)).collect(),
             creates: admission.creates.now,
             starting: supply.starting().map(|class| Probe { class, image: image_of(class) }).collect(),
             probed: BTreeSet::new(),
@@ -171,8 +171,9 @@ impl<'a> Room<'a> {
         if self.creates == 0 {
             return Err((SkipReason::ModalRate, admission.creates.next.unwrap_or(soon)));
         }
-        let Some(mints) = self.mints.get_mut(&group.scope.account).filter(|mints| **mints > 0) else {
-            let next = admission.mints.get(&group.scope.account).and_then(|mints| mints.next);
+        let credential = context.policy.credential(group.scope);
+        let Some(mints) = self.mints.get_mut(&credential).filter(|mints| **mints > 0) else {
+            let next = admission.mints.get(&credential).and_then(|mints| mints.next);
             return Err((SkipReason::GithubBudget, next.unwrap_or(soon)));
         };
         *mints -= 1;

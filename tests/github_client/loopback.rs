@@ -112,9 +112,9 @@ fn every_request_is_counted_by_operation_and_result() {
     });
     let shown = page.render();
     for line in [
-        r#"sandrunner_github_requests_total{account="gh1",operation="list_runs",result="ok"} 3"#,
-        r#"sandrunner_github_requests_total{account="gh1",operation="list_runs",result="not_modified"} 3"#,
-        r#"sandrunner_github_requests_total{account="gh1",operation="generate_jit_config",result="conflict"} 1"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="list_runs",result="ok"} 3"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="list_runs",result="not_modified"} 3"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="generate_jit_config",result="conflict"} 1"#,
     ] {
         assert!(shown.contains(line), "{line} is missing in\n{shown}");
     }

@@ -18,7 +18,7 @@ use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, RunnerClass
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
-use sandrunner::plan::{AccountPolicy, Limits, Plan, Policy, Waves, plan};
+use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, Waves, plan};
 use sandrunner::state::{
     Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
     RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
@@ -76,7 +76,7 @@ impl Situation {
             required_label: "modal".into(),
             accounts: BTreeMap::from([(
                 "gh".parse().unwrap(),
-                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1 },
+                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, credentials: Credentials::One },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
