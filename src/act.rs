@@ -23,8 +23,8 @@ use crate::clock::Clock;
 use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
-use crate::github::{Deregistered, GithubReader, GithubWriter};
-use crate::ids::{AppId, ClassName, CredentialName, ImageId, OurName, RunnerId, SecretId};
+use crate::github::{Deregistered, GithubReaders, GithubWriter, GithubWriters};
+use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
@@ -35,10 +35,10 @@ pub use outcome::{Effect, Outcome};
 /// The writers, and what actions need to know.
 #[derive(Debug)]
 pub struct Writers {
-    /// One per credential.
-    pub github: BTreeMap<CredentialName, GithubWriter>,
+    /// Per account.
+    pub github: BTreeMap<AccountName, GithubWriters>,
     /// To ask for the runner's newest release.
-    pub releases: BTreeMap<CredentialName, GithubReader>,
+    pub releases: BTreeMap<AccountName, GithubReaders>,
     /// Modal.
     pub modal: ModalWriter,
     /// The rules, for classes and runner groups.
@@ -51,9 +51,9 @@ pub struct Writers {
 
 impl Writers {
     /// What writes in a repository.
-    fn github_of(&self, scope: &Scope) -> Result<&GithubWriter, CallFailure> {
-        let credential = self.policy.credential(scope);
-        self.github.get(&credential).ok_or_else(|| unknown_credential(&credential))
+    fn github_of(&self, scope: &Scope) -> Result<GithubWriter, CallFailure> {
+        let writers = self.github.get(&scope.account).ok_or_else(|| unknown_account(&scope.account))?;
+        Ok(writers.get(&self.policy.credential(scope)))
     }
 }
 
@@ -333,8 +333,8 @@ fn panicked() -> CallFailure {
     CallFailure { class: ErrorClass::Unavailable, message: "the action panicked".to_owned(), retry_after: None }
 }
 
-fn unknown_credential(name: &CredentialName) -> CallFailure {
-    CallFailure { class: ErrorClass::Invalid, message: format!("there is no credential `{name}`"), retry_after: None }
+fn unknown_account(name: &AccountName) -> CallFailure {
+    CallFailure { class: ErrorClass::Invalid, message: format!("there is no account `{name}`"), retry_after: None }
 }
 
 fn unknown_class(class: &ClassName) -> CallFailure {

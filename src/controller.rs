@@ -208,8 +208,8 @@ impl Controller {
     }
 
     fn start(&mut self, now: DateTime<Utc>) {
-        for (credential, reader) in &self.view.readers().github {
-            let waiting = self.plan.waits_for_mints.get(credential).copied().unwrap_or(0);
+        for reader in self.view.readers().all_github() {
+            let waiting = self.plan.waits_for_mints.get(reader.credential()).copied().unwrap_or(0);
             reader.budget().lock().expect("no holder of the budget panics").set_waiting_mints(waiting);
         }
         let Some(actor) = self.actor.as_mut() else { return };
@@ -302,12 +302,12 @@ impl Controller {
 
     fn admission(&mut self, now: DateTime<Utc>) -> Admission {
         let mut mints = BTreeMap::new();
-        for (credential, reader) in &self.view.readers().github {
+        for reader in self.view.readers().all_github() {
             let budget = reader.budget();
             let mut budget = budget.lock().expect("no holder of the budget panics");
             let allowed = budget.mints_admitted(now);
             let next = (allowed == 0).then(|| budget.next_mint(now));
-            mints.insert(credential.clone(), Allowance { now: allowed, next });
+            mints.insert(reader.credential().clone(), Allowance { now: allowed, next });
         }
         let allowed = self.creates.admitted(now);
         let next = (allowed == 0).then(|| self.creates.next(now));

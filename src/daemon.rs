@@ -15,7 +15,7 @@ use crate::act::Writers;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
 use crate::controller::{Controller, Dry, Parts};
-use crate::github::{self, GithubError, GithubReader, GithubWriter};
+use crate::github::{self, GithubError, GithubReaders, GithubWriters};
 use crate::http::Server;
 use crate::modal::{self, ModalError, ModalReader, ModalWriter};
 use crate::observe::Readers;
@@ -51,8 +51,8 @@ pub enum StartError {
 /// The clients of both services.
 #[derive(Debug)]
 pub struct Clients {
-    /// Per credential.
-    pub github: Vec<(GithubReader, GithubWriter)>,
+    /// Per account, in the order of the settings.
+    pub github: Vec<(GithubReaders, GithubWriters)>,
     /// Modal.
     pub modal: (ModalReader, ModalWriter),
 }
@@ -154,13 +154,14 @@ pub fn controller(
     wake: Arc<Notify>,
     questions: mpsc::Receiver<crate::controller::StatusRequest>,
 ) -> Controller {
-    let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
-    let by_credential: BTreeMap<_, _> =
-        readers.into_iter().map(|reader| (reader.credential().clone(), reader)).collect();
+    let names = settings.github.iter().map(|account| account.account.clone());
+    let github = names.zip(clients.github);
+    let (readers, writers): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        github.map(|(name, (readers, writers))| ((name.clone(), readers), (name, writers))).unzip();
     let (modal_reader, modal) = clients.modal;
     let writers = (settings.mode == Mode::Act).then(|| Writers {
-        github: github.into_iter().map(|writer| (writer.credential().clone(), writer)).collect(),
-        releases: by_credential.clone(),
+        github: writers,
+        releases: readers.clone(),
         modal,
         policy: settings.policy.clone(),
         runner: settings.runner.clone(),
@@ -170,7 +171,7 @@ pub fn controller(
     Controller::new(Parts {
         policy: settings.policy.clone(),
         readers: Readers {
-            github: by_credential,
+            github: readers,
             modal: modal_reader,
             app: Mutex::default(),
             runs_pages_max: settings.runs_pages_max,

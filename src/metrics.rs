@@ -232,12 +232,12 @@ fn meter_snapshot(view: &View, now: DateTime<Utc>) {
 
 fn meter_budgets(view: &View) {
     let mut peak: f64 = 0.0;
-    for (credential, reader) in &view.readers().github {
+    for reader in view.readers().all_github() {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         peak = peak.max(budget.peak_points_per_minute());
         for quota in budget.primary() {
-            let labels = [("credential", credential.to_string()), ("resource", quota.resource.clone())];
+            let labels = [("credential", reader.credential().to_string()), ("resource", quota.resource.clone())];
             gauge!(RATE_LIMIT, &labels).set(f64::from(quota.limit));
             gauge!(RATE_REMAINING, &labels).set(f64::from(quota.remaining));
         }

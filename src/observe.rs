@@ -14,8 +14,8 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::budget::{Purpose, is_refresh};
 use crate::clock::Clock;
-use crate::github::GithubReader;
-use crate::ids::{AppId, ClassName, CredentialName, Deployment, OurName, RunnerId, SandboxId, SecretId};
+use crate::github::{GithubReader, GithubReaders};
+use crate::ids::{AccountName, AppId, ClassName, CredentialName, Deployment, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
@@ -26,8 +26,8 @@ pub use read::Arrival;
 /// The readers, and what they need to know.
 #[derive(Debug)]
 pub struct Readers {
-    /// One per credential.
-    pub github: BTreeMap<CredentialName, GithubReader>,
+    /// Per account.
+    pub github: BTreeMap<AccountName, GithubReaders>,
     /// Modal.
     pub modal: ModalReader,
     /// The App's id, once it is known.
@@ -38,6 +38,18 @@ pub struct Readers {
     pub policy: Policy,
     /// Time.
     pub clock: Clock,
+}
+
+impl Readers {
+    /// What reads with a credential.
+    pub fn github_of(&self, credential: &CredentialName) -> Option<GithubReader> {
+        Some(self.github.get(credential.account())?.get(credential))
+    }
+
+    /// What reads with each credential in use.
+    pub fn all_github(&self) -> impl Iterator<Item = GithubReader> {
+        self.github.values().flat_map(GithubReaders::all)
+    }
 }
 
 /// A sandbox that one of our creates made.
@@ -120,11 +132,11 @@ impl View {
     /// Moves readings that only refresh what is known before all others, as far as their share goes: where run
     /// lists and first readings alone exceed the budget, they would otherwise never be done.
     fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
-        let mut shares: BTreeMap<&CredentialName, u32> = BTreeMap::new();
-        for (credential, reader) in &self.readers.github {
+        let mut shares: BTreeMap<CredentialName, u32> = BTreeMap::new();
+        for reader in self.readers.all_github() {
             let budget = reader.budget();
             let refreshes = budget.lock().expect("no holder of the budget panics").refreshes_due(now);
-            shares.insert(credential, refreshes);
+            shares.insert(reader.credential().clone(), refreshes);
         }
         let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
         let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
@@ -144,7 +156,7 @@ impl View {
     /// Each admission is charged by the request itself, a moment later; so the readings under way are counted
     /// by starting no more at a time than the client sends at a time.
     fn admits(&self, credential: &CredentialName, purpose: Purpose, now: DateTime<Utc>) -> bool {
-        self.readers.github.get(credential).is_some_and(|reader| {
+        self.readers.github_of(credential).is_some_and(|reader| {
             let budget = reader.budget();
             let admits = budget.lock().expect("no holder of the budget panics").admits(purpose, now);
             let under_way = self.under_way.values().filter(|with| with.as_ref() == Some(credential)).count();

@@ -252,11 +252,11 @@ fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>)
 
 fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {
     let mut all = Vec::new();
-    for (credential, reader) in &view.readers().github {
+    for reader in view.readers().all_github() {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         all.extend(budget.primary().map(|quota| BudgetStatus {
-            credential: credential.clone(),
+            credential: reader.credential().clone(),
             resource: quota.resource.clone(),
             limit: quota.limit,
             remaining: quota.remaining,

@@ -69,7 +69,8 @@ async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
 async fn offered(task: &Task) -> Result<RunnerRelease, String> {
     let mut last = "no repository is configured".to_owned();
     for scope in task.writers.policy.scopes() {
-        let Some(reader) = task.writers.releases.get(&task.writers.policy.credential(&scope)) else { continue };
+        let Some(readers) = task.writers.releases.get(&scope.account) else { continue };
+        let reader = readers.get(&task.writers.policy.credential(&scope));
         match reader.runner_release(&scope.repo).await {
             Ok(release) => return Ok(release),
             Err(error) => last = CallFailure::from(error).message,

@@ -171,7 +171,7 @@ fn scenario(arguments: &DemoArguments) -> Result<(Scenario, Option<ReplayAnswer>
 fn settings(world: &World, servers: &Servers) -> Result<Settings, Failure> {
     let mut config = Config {
         github: vec![GithubConfig {
-            api_url: format!("http://{}", servers.github()),
+            api_url: Some(format!("http://{}", servers.github())),
             token: Some("simulated".to_owned().into()),
             allowed_repos: world.scenario().allowed_repos().iter().map(ToString::to_string).collect(),
             mutations_per_minute: 180,

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// The calls of GitHub's REST API that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
+    /// `GET /app/installations`.
+    ListInstallations,
+    /// `POST /app/installations/{id}/access_tokens`.
+    CreateInstallationToken,
     /// `GET …/actions/runs`.
     ListRuns,
     /// `GET …/actions/runs?status=…`.
@@ -33,6 +37,8 @@ impl Operation {
     /// The operation as a metric label and a log field.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ListInstallations => "list_installations",
+            Self::CreateInstallationToken => "create_installation_token",
             Self::ListRuns => "list_runs",
             Self::SweepRuns => "sweep_runs",
             Self::GetRun => "get_run",
@@ -46,6 +52,8 @@ impl Operation {
 
     fn verb(self) -> &'static str {
         match self {
+            Self::ListInstallations => "list the installations of",
+            Self::CreateInstallationToken => "get a token for the GitHub App at",
             Self::ListRuns => "list the workflow runs of",
             Self::SweepRuns => "list the workflow runs by status of",
             Self::GetRun => "read",
@@ -63,13 +71,21 @@ impl Operation {
             Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
             Self::ListRunners | Self::ListRunnerReleases => "administration=read",
             Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
+            Self::ListInstallations | Self::CreateInstallationToken => "metadata=read",
         }
+    }
+
+    /// Whether the App asks for itself.
+    pub(super) fn is_of_app(self) -> bool {
+        matches!(self, Self::ListInstallations | Self::CreateInstallationToken)
     }
 
     pub(super) fn deadline(self) -> Duration {
         match self {
             Self::GenerateJitConfig => MINT_DEADLINE,
-            Self::ListRuns
+            Self::ListInstallations
+            | Self::CreateInstallationToken
+            | Self::ListRuns
             | Self::SweepRuns
             | Self::GetRun
             | Self::ListJobs

@@ -26,6 +26,7 @@ impl Credential {
 /// Where a page came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PageKey {
+    /// Of the token that it was read with.
     pub(super) credential: Credential,
     pub(super) path: Box<str>,
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::call::{Call, Operation};
-use super::client::{Client, Request, RequestCounts};
+use super::client::{Client, CredentialState, Request, RequestCounts};
 use super::error::Malformed;
 use super::pages::{List, Listed, unreadable};
 use super::wire::{self, Row, WireDownload};
@@ -85,6 +85,11 @@ impl GithubReader {
     /// The accounts of the credential, by which to decide what may be asked next.
     pub fn budget(&self) -> Arc<Mutex<Budget>> {
         self.client.budget()
+    }
+
+    /// How the credential fares.
+    pub fn state(&self) -> CredentialState {
+        self.client.state()
     }
 
     /// How many requests were sent so far, by readers and writers of this credential.

@@ -65,14 +65,14 @@ pub(super) async fn read(
         }
         Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
         Read::Runners(scope) => Found::Runners(github(&readers, scope).list_runners(&scope.repo).await),
-        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, scope), scope).await),
+        Read::Sweep(scope) => Found::Sweep(sweep(&github(&readers, scope), scope).await),
     };
     Arrival { read, began_at, result }
 }
 
-fn github<'a>(readers: &'a Readers, scope: &Scope) -> &'a GithubReader {
+fn github(readers: &Readers, scope: &Scope) -> GithubReader {
     let credential = readers.policy.credential(scope);
-    readers.github.get(&credential).expect("scopes come from the configured accounts, each with a reader")
+    readers.github_of(&credential).expect("scopes come from the configured accounts, each with a reader")
 }
 
 /// The App that holds our sandboxes, if there is one.

@@ -2,7 +2,7 @@
 
 use super::draws::{Draw, Purpose, Seed};
 use super::profile::Lognormal;
-use super::scenario::{Conclusion, ForeignRunner, ForeignSandbox, Scenario, ScenarioJob, ScenarioRepo};
+use super::scenario::{Conclusion, ForeignRunner, ForeignSandbox, RepoAbout, Scenario, ScenarioJob, ScenarioRepo};
 
 /// Ids start above 2^32, as GitHub's do today.
 const FIRST_RUN: u64 = 17_000_000_000;
@@ -137,9 +137,15 @@ impl Scenario {
         if jobs > 0 {
             generator.add_unserved(jobs, &names, &closed);
         }
-        let mut repos: Vec<ScenarioRepo> =
-            names.iter().map(|name| ScenarioRepo { name: name.clone(), allowed: true }).collect();
-        repos.extend(closed.iter().map(|name| ScenarioRepo { name: (*name).to_owned(), allowed: false }));
+        let mut repos: Vec<ScenarioRepo> = names
+            .iter()
+            .map(|name| ScenarioRepo { name: name.clone(), allowed: true, about: RepoAbout::default() })
+            .collect();
+        repos.extend(closed.iter().map(|name| ScenarioRepo {
+            name: (*name).to_owned(),
+            allowed: false,
+            about: RepoAbout::default(),
+        }));
         let mut scenario = Self {
             name: format!("{jobs} jobs in {} repositories, seed {seed}", names.len()),
             repos,

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::draws::seconds;
 use super::engine::Due;
 use super::runners::{Runner, RunnerKey};
-use super::scenario::{Conclusion, ScenarioJob, ScenarioRun};
+use super::scenario::{Conclusion, RepoAbout, ScenarioJob, ScenarioRun};
 use super::world::State;
 use crate::ids::Labels;
 
@@ -45,6 +45,10 @@ pub(super) struct Repo {
     pub(super) next_runner: u64,
     /// Its description as GitHub shows it inside of other objects.
     pub(super) body: serde_json::Value,
+    /// What GitHub says of the repository itself.
+    pub(super) about: RepoAbout,
+    /// Whether it is gone.
+    pub(super) is_deleted: bool,
 }
 
 /// The state of a job.
@@ -195,10 +199,32 @@ impl State {
             queued: BTreeSet::new(),
             runners: BTreeMap::new(),
             next_runner: 1,
-            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64),
+            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, &RepoAbout::default()),
+            about: RepoAbout::default(),
+            is_deleted: false,
         });
         self.repo_by_name.insert(name, key);
         key
+    }
+
+    /// Changes what GitHub says of a repository.
+    pub(super) fn set_about(&mut self, key: RepoKey, about: RepoAbout) {
+        let repo = &mut self.repos[key.0];
+        repo.body = super::github::repository_body(&repo.full_name, FIRST_REPO_ID + key.0 as u64, &about);
+        repo.about = about;
+    }
+
+    /// Gives a repository another name; whoever asks for the old one is told that it has moved.
+    pub(super) fn rename(&mut self, key: RepoKey, full_name: &str) {
+        let name: Arc<str> = full_name.to_lowercase().into();
+        let repo = &mut self.repos[key.0];
+        let before = std::mem::replace(&mut repo.name, Arc::clone(&name));
+        full_name.clone_into(&mut repo.full_name);
+        self.repo_by_name.remove(&before);
+        self.repo_by_name.insert(name, key);
+        self.moved.insert(before, key);
+        let about = self.repos[key.0].about.clone();
+        self.set_about(key, about);
     }
 
     pub(super) fn repo(&self, key: RepoKey) -> &Repo {

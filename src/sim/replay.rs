@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::scenario::{Conclusion, Scenario, ScenarioJob, ScenarioRepo};
+use super::scenario::{Conclusion, RepoAbout, Scenario, ScenarioJob, ScenarioRepo};
 
 /// A longer time without any work is cut.
 const LONGEST_GAP: TimeDelta = TimeDelta::minutes(10);
@@ -238,7 +238,10 @@ impl Reader {
         let jobs = jobs.iter().zip(starts).map(|(job, start)| job.scenario_job(start, mappings)).collect();
         let scenario = Scenario {
             name: "replay".to_owned(),
-            repos: repos.into_iter().map(|name| ScenarioRepo { name, allowed: true }).collect(),
+            repos: repos
+                .into_iter()
+                .map(|name| ScenarioRepo { name, allowed: true, about: RepoAbout::default() })
+                .collect(),
             jobs,
             ..Scenario::default()
         };

@@ -210,7 +210,7 @@ mod tests {
 
     use super::super::fault::FaultMode;
     use super::super::history::{LimitKind, Operation, RemovalReason, Service, What};
-    use super::super::scenario::{Conclusion, ScenarioJob, ScenarioRepo};
+    use super::super::scenario::{Conclusion, RepoAbout, ScenarioJob, ScenarioRepo};
     use super::*;
 
     const JOB: u64 = 5_000_000_000;
@@ -237,7 +237,7 @@ mod tests {
             conclusion: Conclusion::Success,
         };
         let scenario = Scenario {
-            repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true }],
+            repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true, about: RepoAbout::default() }],
             jobs: (JOB..JOB + jobs).map(job).collect(),
             ..Scenario::default()
         };

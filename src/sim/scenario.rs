@@ -70,6 +70,37 @@ pub struct ScenarioRepo {
     /// Whether the controller is meant to serve it (default true).
     #[serde(default = "yes")]
     pub allowed: bool,
+    /// What GitHub says of it.
+    #[serde(default)]
+    pub about: RepoAbout,
+}
+
+/// Who may see a repository.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Those who were given access.
+    #[default]
+    Private,
+    /// All members of the enterprise.
+    Internal,
+    /// Everybody.
+    Public,
+}
+
+/// What GitHub says of a repository itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "GitHub's own fields")]
+pub struct RepoAbout {
+    /// Who may see it (default private).
+    pub visibility: Visibility,
+    /// Whether it is read-only (default false).
+    pub archived: bool,
+    /// Whether GitHub has disabled it (default false).
+    pub disabled: bool,
+    /// Whether it is a fork of another (default false).
+    pub fork: bool,
 }
 
 /// How a job ends that runs to its end.
@@ -181,6 +212,9 @@ pub struct Scenario {
     /// The repositories. A job's repository that is missing here exists and is not allow-listed.
     #[serde(default)]
     pub repos: Vec<ScenarioRepo>,
+    /// Owners that are users; all others are organizations.
+    #[serde(default)]
+    pub users: Vec<String>,
     /// The jobs.
     #[serde(default)]
     pub jobs: Vec<ScenarioJob>,
@@ -369,8 +403,8 @@ mod tests {
     fn the_scenario_says_which_jobs_are_expected_and_why_others_are_not() {
         let scenario = Scenario {
             repos: vec![
-                ScenarioRepo { name: "Acme/web".into(), allowed: true },
-                ScenarioRepo { name: "acme/secret".into(), allowed: false },
+                ScenarioRepo { name: "Acme/web".into(), allowed: true, about: RepoAbout::default() },
+                ScenarioRepo { name: "acme/secret".into(), allowed: false, about: RepoAbout::default() },
             ],
             ..Scenario::default()
         };

@@ -7,12 +7,12 @@ use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::clock::Clock;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::github::{
-    Deregistered, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging, RequestCounts,
-    connect_with_service,
+    Deregistered, GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging,
+    RequestCounts, connect_with_service,
 };
 use sandrunner::ids::{Labels, RepoName, RunId, RunnerId};
 use sandrunner::sim::{
-    Fault, FaultMode, ForeignRunner, Operation, Profile, Scenario, ScenarioJob, ScenarioRepo, World,
+    Fault, FaultMode, ForeignRunner, Operation, Profile, RepoAbout, Scenario, ScenarioJob, ScenarioRepo, World,
 };
 use sandrunner::state::{Connection, JobStatus, Reading, RunStatus, Runner, WorkflowJob};
 use serde_json::json;
@@ -37,11 +37,13 @@ impl Simulated {
         let settings = GithubSettings {
             account: "gh1".parse().unwrap(),
             api_url: "https://api.github.com".to_owned(),
-            token: TOKEN.into(),
+            auth: GithubAuth::Token(TOKEN.into()),
             limits: BudgetLimits { points_per_minute: 900.0, mutations_per_minute: 180.0, primary_reserve: 100 },
             max_in_flight: 8,
         };
-        let (reader, writer) = connect_with_service(world.github_service(), settings, clock).unwrap();
+        let (readers, writers) = connect_with_service(world.github_service(), settings, clock).unwrap();
+        let gh = "gh1".parse().unwrap();
+        let (reader, writer) = (readers.get(&gh), writers.get(&gh));
         Self { world, reader, writer }
     }
 
@@ -89,7 +91,7 @@ pub(crate) fn job(run: u64, n: u64) -> ScenarioJob {
 
 pub(crate) fn scenario(jobs: impl IntoIterator<Item = ScenarioJob>) -> Scenario {
     Scenario {
-        repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true }],
+        repos: vec![ScenarioRepo { name: "acme/web".to_owned(), allowed: true, about: RepoAbout::default() }],
         jobs: jobs.into_iter().collect(),
         ..Scenario::default()
     }

@@ -17,6 +17,10 @@ pub(super) enum Route {
     DeleteRunner(String, u64),
     Mint(String),
     Downloads(String),
+    Installations,
+    InstallationToken(u64),
+    InstallationRepos,
+    OrgRepos(String),
     RateLimit,
     Unknown,
 }
@@ -26,8 +30,13 @@ impl Route {
     pub(super) fn parse(method: &Method, path: &str) -> Self {
         let path = path.strip_prefix("/api/v3").unwrap_or(path);
         let segments: Vec<&str> = path.split('/').skip(1).collect();
-        if segments == ["rate_limit"] && method == Method::GET {
-            return Self::RateLimit;
+        match (method.as_str(), &segments[..]) {
+            ("GET", ["rate_limit"]) => return Self::RateLimit,
+            ("GET", ["app", "installations"]) => return Self::Installations,
+            ("POST", ["app", "installations", id, "access_tokens"]) => return numbered(id, Self::InstallationToken),
+            ("GET", ["installation", "repositories"]) => return Self::InstallationRepos,
+            ("GET", ["orgs", owner, "repos"]) => return Self::OrgRepos((*owner).to_owned()),
+            _ => {}
         }
         let ["repos", owner, name, rest @ ..] = &segments[..] else { return Self::Unknown };
         let repo = format!("{owner}/{name}");
@@ -58,6 +67,10 @@ impl Route {
             Self::DeleteRunner(..) => Operation::DeleteRunner,
             Self::Mint(_) => Operation::Mint,
             Self::Downloads(_) => Operation::Downloads,
+            Self::Installations => Operation::ListInstallations,
+            Self::InstallationToken(_) => Operation::InstallationToken,
+            Self::InstallationRepos => Operation::ListInstallationRepos,
+            Self::OrgRepos(_) => Operation::ListOrgRepos,
             Self::RateLimit => Operation::RateLimit,
             Self::Unknown => Operation::Unknown,
         }
@@ -76,7 +89,12 @@ impl Route {
             | Self::DeleteRunner(repo, _)
             | Self::Mint(repo)
             | Self::Downloads(repo) => repo.to_lowercase(),
-            Self::RateLimit | Self::Unknown => String::new(),
+            Self::Installations
+            | Self::InstallationToken(_)
+            | Self::InstallationRepos
+            | Self::OrgRepos(_)
+            | Self::RateLimit
+            | Self::Unknown => String::new(),
         }
     }
 
@@ -87,12 +105,16 @@ impl Route {
             | Self::Jobs(_, id)
             | Self::Job(_, id)
             | Self::Runner(_, id)
-            | Self::DeleteRunner(_, id) => Some(*id),
+            | Self::DeleteRunner(_, id)
+            | Self::InstallationToken(id) => Some(*id),
             Self::Runs(_)
             | Self::Repo(_)
             | Self::Runners(_)
             | Self::Mint(_)
             | Self::Downloads(_)
+            | Self::Installations
+            | Self::InstallationRepos
+            | Self::OrgRepos(_)
             | Self::RateLimit
             | Self::Unknown => None,
         }
@@ -118,6 +140,9 @@ mod tests {
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/"), Route::Unknown);
         assert_eq!(parse("POST", "/repos/Acme/web/actions/runs"), Route::Unknown);
         assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Unknown);
+        assert_eq!(parse("GET", "/orgs/acme/repos"), Route::OrgRepos("acme".to_owned()));
+        assert_eq!(parse("POST", "/app/installations/7/access_tokens"), Route::InstallationToken(7));
+        assert_eq!(parse("GET", "/app/installations/7/access_tokens"), Route::Unknown);
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/7/jobs").id(), Some(7));
     }
 }
