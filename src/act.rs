@@ -154,7 +154,7 @@ impl Actor {
     fn key(&self, action: &Action) -> Option<Key> {
         Some(match action {
             Action::Create(create) => Key::Create(create.name.clone()),
-            Action::PrepareImage { class } => Key::Image(self.writers.policy.class(class)?.image.clone()),
+            Action::PrepareImage { class, .. } => Key::Image(self.writers.policy.class(class)?.image.clone()),
             Action::Deregister { name, .. } => Key::Deregister(name.clone()),
             Action::Terminate { name, .. } => Key::Terminate(name.clone()),
             Action::DeleteSecret { secret, .. } => Key::Secret(secret.clone()),
@@ -261,8 +261,8 @@ impl Task {
     async fn act(&self) -> Effect {
         match &self.action {
             Action::Create(create) => create::create(self, create).await,
-            Action::PrepareImage { class } => match self.writers.policy.class(class) {
-                Some(class) => image::prepare(self, class).await,
+            Action::PrepareImage { class, scope } => match self.writers.policy.class(class) {
+                Some(class) => image::prepare(self, class, scope).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
             Action::Deregister { name, scope, runner, secret, .. } => {

@@ -20,7 +20,7 @@ impl LabelPattern {
         Self(pattern.to_lowercase())
     }
 
-    fn matches(&self, label: &str) -> bool {
+    pub(crate) fn matches(&self, label: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let Some(mut rest) = label.strip_prefix(first) else { return false };

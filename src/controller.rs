@@ -223,7 +223,7 @@ impl Controller {
             self.creates.take(now);
         }
         for action in &self.plan.actions {
-            if let Action::PrepareImage { class } = action {
+            if let Action::PrepareImage { class, .. } = action {
                 let source = self.policy.class(class).map(|class| class.image.clone());
                 let failures = match self.view.observed.images.get(class) {
                     Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,

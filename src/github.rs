@@ -14,6 +14,7 @@ pub mod answers;
 mod app;
 mod call;
 mod client;
+mod directory;
 mod error;
 mod etag;
 mod jwt;
@@ -36,7 +37,6 @@ use crate::error::redact;
 use crate::ids::AccountName;
 
 pub use self::accounts::{GithubReaders, GithubWriters};
-pub use self::app::Installed;
 pub use self::call::{Call, Operation};
 pub use self::client::{CredentialState, RequestCounts};
 pub use self::error::{GithubError, Malformed, Refusal};

@@ -56,6 +56,10 @@ number_id! {
     RunId
 }
 number_id! {
+    /// A repository's id, which stays the same when it is renamed.
+    RepositoryId
+}
+number_id! {
     /// A runner registration's id, unique within its scope.
     RunnerId
 }
@@ -296,6 +300,9 @@ fn is_owner(text: &str) -> bool {
 #[serde(transparent)]
 pub struct RepoName(Arc<str>);
 
+/// The longest value of a Modal tag.
+const TAG_MAX: usize = 63;
+
 impl RepoName {
     /// `owner/name`.
     pub fn as_str(&self) -> &str {
@@ -324,7 +331,13 @@ impl RepoName {
     /// a fingerprint: it is compared with the tags of known repositories, never taken apart.
     pub fn as_tag(&self) -> String {
         let plain = self.0.replacen('/', ".", 1);
-        if plain.len() <= 63 { plain } else { format!("{}.{}", &plain[..46], fingerprint(&[&self.0])) }
+        if plain.len() <= TAG_MAX { plain } else { format!("{}.{}", &plain[..46], fingerprint(&[&self.0])) }
+    }
+
+    /// The repository of such a tag; none where it may have been cut.
+    pub fn from_tag(tag: &str) -> Option<Self> {
+        let repo: Self = tag.replacen('.', "/", 1).parse().ok()?;
+        (tag.len() < TAG_MAX).then_some(repo)
     }
 }
 
@@ -561,6 +574,9 @@ mod tests {
     fn a_repository_tag_is_short_and_unambiguous() {
         let tag = |text: &str| text.parse::<RepoName>().unwrap().as_tag();
         assert_eq!(tag("acme/web"), "acme.web");
+        let back = |tag: &str| RepoName::from_tag(tag).map(|repo| repo.to_string());
+        assert_eq!(back("acme.web.app").as_deref(), Some("acme/web.app"));
+        assert_eq!((back(&tag(&format!("acme/{}", "x".repeat(90)))), back("acme")), (None, None));
         let long = format!("acme/{}", "x".repeat(90));
         let longer = format!("acme/{}y", "x".repeat(90));
         assert_eq!(tag(&long).len(), 63);

@@ -209,9 +209,8 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
         && view.observed.fleet.read.known_at.is_some()
         && view
             .observed
-            .repos
-            .values()
-            .all(|repo| repo.runs_read.failure.is_none() && repo.runs_read.known_at.is_some());
+            .served()
+            .all(|(_, repo)| repo.runs_read.failure.is_none() && repo.runs_read.known_at.is_some());
     let result = if is_complete { "complete" } else { "incomplete" };
     counter!(RECONCILE, "result" => result).increment(1);
     if is_complete {
@@ -222,11 +221,10 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
 fn meter_snapshot(view: &View, now: DateTime<Utc>) {
     let age = |at: Option<DateTime<Utc>>| at.map_or(f64::INFINITY, |at| (now - at).as_seconds_f64().max(0.0));
     gauge!(SNAPSHOT_AGE, "source" => "modal").set(age(view.observed.fleet.read.known_at));
-    let repos = &view.observed.repos;
-    let oldest = repos.values().map(|repo| age(repo.runs_read.known_at)).fold(0.0, f64::max);
+    let repos: Vec<_> = view.observed.served().map(|(_, repo)| &repo.runs_read).collect();
+    let oldest = repos.iter().map(|read| age(read.known_at)).fold(0.0, f64::max);
     gauge!(SNAPSHOT_AGE, "source" => "github").set(oldest);
-    let complete =
-        repos.values().filter(|repo| repo.runs_read.known_at.is_some() && repo.runs_read.failure.is_none()).count();
+    let complete = repos.iter().filter(|read| read.known_at.is_some() && read.failure.is_none()).count();
     gauge!(SNAPSHOT_COMPLETE).set(number(complete) / number(repos.len().max(1)));
 }
 

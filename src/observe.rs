@@ -4,6 +4,7 @@
 //! [`Observed`] without ever lowering what exists by a failure or by a list alone.
 
 mod apply;
+mod directory;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use crate::ids::{AccountName, AppId, ClassName, CredentialName, Deployment, OurN
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
-use crate::state::{Creating, Observed, Origin, OurSandbox, RepoView, Scope};
+use crate::state::{Creating, Observed, Origin, OurSandbox, Owner, OwnerView, RepoView, Scope};
 
 pub use read::Arrival;
 
@@ -74,6 +75,8 @@ pub struct View {
     deployment: Deployment,
     /// Repositories by the value of their tag.
     scopes_by_tag: BTreeMap<(String, String), Scope>,
+    /// Repositories that a pattern means and another account serves, each told of once.
+    doubled: BTreeSet<Scope>,
     /// So that the sandboxes of a class share its name.
     classes_by_tag: BTreeMap<String, ClassName>,
     tasks: JoinSet<Arrival>,
@@ -91,11 +94,18 @@ impl View {
             scopes_by_tag.insert((scope.account.to_string(), scope.repo.as_tag()), scope.clone());
             observed.repos.insert(scope, RepoView::default());
         }
+        for (account, policy) in &policy.accounts {
+            for login in policy.patterns.owners() {
+                let owner = Owner { account: account.clone(), login: Arc::clone(login) };
+                observed.owners.insert(owner, OwnerView::default());
+            }
+        }
         Self {
             observed,
             readers: Arc::new(readers),
             deployment: policy.deployment.clone(),
             scopes_by_tag,
+            doubled: BTreeSet::new(),
             classes_by_tag: policy.classes.iter().map(|class| (class_tag(&class.name), class.name.clone())).collect(),
             tasks: JoinSet::new(),
             under_way: BTreeMap::new(),
@@ -173,7 +183,15 @@ impl View {
             Read::Run(scope, run) => {
                 observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
             }
-            Read::Fleet | Read::Ended | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
+            Read::Fleet
+            | Read::Ended
+            | Read::Installations(_)
+            | Read::Directory(_)
+            | Read::Repo(_)
+            | Read::Runs(..)
+            | Read::Jobs(..)
+            | Read::Runners(_)
+            | Read::Sweep(_) => None,
         };
         if let Some(asked_at) = asked_at {
             *asked_at = Some(now);
@@ -189,6 +207,9 @@ impl View {
             | Read::Ended
             | Read::Sandbox(..)
             | Read::Named(_)
+            | Read::Installations(_)
+            | Read::Directory(_)
+            | Read::Repo(_)
             | Read::Run(..)
             | Read::Jobs(..)
             | Read::Runners(_)
@@ -222,6 +243,7 @@ impl View {
         }
         self.observed.skew = self.readers.clock.skew();
         apply::forget_past(&mut self.observed, now);
+        directory::forget_gone(&mut self.observed, now);
         for arrival in std::mem::take(&mut self.arrived) {
             self.under_way.remove(&arrival.read.key());
             self.apply(arrival, now);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::allow::RepoPatterns;
 use crate::class::{NoClass, RunnerClass};
 use crate::evidence::Evidence;
 use crate::ids::{
@@ -54,8 +55,14 @@ pub struct Policy {
 /// What one GitHub account serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountPolicy {
-    /// The allowed repositories.
+    /// Where it stands among the accounts of the configuration.
+    pub order: usize,
+    /// Address of the REST API: repositories of one name are one only there.
+    pub host: String,
+    /// The allowed repositories that are named.
     pub repos: BTreeSet<RepoName>,
+    /// Patterns for others.
+    pub patterns: RepoPatterns,
     /// The runner group of new runners.
     pub runner_group_id: u64,
     /// What it is asked with.
@@ -104,18 +111,29 @@ impl Policy {
 
     /// The credential by which a repository is read and written.
     pub fn credential(&self, scope: &Scope) -> CredentialName {
-        let account = scope.account.clone();
-        match self.accounts.get(&account).map(|policy| policy.credentials) {
-            Some(Credentials::PerOwner) => CredentialName::of_installation(account, scope.repo.owner()),
-            Some(Credentials::One) | None => CredentialName::of_account(account),
+        self.credential_at(&scope.account, scope.repo.owner())
+    }
+
+    /// The credential by which an owner's things are read and written.
+    pub fn credential_at(&self, account: &AccountName, owner: &str) -> CredentialName {
+        match self.accounts.get(account).map(|policy| policy.credentials) {
+            Some(Credentials::PerOwner) => CredentialName::of_installation(account.clone(), owner),
+            Some(Credentials::One) | None => CredentialName::of_account(account.clone()),
         }
     }
 
-    /// Every allowed repository.
+    /// Every repository that is named; lists show others.
     pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         self.accounts.iter().flat_map(|(account, policy)| {
             policy.repos.iter().map(|repo| Scope { account: account.clone(), repo: repo.clone() })
         })
+    }
+}
+
+impl AccountPolicy {
+    /// Whether it serves a repository: by its name, or by a pattern.
+    pub fn serves(&self, repo: &RepoName) -> bool {
+        self.repos.contains(repo) || self.patterns.admit(repo)
     }
 }
 
@@ -139,6 +157,8 @@ pub enum Action {
     PrepareImage {
         /// The class.
         class: ClassName,
+        /// A repository that waits for it: GitHub is asked there for the runner's release.
+        scope: Scope,
     },
     /// Delete the registration of a runner.
     Deregister {

@@ -3,6 +3,8 @@
 //! Invariant: no client, no clock and no random source is imported here. Wire types end at the boundary
 //! modules; everything below is ours.
 
+mod directory;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,6 +15,8 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId,
     SandboxId, SecretId,
 };
+
+pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -227,8 +231,12 @@ pub enum SandboxEnd {
 /// Everything that is observed, as the planner sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Every allowed repository.
+    /// Every allowed repository: those that are named, and those that lists show and a pattern means.
     pub repos: BTreeMap<Scope, RepoView>,
+    /// Owners whose repositories are listed.
+    pub owners: BTreeMap<Owner, OwnerView>,
+    /// GitHub Apps.
+    pub apps: BTreeMap<AccountName, AppView>,
     /// Our sandboxes.
     pub fleet: Fleet,
     /// Creates that are being carried out.
@@ -262,6 +270,35 @@ pub struct RepoView {
     pub foreign_runners: usize,
     /// How its runners were read.
     pub runners_read: ReadState,
+    /// What GitHub says of the repository itself; none where that is not known yet.
+    pub facts: Option<RepoFacts>,
+    /// How that was read.
+    pub facts_read: ReadState,
+    /// Since when lists lack it that should show it.
+    pub unlisted_since: Option<DateTime<Utc>>,
+    /// Since when a second list agrees with that, or another account serves it.
+    pub gone_since: Option<DateTime<Utc>>,
+}
+
+impl RepoView {
+    /// Why the repository is looked at seldom, where it is.
+    pub fn pause(&self, name: &RepoName) -> Option<Pause> {
+        let facts = self.facts.as_ref();
+        let renamed = facts.filter(|facts| facts.name != *name).map(|facts| Pause::Renamed(facts.name.clone()));
+        renamed.or_else(|| match facts {
+            _ if self.gone_since.is_some() => Some(Pause::Gone),
+            Some(facts) if facts.is_disabled => Some(Pause::Disabled),
+            Some(facts) if facts.is_archived => Some(Pause::Archived),
+            Some(_) | None => None,
+        })
+    }
+}
+
+impl Observed {
+    /// The repositories that are looked at as often as they should be.
+    pub fn served(&self) -> impl Iterator<Item = (&Scope, &RepoView)> {
+        self.repos.iter().filter(|(scope, repo)| repo.pause(&scope.repo).is_none())
+    }
 }
 
 /// Whether the pages that were read hold every run that could become active again.

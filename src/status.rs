@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::evidence::Evidence;
+use crate::github::CredentialState;
 use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
@@ -38,6 +39,12 @@ pub struct Status {
     pub recent: Vec<RecentAction>,
     /// From queued to started, of the last jobs that our runners took.
     pub pickup_seconds: PickupStatus,
+    /// Repositories that are looked at seldom, and why.
+    pub paused: BTreeMap<RepoName, String>,
+    /// Owners whose repositories are listed for a pattern.
+    pub owners: Vec<OwnerStatus>,
+    /// How GitHub's credentials fare.
+    pub credentials: Vec<CredentialStatus>,
     /// What is left of GitHub's limits.
     pub budgets: Vec<BudgetStatus>,
     /// How often old runs are looked for, in seconds.
@@ -142,6 +149,36 @@ pub struct JobStatus {
     pub queued_since: Option<DateTime<Utc>>,
 }
 
+/// An owner whose repositories are listed.
+#[derive(Debug, Clone, Serialize)]
+pub struct OwnerStatus {
+    /// The account and the owner.
+    pub owner: String,
+    /// How many of its repositories are served.
+    pub served: usize,
+    /// When they were last listed.
+    pub known_at: Option<DateTime<Utc>>,
+    /// Why they cannot be listed.
+    pub problem: Option<String>,
+}
+
+/// One credential.
+#[derive(Debug, Clone, Serialize)]
+pub struct CredentialStatus {
+    /// Its name.
+    pub credential: CredentialName,
+    /// When its token ends, where that is known.
+    pub token_ends: Option<DateTime<Utc>>,
+    /// Until when nothing is sent with it.
+    pub held_until: Option<DateTime<Utc>>,
+    /// What last went wrong with it.
+    pub last_failure: Option<String>,
+    /// When that was.
+    pub failed_at: Option<DateTime<Utc>>,
+    /// Whether the installation is suspended, where it is one of a GitHub App.
+    pub is_suspended: Option<bool>,
+}
+
 /// One quota of one credential.
 #[derive(Debug, Clone, Serialize)]
 pub struct BudgetStatus {
@@ -211,6 +248,14 @@ impl Status {
             groups: groups(subject, now),
             recent: recent.iter().cloned().collect(),
             pickup_seconds: quantiles(pickups),
+            paused: view
+                .observed
+                .repos
+                .iter()
+                .filter_map(|(scope, repo)| Some((scope.repo.clone(), repo.pause(&scope.repo)?.to_string())))
+                .collect(),
+            owners: owners(view),
+            credentials: credentials(view),
             budgets: budgets(view, now),
             sweep_interval_seconds: poll::sweep_interval(&view.observed, points_per_minute).num_seconds(),
         }
@@ -248,6 +293,29 @@ fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>)
             ImageState::Failed { message, .. } => format!("failed: {message}"),
         }),
     }
+}
+
+fn owners(view: &View) -> Vec<OwnerStatus> {
+    let told = view.observed.owners.iter().map(|(owner, known)| OwnerStatus {
+        owner: owner.to_string(),
+        served: known.served,
+        known_at: known.read.known_at,
+        problem: known.read.failure.as_ref().map(|failure| failure.message.clone()),
+    });
+    told.collect()
+}
+
+fn credentials(view: &View) -> Vec<CredentialStatus> {
+    let told = view.readers().all_github().map(|reader| {
+        let CredentialState { last_failure, held_until, token_ends } = reader.state();
+        let credential = reader.credential().clone();
+        let app = view.observed.apps.get(credential.account());
+        let installed = credential.owner().and_then(|owner| app?.installed.get(owner));
+        let (failed_at, last_failure) = last_failure.unzip();
+        let is_suspended = installed.map(|installed| installed.is_suspended);
+        CredentialStatus { credential, token_ends, held_until, last_failure, failed_at, is_suspended }
+    });
+    told.collect()
 }
 
 fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {

@@ -225,8 +225,26 @@ fn bad_values_name_key_value_and_remedy() {
 fn an_account_serves_what_it_lists_and_nothing_else() {
     for (text, expected) in [
         ("", "`github` is missing: add a [[github]] table with `allowed_repos`"),
-        ("[[github]]\n", "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\""),
-        ("[[github]]\nallowed_repos = [\"*\"]", "`github[0].allowed_repos` is `*`: each entry must be \"owner/name\""),
+        (
+            "[[github]]\n",
+            "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\" or \"owner/*\"",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"*\"]",
+            "`github[0].allowed_repos` is a pattern for every owner: a token cannot tell what it sees: name owners, as in \"owner/*\", or use a GitHub App",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"acme\"]",
+            "`github[0].allowed_repos` is `acme`: each entry must be \"owner/name\", \"owner/*\", \"owner/prefix-*\", \"*\", or such with `!` before it",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"!acme/*\"]",
+            "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\" or \"owner/*\"",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"acme/web\", \"!acme/w*\"]",
+            "`github[0].allowed_repos` is `acme/web`: it is named and excluded: remove one of both",
+        ),
         (
             "[[github]]\nallowed_repos = [\"a/b\", \"A/B\"]",
             "`github[0].allowed_repos` is `a/b` twice: name each repository once",

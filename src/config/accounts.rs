@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use super::GithubConfig;
 use super::load::{ConfigError, Environment};
 use super::settings::{bad, check_url, in_range, secret, secret_text};
+use crate::allow::RepoPatterns;
 use crate::budget::BudgetLimits;
 use crate::github::{AppKey, GithubAuth, GithubSettings};
 use crate::ids::{AccountName, RepoName};
@@ -19,42 +20,60 @@ pub(super) fn policies(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, 
         return Err(bad("github", "missing", "add a [[github]] table with `allowed_repos`"));
     }
     let mut accounts = BTreeMap::new();
-    let mut seen: BTreeSet<RepoName> = BTreeSet::new();
+    let mut seen: BTreeSet<(String, RepoName)> = BTreeSet::new();
     for (index, account) in github.iter().enumerate() {
+        let key = |field: &str| format!("github[{index}].{field}");
         let name: AccountName = account.name.parse().map_err(|_| {
-            bad(
-                format!("github[{index}].name"),
-                format!("`{}`", account.name),
-                "must be 1 to 12 characters of a-z and 0-9",
-            )
+            bad(key("name"), format!("`{}`", account.name), "must be 1 to 12 characters of a-z and 0-9")
         })?;
-        let key = format!("github[{index}].allowed_repos");
-        if account.allowed_repos.is_empty() {
-            return Err(bad(key, "empty", "list the repositories to serve, as \"owner/name\""));
-        }
-        let mut repos = BTreeSet::new();
-        for repo in &account.allowed_repos {
-            let repo: RepoName =
-                repo.parse().map_err(|_| bad(key.clone(), format!("`{repo}`"), "each entry must be \"owner/name\""))?;
-            if !seen.insert(repo.clone()) {
-                return Err(bad(key, format!("`{repo}` twice"), "name each repository once"));
+        let policy = policy(index, account)?;
+        for repo in &policy.repos {
+            if !seen.insert((policy.host.clone(), repo.clone())) {
+                return Err(bad(key("allowed_repos"), format!("`{repo}` twice"), "name each repository once"));
             }
-            repos.insert(repo);
         }
-        let policy = AccountPolicy {
-            repos,
-            runner_group_id: account.runner_group_id,
-            credentials: if account.app_id.is_some() { Credentials::PerOwner } else { Credentials::One },
-        };
         if accounts.insert(name.clone(), policy).is_some() {
-            return Err(bad(
-                format!("github[{index}].name"),
-                format!("`{name}` twice"),
-                "give each account its own name",
-            ));
+            return Err(bad(key("name"), format!("`{name}` twice"), "give each account its own name"));
         }
     }
     Ok(accounts)
+}
+
+fn policy(index: usize, account: &GithubConfig) -> Result<AccountPolicy, ConfigError> {
+    let key = format!("github[{index}].allowed_repos");
+    let credentials = if account.app_id.is_some() { Credentials::PerOwner } else { Credentials::One };
+    let (repos, patterns) = allow_list(&key, &account.allowed_repos)?;
+    if credentials == Credentials::One && patterns.is_for_all_owners() {
+        let remedy = "a token cannot tell what it sees: name owners, as in \"owner/*\", or use a GitHub App";
+        return Err(bad(key, "a pattern for every owner", remedy));
+    }
+    let host = api_url(index, account)?;
+    let runner_group_id = account.runner_group_id;
+    Ok(AccountPolicy { order: index, host, repos, patterns, runner_group_id, credentials })
+}
+
+/// The repositories that are named, and the patterns for others.
+fn allow_list(key: &str, entries: &[String]) -> Result<(BTreeSet<RepoName>, RepoPatterns), ConfigError> {
+    let remedy =
+        "each entry must be \"owner/name\", \"owner/*\", \"owner/prefix-*\", \"*\", or such with `!` before it";
+    let (mut repos, mut patterns) = (BTreeSet::new(), RepoPatterns::default());
+    for entry in entries.iter().map(|entry| entry.trim()) {
+        let odd = |_| bad(key, format!("`{entry}`"), remedy);
+        if let Some(excluded) = entry.strip_prefix('!') {
+            patterns.excluded.push(excluded.parse().map_err(odd)?);
+        } else if entry.contains('*') {
+            patterns.served.push(entry.parse().map_err(odd)?);
+        } else if !repos.insert(entry.parse().map_err(odd)?) {
+            return Err(bad(key, format!("`{}` twice", entry.to_lowercase()), "name each repository once"));
+        }
+    }
+    if repos.is_empty() && patterns.served.is_empty() {
+        return Err(bad(key, "empty", "list the repositories to serve, as \"owner/name\" or \"owner/*\""));
+    }
+    if let Some(repo) = repos.iter().find(|repo| patterns.excluded.iter().any(|pattern| pattern.matches(repo))) {
+        return Err(bad(key, format!("`{repo}`"), "it is named and excluded: remove one of both"));
+    }
+    Ok((repos, patterns))
 }
 
 /// The settings of an account's clients.

@@ -238,7 +238,7 @@ fn classes(
             return Err(bad("runner_classes.name", format!("`{}` twice", class.name), remedy));
         }
         for repo in &class.repos {
-            if !accounts.values().any(|account| account.repos.contains(repo)) {
+            if !accounts.values().any(|account| account.serves(repo)) {
                 let key = format!("runner_classes `{}` repos", class.name);
                 return Err(bad(key, format!("`{repo}`"), "add it to allowed_repos of a [[github]] account"));
             }

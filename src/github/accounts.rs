@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use octocrab::Octocrab;
 
-use super::app::{App, Installed};
+use super::app::App;
 use super::client::Client;
 use super::source::{Installation, Personal, Signer, Source};
 use super::token::Token;
 use super::{GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter};
 use crate::clock::Clock;
 use crate::ids::CredentialName;
+use crate::state::Installed;
 
 /// The clients of one account.
 pub(super) enum Account {

@@ -20,20 +20,10 @@ use super::{Answer, GithubError};
 use crate::budget::Purpose;
 use crate::clock::Clock;
 use crate::error::{CallFailure, ErrorClass};
+use crate::state::Installed;
 
 /// An App may be installed at more owners than these; nobody's configuration names so many.
 const INSTALLATION_PAGES_MAX: u32 = 30;
-
-/// Where an App is installed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    /// The owner, a user or an organization, in lower case.
-    pub owner: Arc<str>,
-    /// The installation; an App that is installed anew has another one.
-    pub id: u64,
-    /// Whether the owner, or GitHub, has suspended it.
-    pub is_suspended: bool,
-}
 
 /// An App with what is known of its installations.
 #[derive(Debug)]

@@ -10,6 +10,12 @@ pub enum Operation {
     ListInstallations,
     /// `POST /app/installations/{id}/access_tokens`.
     CreateInstallationToken,
+    /// `GET /installation/repositories`.
+    ListInstallationRepos,
+    /// `GET /orgs/{org}/repos`.
+    ListOrgRepos,
+    /// `GET /repos/{owner}/{repo}`.
+    GetRepo,
     /// `GET …/actions/runs`.
     ListRuns,
     /// `GET …/actions/runs?status=…`.
@@ -39,6 +45,9 @@ impl Operation {
         match self {
             Self::ListInstallations => "list_installations",
             Self::CreateInstallationToken => "create_installation_token",
+            Self::ListInstallationRepos => "list_installation_repos",
+            Self::ListOrgRepos => "list_org_repos",
+            Self::GetRepo => "get_repo",
             Self::ListRuns => "list_runs",
             Self::SweepRuns => "sweep_runs",
             Self::GetRun => "get_run",
@@ -54,6 +63,8 @@ impl Operation {
         match self {
             Self::ListInstallations => "list the installations of",
             Self::CreateInstallationToken => "get a token for the GitHub App at",
+            Self::ListInstallationRepos | Self::ListOrgRepos => "list the repositories of",
+            Self::GetRepo => "look at",
             Self::ListRuns => "list the workflow runs of",
             Self::SweepRuns => "list the workflow runs by status of",
             Self::GetRun => "read",
@@ -71,7 +82,11 @@ impl Operation {
             Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
             Self::ListRunners | Self::ListRunnerReleases => "administration=read",
             Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
-            Self::ListInstallations | Self::CreateInstallationToken => "metadata=read",
+            Self::ListInstallations
+            | Self::CreateInstallationToken
+            | Self::ListInstallationRepos
+            | Self::ListOrgRepos
+            | Self::GetRepo => "metadata=read",
         }
     }
 
@@ -85,6 +100,9 @@ impl Operation {
             Self::GenerateJitConfig => MINT_DEADLINE,
             Self::ListInstallations
             | Self::CreateInstallationToken
+            | Self::ListInstallationRepos
+            | Self::ListOrgRepos
+            | Self::GetRepo
             | Self::ListRuns
             | Self::SweepRuns
             | Self::GetRun

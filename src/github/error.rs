@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::call::Call;
+use super::call::{Call, Operation};
 use super::rate::{self, Limit};
 use crate::clock::Elapsed;
 use crate::error::{CallFailure, ErrorChain, ErrorClass, redact};
@@ -242,6 +242,10 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str)
             Some("the repository was renamed or moved: change its name in the configuration".to_owned())
         }
         ErrorClass::Policy => Some("enable Actions and self-hosted runners in the repository's settings".to_owned()),
+        ErrorClass::NotFound if call.operation == Operation::ListOrgRepos => Some(
+            "only an organization's repositories can be listed with a token: name those of a user one by one"
+                .to_owned(),
+        ),
         ErrorClass::NotFound => {
             let needed = call.operation.permission();
             Some(format!("check its name, and that the token may see it (repository permission `{needed}`)"))
@@ -338,7 +342,7 @@ impl From<GithubError> for CallFailure {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Answer, Operation};
+    use super::super::Answer;
     use super::*;
 
     fn refusal(status: u16, body: &'static str) -> Refusal {

@@ -63,7 +63,7 @@ pub struct RunnerRelease {
 /// Reads runs, jobs and runners with one credential; clones share everything.
 #[derive(Clone)]
 pub struct GithubReader {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
 }
 
 impl std::fmt::Debug for GithubReader {

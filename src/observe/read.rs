@@ -10,11 +10,11 @@ use super::{Readers, tag};
 use crate::budget::Purpose;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{GithubReader, Paging, RunList};
-use crate::ids::{AppId, Deployment, OurName, RunId, SandboxId};
+use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
-use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
+use crate::state::{Installed, Owner, Reading, RepoFacts, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
 
 /// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
 /// delete, so a process that died within that time is what may have left one.
@@ -38,11 +38,23 @@ pub(super) enum Found {
     Ended(Reading<Vec<Sandbox>>),
     Sandbox(Result<SandboxFate, CallFailure>),
     Named(Result<Option<SandboxId>, CallFailure>),
+    Installations(Result<Vec<Installed>, CallFailure>),
+    Directory(Reading<Vec<RepoFacts>>),
+    Repo(Result<RepoFacts, CallFailure>),
     Runs(Reading<RunList>),
     Run(Result<Option<WorkflowRun>, CallFailure>),
     Jobs(Reading<Option<Vec<WorkflowJob>>>),
     Runners(Reading<Vec<Runner>>),
     Sweep(Result<Vec<WorkflowRun>, CallFailure>),
+}
+
+/// Whether a list of repositories was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// What it lacks is not there.
+    Whole,
+    /// What it lacks may be there.
+    Part,
 }
 
 /// Carries out one reading.
@@ -59,6 +71,9 @@ pub(super) async fn read(
         Read::Ended => Found::Ended(ended(&readers, &deployment, began_at).await),
         Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
         Read::Named(name) => Found::Named(find(&readers, name).await),
+        Read::Installations(account) => Found::Installations(installations(&readers, account).await),
+        Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
+        Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
         Read::Run(scope, run) => {
             Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
@@ -73,6 +88,24 @@ pub(super) async fn read(
 fn github(readers: &Readers, scope: &Scope) -> GithubReader {
     let credential = readers.policy.credential(scope);
     readers.github_of(&credential).expect("scopes come from the configured accounts, each with a reader")
+}
+
+/// Where the account's GitHub App is installed; nowhere where it has none.
+async fn installations(readers: &Readers, account: &AccountName) -> Result<Vec<Installed>, CallFailure> {
+    match readers.github.get(account) {
+        Some(readers) => Ok(readers.installations().await?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The repositories of an owner that the credential can see.
+async fn directory(readers: &Readers, owner: &Owner) -> Reading<Vec<RepoFacts>> {
+    let credential = readers.policy.credential_at(&owner.account, &owner.login);
+    let reader = readers.github_of(&credential).expect("owners come from the configured accounts, each with readers");
+    match credential.owner() {
+        Some(_) => reader.list_installation_repos().await,
+        None => reader.list_org_repos(&owner.login).await,
+    }
 }
 
 /// The App that holds our sandboxes, if there is one.

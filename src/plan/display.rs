@@ -156,7 +156,7 @@ impl fmt::Display for Action {
                 "create {} for job {} of {}: class {}, labels {}",
                 create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
             ),
-            Self::PrepareImage { class } => write!(f, "prepare the image of class {class}"),
+            Self::PrepareImage { class, .. } => write!(f, "prepare the image of class {class}"),
             Self::Deregister { name, scope, reason, .. } => {
                 write!(f, "deregister {name} in {scope}: {}", reason.as_str())
             }

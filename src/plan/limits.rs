@@ -70,9 +70,9 @@ fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, p
     }
     let class = &group.class.name;
     let is_building = matches!(context.observed.images.get(class), Some(ImageState::Building { .. }));
-    let action = Action::PrepareImage { class: class.clone() };
-    if !is_building && !plan.actions.contains(&action) {
-        plan.actions.push(action);
+    let is_it = |action: &Action| matches!(action, Action::PrepareImage { class: planned, .. } if planned == class);
+    if !is_building && !plan.actions.iter().any(is_it) {
+        plan.actions.push(Action::PrepareImage { class: class.clone(), scope: group.scope.clone() });
     }
 }
 

@@ -316,6 +316,14 @@ impl World {
         });
     }
 
+    /// Brings a deleted repository back.
+    pub fn restore_repo(&self, full_name: &str) {
+        self.with(|state| {
+            let key = state.repo_key(full_name);
+            state.repo_mut(key).is_deleted = false;
+        });
+    }
+
     /// Moves the clock forward and lets happen what becomes due.
     pub fn advance(&self, by: Duration) {
         self.shared.clock.advance(by);

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sandrunner::allow::RepoPatterns;
 use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, RunnerClass};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
@@ -76,7 +77,14 @@ impl Situation {
             required_label: "modal".into(),
             accounts: BTreeMap::from([(
                 "gh".parse().unwrap(),
-                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, credentials: Credentials::One },
+                AccountPolicy {
+                    order: 0,
+                    host: "https://api.github.com".to_owned(),
+                    repos: BTreeSet::new(),
+                    patterns: RepoPatterns::default(),
+                    runner_group_id: 1,
+                    credentials: Credentials::One,
+                },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
