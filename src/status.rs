@@ -101,6 +101,8 @@ pub struct Coverage {
     pub repositories: u32,
     /// Those whose run list was read at least once.
     pub repositories_known: u32,
+    /// Lists of repositories that were not asked for yet.
+    pub directories_unread: u32,
     /// Active runs whose jobs are not known.
     pub runs_unread: u32,
     /// Those that cannot be read, and why.
@@ -108,10 +110,12 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Ready: Modal is known, and each repository is known or known to be unreachable.
+    /// Ready: Modal is known, it is known which repositories there are, and each is known or known to be unreachable.
     pub fn is_ready(&self) -> bool {
         let unreachable = u32::try_from(self.unreachable.len()).unwrap_or(u32::MAX);
-        self.modal_known_at.is_some() && self.repositories_known + unreachable >= self.repositories
+        self.modal_known_at.is_some()
+            && self.directories_unread == 0
+            && self.repositories_known + unreachable >= self.repositories
     }
 }
 
@@ -276,9 +280,19 @@ pub(crate) fn coverage(view: &View) -> Coverage {
         modal_failure: view.observed.fleet.read.failure.as_ref().map(|failure| failure.message.clone()),
         repositories: u32::try_from(repos.len()).unwrap_or(u32::MAX),
         repositories_known: u32::try_from(known).unwrap_or(u32::MAX),
+        directories_unread: directories_unread(view),
         runs_unread: u32::try_from(unread).unwrap_or(u32::MAX),
         unreachable: unreachable.collect(),
     }
+}
+
+/// Owners whose repositories were never asked for, and Apps of which it is not known yet what they were given.
+fn directories_unread(view: &View) -> u32 {
+    let owners = view.observed.owners.values().filter(|owner| owner.read.tried_at.is_none()).count();
+    let accounts = view.readers().policy.accounts.iter().filter(|(_, account)| account.patterns.is_for_all_owners());
+    let is_unread = |name| view.observed.apps.get(name).is_none_or(|app| app.read.tried_at.is_none());
+    let apps = accounts.filter(|(name, _)| is_unread(*name)).count();
+    u32::try_from(owners + apps).unwrap_or(u32::MAX)
 }
 
 fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>) -> ClassStatus {

@@ -23,7 +23,7 @@ pub(super) enum Account {
     /// A token's.
     One(Arc<Client>),
     /// An App's.
-    PerOwner(PerOwner),
+    PerOwner(Box<PerOwner>),
 }
 
 /// The clients of an App and of its installations, each made when it is first asked for.
@@ -48,7 +48,7 @@ impl Account {
             return Ok(Self::One(client.into()));
         }
         let app = App::new(client, settings.api_url.clone(), clock.clone()).into();
-        Ok(Self::PerOwner(PerOwner { app, octocrab, settings, clock, made: Mutex::default() }))
+        Ok(Self::PerOwner(Box::new(PerOwner { app, octocrab, settings, clock, made: Mutex::default() })))
     }
 
     /// The client of a credential of this account.

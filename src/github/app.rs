@@ -118,7 +118,7 @@ impl App {
         {
             let _turn = self.turn.lock().await;
             // Somebody else may have listed them meanwhile.
-            if known(self).filter(usable).is_none() {
+            if !known(self).as_ref().is_some_and(usable) {
                 self.list().await?;
             }
         }

@@ -13,7 +13,7 @@ use super::read::Listing;
 use crate::error::CallFailure;
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, RepoName, RepositoryId};
-use crate::state::{Installed, Observed, Owner, OwnerView, Reading, RepoFacts, RepoView, Scope};
+use crate::state::{Installed, Observed, Owner, OwnerView, Reading, RepoFacts, Scope};
 
 /// How long a repository that is gone stays in view, so that people see why nothing of it is served.
 const GONE_STAYS: TimeDelta = TimeDelta::hours(1);
@@ -124,7 +124,8 @@ impl View {
 
     /// Takes a repository that is listed and served.
     fn admit(&mut self, scope: Scope, facts: RepoFacts, began_at: DateTime<Utc>) {
-        if !self.observed.repos.contains_key(&scope) && !self.is_first(&scope, began_at) {
+        let is_known = self.observed.repos.get(&scope).is_some_and(|repo| repo.gone_since.is_none());
+        if !is_known && !self.is_first(&scope, began_at) {
             return;
         }
         let tag = (scope.account.to_string(), scope.repo.as_tag());
@@ -132,7 +133,7 @@ impl View {
         if is_new {
             tracing::debug!(repo = %scope.repo, "found a repository to serve");
         }
-        let repo = self.observed.repos.entry(scope).or_insert_with(RepoView::default);
+        let repo = self.observed.repos.entry(scope).or_default();
         (repo.unlisted_since, repo.gone_since) = (None, None);
         repo.facts = Some(facts);
         repo.facts_read.succeeded(began_at);

@@ -54,9 +54,9 @@ impl Schedule {
                 *latest = tried.max(*latest);
             }
             let owner = Owner { account: scope.account.clone(), login: scope.repo.owner().into() };
-            let list = observed.owners.get(&owner).map(|owner| &owner.read);
-            let is_listed =
-                list.is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
+            let directory = observed.owners.get(&owner).map(|owner| &owner.read);
+            let is_listed = directory
+                .is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
             if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, FACTS_AGAIN) {
                 continue;
             }

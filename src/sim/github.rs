@@ -80,6 +80,21 @@ impl Page {
     }
 }
 
+/// What is asked, by the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Product {
+    /// github.com.
+    Cloud,
+    /// An Enterprise Server, which has no limits.
+    Server,
+}
+
+impl Product {
+    fn of(path: &str) -> Self {
+        if path.starts_with("/api/v3/") { Self::Server } else { Self::Cloud }
+    }
+}
+
 /// A request, taken apart.
 #[derive(Clone)]
 struct Asked {
@@ -88,8 +103,7 @@ struct Asked {
     token: Option<String>,
     /// Who it is from; told when it is answered.
     who: Who,
-    /// Whether it came by the path of an Enterprise Server, which has no limits.
-    is_enterprise: bool,
+    product: Product,
     has_user_agent: bool,
     accept: String,
     if_none_match: Option<String>,
@@ -199,7 +213,7 @@ async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
         query: Query::try_from_uri(&parts.uri).map_err(|_| StatusCode::BAD_REQUEST)?.0,
         token,
         who: Who::Nobody,
-        is_enterprise: parts.uri.path().starts_with("/api/v3/"),
+        product: Product::of(parts.uri.path()),
         has_user_agent: text(header::USER_AGENT).is_some(),
         accept: text(header::ACCEPT).unwrap_or_default(),
         if_none_match: text(header::IF_NONE_MATCH),
@@ -253,10 +267,12 @@ impl State {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = self.headers(&token, etag, answer.link, answer.retry_after);
-        if answer.sending == Sending::WithoutLimits || asked.is_enterprise {
+        if answer.sending == Sending::WithoutLimits || asked.product == Product::Server {
             headers.retain(|(name, _)| !name.starts_with("x-ratelimit"));
         }
-        headers.extend(asked.is_enterprise.then(|| ("x-github-enterprise-version", "3.19.0".to_owned())));
+        if asked.product == Product::Server {
+            headers.push(("x-github-enterprise-version", "3.19.0".to_owned()));
+        }
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(HeaderName::from_static(name), value);
@@ -323,7 +339,7 @@ impl State {
         if asked.who == Who::Nobody {
             return Answer::unauthorized();
         }
-        if asked.is_enterprise {
+        if asked.product == Product::Server {
             return self.answer_or_fault(asked, token);
         }
         let now = self.now;

@@ -68,9 +68,9 @@ impl Simulated {
 
     /// Calls of an operation by their status.
     fn statuses(&self, wanted: Operation) -> Vec<u16> {
-        let of = |what: &What| match what {
-            What::Call { operation, status, .. } if *operation == wanted => Some(*status),
-            _ => None,
+        let of = |what: &What| {
+            let What::Call { operation, status, .. } = what else { return None };
+            (*operation == wanted).then_some(*status)
         };
         self.world.history(0).iter().filter_map(|event| of(&event.what)).collect()
     }

@@ -136,9 +136,9 @@ async fn an_app_a_token_and_an_enterprise_server_are_served_side_by_side() {
     let outcome = lab.run(Duration::from_secs(5 * 3_600), is_done_and_clean).await;
     check(&outcome);
     assert_eq!(unauthorized(&outcome), 0);
-    let names = outcome.history.iter().filter_map(|event| match &event.what {
-        What::JobAssigned { runner, .. } => runner.split('-').nth(2).map(str::to_owned),
-        _ => None,
+    let names = outcome.history.iter().filter_map(|event| {
+        let What::JobAssigned { runner, .. } = &event.what else { return None };
+        runner.split('-').nth(2).map(str::to_owned)
     });
     let accounts: std::collections::BTreeSet<String> = names.collect();
     assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["gh", "ghe", "tok"]);
