@@ -95,8 +95,7 @@ async fn no_secret_of_a_github_app_is_anywhere_also_while_its_tokens_fail() {
     let faults = [
         ("list_installations", "error"),
         ("installation_token", "truncated"),
-        ("installation_token", "unauthorized"),
-        ("list_runs", "tokens_expired"),
+        ("installation_token", "malformed"),
         ("get_repo", "malformed"),
     ];
     for (operation, mode) in faults {
