@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{RunnerReleaseChoice, RunnerSettings};
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
-use crate::github::{Deregistered, GithubReader, GithubWriter};
+use crate::github::{Deregistered, GithubReaders, GithubWriter, GithubWriters};
 use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
 use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, Plan, Policy, SecretLook};
@@ -35,10 +35,10 @@ pub use outcome::{Effect, Outcome};
 /// The writers, and what actions need to know.
 #[derive(Debug)]
 pub struct Writers {
-    /// One per account.
-    pub github: BTreeMap<AccountName, GithubWriter>,
+    /// Per account.
+    pub github: BTreeMap<AccountName, GithubWriters>,
     /// To ask for the runner's newest release.
-    pub releases: BTreeMap<AccountName, GithubReader>,
+    pub releases: BTreeMap<AccountName, GithubReaders>,
     /// Modal.
     pub modal: ModalWriter,
     /// The rules, for classes and runner groups.
@@ -47,6 +47,15 @@ pub struct Writers {
     pub runner: RunnerSettings,
     /// Time.
     pub clock: Clock,
+}
+
+impl Writers {
+    /// What registers and deletes runners in a place.
+    fn github_of(&self, registry: &Registry) -> Result<GithubWriter, CallFailure> {
+        let account = registry.account();
+        let writers = self.github.get(account).ok_or_else(|| unknown_account(account))?;
+        Ok(writers.get(&self.policy.credential_of(registry)))
+    }
 }
 
 /// The most terminations and deletions at a time: cleaning up must not crowd out creating.
@@ -132,7 +141,7 @@ impl Actor {
             Action::Terminate { .. } | Action::DeleteSecret { .. } => cleaning < CLEANING_AT_A_TIME,
             Action::Deregister { registry, .. } => {
                 cleaning < CLEANING_AT_A_TIME
-                    && self.writers.github.get(registry.account()).is_some_and(|github| {
+                    && self.writers.github_of(registry).is_ok_and(|github| {
                         let deleting = self.under_way.iter().filter(|key| matches!(key, Key::Deregister(_))).count();
                         let budget = github.budget();
                         let admits =
@@ -146,7 +155,7 @@ impl Actor {
     fn key(&self, action: &Action) -> Option<Key> {
         Some(match action {
             Action::Create(create) => Key::Create(create.name.clone()),
-            Action::PrepareImage { class } => Key::Image(self.writers.policy.class(class)?.image.clone()),
+            Action::PrepareImage { class, .. } => Key::Image(self.writers.policy.class(class)?.image.clone()),
             Action::Deregister { name, .. } => Key::Deregister(name.clone()),
             Action::Terminate { name, .. } => Key::Terminate(name.clone()),
             Action::DeleteSecret { secret, .. } => Key::Secret(secret.clone()),
@@ -258,8 +267,8 @@ impl Task {
     async fn act(&self) -> Effect {
         match &self.action {
             Action::Create(create) => create::create(self, create).await,
-            Action::PrepareImage { class } => match self.writers.policy.class(class) {
-                Some(class) => image::prepare(self, class).await,
+            Action::PrepareImage { class, scope } => match self.writers.policy.class(class) {
+                Some(class) => image::prepare(self, class, scope).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
             Action::Deregister { name, registry, runner, secret, .. } => {
@@ -302,8 +311,9 @@ impl Task {
     }
 
     async fn deregister(&self, name: &OurName, registry: &Registry, runner: RunnerId) -> Effect {
-        let Some(github) = self.writers.github.get(registry.account()) else {
-            return Effect::Failed { failure: unknown_account(registry.account()) };
+        let github = match self.writers.github_of(registry) {
+            Ok(github) => github,
+            Err(failure) => return Effect::Failed { failure },
         };
         match github.delete_runner(registry, runner).await {
             Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner },
@@ -329,8 +339,8 @@ fn panicked() -> CallFailure {
     CallFailure { class: ErrorClass::Unavailable, message: "the action panicked".to_owned(), retry_after: None }
 }
 
-fn unknown_account(account: &AccountName) -> CallFailure {
-    CallFailure { class: ErrorClass::Invalid, message: format!("there is no account `{account}`"), retry_after: None }
+fn unknown_account(name: &AccountName) -> CallFailure {
+    CallFailure { class: ErrorClass::Invalid, message: format!("there is no account `{name}`"), retry_after: None }
 }
 
 fn unknown_class(class: &ClassName) -> CallFailure {

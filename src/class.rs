@@ -20,7 +20,13 @@ impl LabelPattern {
         Self(pattern.to_lowercase())
     }
 
-    fn matches(&self, label: &str) -> bool {
+    /// Whether it stands for any text.
+    pub(crate) fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+
+    /// Whether a whole text is of it.
+    pub(crate) fn matches(&self, label: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let Some(mut rest) = label.strip_prefix(first) else { return false };

@@ -3,6 +3,7 @@
 //! [`load`] layers the file and the environment, [`Settings`] is what is checked and used. Unknown keys are
 //! errors everywhere.
 
+mod accounts;
 mod environment;
 mod load;
 mod settings;
@@ -261,13 +262,23 @@ impl Default for ModalConfig {
 pub struct GithubConfig {
     /// The account's name in our names, `[a-z0-9]{1,12}` (default `gh`).
     pub name: String,
-    /// Address of the REST API (default `https://api.github.com`).
-    pub api_url: String,
+    /// The host: `github.com` (default), `SUBDOMAIN.ghe.com`, or that of an Enterprise Server; also
+    /// `GITHUB_ENTERPRISE_DOMAIN`.
+    pub host: Option<String>,
+    /// Address of the REST API, where it does not follow from the host.
+    pub api_url: Option<String>,
     /// A personal access token; also `GITHUB_TOKEN` or the systemd credential `github-token`.
     #[serde(serialize_with = "redacted")]
     pub token: Option<SecretString>,
     /// A file with the token.
     pub token_file: Option<PathBuf>,
+    /// The id or client id of a GitHub App, instead of a token; also `GITHUB_APP_ID`.
+    pub app_id: Option<String>,
+    /// The App's private key, a PEM text; also `GITHUB_APP_KEY` or the systemd credential `github-app-key`.
+    #[serde(serialize_with = "redacted")]
+    pub private_key: Option<SecretString>,
+    /// A file with the private key.
+    pub private_key_file: Option<PathBuf>,
     /// The repositories whose jobs are served, `owner/name`.
     pub allowed_repos: Vec<String>,
     /// The runner group of new runners of repositories; 1 is the default group (default 1).
@@ -289,9 +300,13 @@ impl Default for GithubConfig {
     fn default() -> Self {
         Self {
             name: "gh".into(),
-            api_url: "https://api.github.com".into(),
+            host: None,
+            api_url: None,
             token: None,
             token_file: None,
+            app_id: None,
+            private_key: None,
+            private_key_file: None,
             allowed_repos: Vec::new(),
             runner_group_id: 1,
             organizations: Vec::new(),

@@ -242,8 +242,8 @@ impl Controller {
     }
 
     fn start(&mut self, now: DateTime<Utc>) {
-        for (account, reader) in &self.view.readers().github {
-            let waiting = self.plan.waits_for_mints.get(account).copied().unwrap_or(0);
+        for reader in self.view.readers().all_github() {
+            let waiting = self.plan.waits_for_mints.get(reader.credential()).copied().unwrap_or(0);
             reader.budget().lock().expect("no holder of the budget panics").set_waiting_mints(waiting);
         }
         let Some(actor) = self.actor.as_mut() else { return };
@@ -257,7 +257,7 @@ impl Controller {
             self.creates.take(now);
         }
         for action in &self.plan.actions {
-            if let Action::PrepareImage { class } = action {
+            if let Action::PrepareImage { class, .. } = action {
                 let source = self.policy.class(class).map(|class| class.image.clone());
                 let failures = match self.view.observed.images.get(class) {
                     Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
@@ -336,12 +336,12 @@ impl Controller {
 
     fn admission(&mut self, now: DateTime<Utc>) -> Admission {
         let mut mints = BTreeMap::new();
-        for (account, reader) in &self.view.readers().github {
+        for reader in self.view.readers().all_github() {
             let budget = reader.budget();
             let mut budget = budget.lock().expect("no holder of the budget panics");
             let allowed = budget.mints_admitted(now);
             let next = (allowed == 0).then(|| budget.next_mint(now));
-            mints.insert(account.clone(), Allowance { now: allowed, next });
+            mints.insert(reader.credential().clone(), Allowance { now: allowed, next });
         }
         let allowed = self.creates.admitted(now);
         let next = (allowed == 0).then(|| self.creates.next(now));
@@ -351,10 +351,9 @@ impl Controller {
     /// When the next pass starts if nothing happens before.
     fn next_pass(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let skips = self.plan.skips.iter().map(|skip| skip.again_at).filter(|at| *at > now);
-        let admissions =
-            self.plan.waits_for_mints.keys().filter_map(|account| {
-                self.view.observed.admission.mints.get(account).and_then(|allowance| allowance.next)
-            });
+        let admissions = self.plan.waits_for_mints.keys().filter_map(|credential| {
+            self.view.observed.admission.mints.get(credential).and_then(|allowance| allowance.next)
+        });
         let polled = poll::next(&self.view.observed, &self.policy, now);
         skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
     }

@@ -14,7 +14,7 @@ use crate::act::Writers;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
 use crate::controller::{Controller, Dry, Parts, StatusRequest};
-use crate::github::{self, GithubError, GithubReader, GithubWriter};
+use crate::github::{self, GithubError, GithubReaders, GithubWriters};
 use crate::http::Server;
 use crate::http::endpoint::Endpoint;
 use crate::http::webhook::Hint;
@@ -54,8 +54,8 @@ pub enum StartError {
 /// The clients of both services.
 #[derive(Debug)]
 pub struct Clients {
-    /// Per account.
-    pub github: Vec<(GithubReader, GithubWriter)>,
+    /// Per account, in the order of the settings.
+    pub github: Vec<(GithubReaders, GithubWriters)>,
     /// Modal.
     pub modal: (ModalReader, ModalWriter),
 }
@@ -166,12 +166,14 @@ impl Heard {
 
 /// The controller with its readers and, unless it only observes, its writers.
 pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc<Notify>, heard: Heard) -> Controller {
-    let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
-    let by_account: BTreeMap<_, _> = readers.into_iter().map(|reader| (reader.account().clone(), reader)).collect();
+    let names = settings.github.iter().map(|account| account.account.clone());
+    let github = names.zip(clients.github);
+    let (readers, writers): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        github.map(|(name, (readers, writers))| ((name.clone(), readers), (name, writers))).unzip();
     let (modal_reader, modal) = clients.modal;
     let writers = (settings.mode == Mode::Act).then(|| Writers {
-        github: github.into_iter().map(|writer| (writer.account().clone(), writer)).collect(),
-        releases: by_account.clone(),
+        github: writers,
+        releases: readers.clone(),
         modal,
         policy: settings.policy.clone(),
         runner: settings.runner.clone(),
@@ -181,11 +183,11 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
     Controller::new(Parts {
         policy: settings.policy.clone(),
         readers: Readers {
-            github: by_account,
+            github: readers,
             modal: modal_reader,
             app: Mutex::default(),
             runs_pages_max: settings.runs_pages_max,
-            groups: settings.policy.runner_groups(),
+            policy: settings.policy.clone(),
             clock: clock.clone(),
         },
         writers,

@@ -2,26 +2,31 @@
 //!
 //! [`GithubReader`] holds only calls that change nothing; the two that do are on [`GithubWriter`], so that
 //! a mode that must not act is given no writer. Both share one client per credential: its budget, its
-//! limit of requests in flight and its cached pages.
+//! limit of requests in flight and its cached pages. A personal token is one credential; a GitHub App has one
+//! for each owner that it is installed at.
 //!
-//! Every request is charged to the budget before it is sent and has a deadline. Nothing here retries,
-//! sleeps through a rate limit, follows a redirect or a link that GitHub sent, or serves a cached page
-//! without asking GitHub whether it is still true.
+//! Every request is charged to the budget before it is sent and has a deadline. Nothing here retries (but for
+//! a token that GitHub refuses, where there is a newer one), sleeps through a rate limit, follows a redirect or
+//! a link that GitHub sent, or serves a cached page without asking GitHub whether it is still true.
 
+mod accounts;
 pub mod answers;
+mod app;
 mod call;
 mod client;
+mod directory;
 mod error;
 mod etag;
 mod groups;
+mod jwt;
 mod pages;
 mod rate;
 mod reader;
+mod source;
+mod token;
 mod transport;
 mod wire;
 mod writer;
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
@@ -32,45 +37,61 @@ use crate::clock::Clock;
 use crate::error::redact;
 use crate::ids::AccountName;
 
+pub use self::accounts::{GithubReaders, GithubWriters};
 pub use self::call::{Call, Operation};
-pub use self::client::RequestCounts;
+pub use self::client::{CredentialState, RequestCounts};
 pub use self::error::{GithubError, Malformed, Refusal};
+pub use self::jwt::{AppKey, InvalidKey};
 pub use self::reader::{GithubReader, Paging, RunList, RunnerRelease};
 pub use self::wire::parse_job;
 pub use self::writer::{Deregistered, GithubWriter, MintRequest, Minted};
 
-use self::client::Client;
+use self::accounts::Account;
 
-/// What is needed to talk to GitHub with one credential.
+/// What is needed to talk to GitHub with the credentials of one account.
 #[derive(Debug, Clone)]
 pub struct GithubSettings {
-    /// The configured account, a label of metrics.
+    /// The configured account.
     pub account: AccountName,
     /// The base of the REST API: `https://api.github.com`, or `https://HOST/api/v3` for an Enterprise Server.
     pub api_url: String,
-    /// A personal access token; white space around it is ignored.
-    pub token: SecretString,
-    /// What the credential may be asked.
+    /// What it is asked with.
+    pub auth: GithubAuth,
+    /// What each credential may be asked.
     pub limits: BudgetLimits,
-    /// The most requests under way at once (default 8; GitHub bears 100, and asks for few).
+    /// The most requests of each credential under way at once (default 8; GitHub bears 100, and asks for few).
     pub max_in_flight: usize,
 }
 
-/// Makes a client that reaches GitHub over the network.
+/// What GitHub is asked with.
+#[derive(Debug, Clone)]
+pub enum GithubAuth {
+    /// A personal access token; white space around it is ignored.
+    Token(SecretString),
+    /// A GitHub App, whose installations each have a token of their own.
+    App {
+        /// Its id, or its client id.
+        id: String,
+        /// Its private key.
+        key: AppKey,
+    },
+}
+
+/// Makes the clients of an account, which reach GitHub over the network. Nothing is sent before the first call.
 ///
 /// # Errors
 /// [`GithubError::Settings`] where the address or the token cannot be used.
 ///
 /// # Panics
 /// Outside a tokio runtime: octocrab starts a task of its own.
-pub fn connect(settings: GithubSettings, clock: Clock) -> Result<(GithubReader, GithubWriter), GithubError> {
-    let checked = Checked::new(&settings)?;
-    transport::refuse_plain_http(&checked.base)?;
-    let octocrab = transport::over_network(checked.base.clone(), &checked.token)?;
-    Ok(share(Client::new(octocrab, checked, settings, clock)))
+pub fn connect(settings: GithubSettings, clock: Clock) -> Result<(GithubReaders, GithubWriters), GithubError> {
+    let base = check(&settings)?;
+    transport::refuse_plain_http(&base)?;
+    let octocrab = transport::over_network(base)?;
+    Ok(accounts::share(Account::new(octocrab, settings, clock)?))
 }
 
-/// Makes a client that hands its requests to a service within this process, such as an axum `Router`.
+/// Makes the clients of an account, which hand their requests to a service within this process, such as an axum `Router`.
 ///
 /// # Errors
 /// [`GithubError::Settings`] where the address or the token cannot be used.
@@ -81,44 +102,22 @@ pub fn connect_with_service<S>(
     service: S,
     settings: GithubSettings,
     clock: Clock,
-) -> Result<(GithubReader, GithubWriter), GithubError>
+) -> Result<(GithubReaders, GithubWriters), GithubError>
 where
     S: tower::Service<Request<axum::body::Body>, Response = Response<axum::body::Body>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let checked = Checked::new(&settings)?;
-    let octocrab = transport::in_process(service, checked.base.clone(), &checked.token);
-    Ok(share(Client::new(octocrab, checked, settings, clock)))
+    let octocrab = transport::in_process(service, check(&settings)?);
+    Ok(accounts::share(Account::new(octocrab, settings, clock)?))
 }
 
-fn share(client: Client) -> (GithubReader, GithubWriter) {
-    let client = Arc::new(client);
-    (GithubReader::new(Arc::clone(&client)), GithubWriter::new(client))
-}
-
-/// An address and a token that have the form they need.
-struct Checked {
-    base: Uri,
-    token: SecretString,
-    credential: etag::Credential,
-}
-
-impl Checked {
-    fn new(settings: &GithubSettings) -> Result<Self, GithubError> {
-        let base = transport::parse_base(&settings.api_url)?;
-        let token = settings.token.expose_secret().trim();
-        // octocrab panics on a token that makes no header.
-        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            let problem = "must be a GitHub token: visible ASCII characters without spaces, such as `github_pat_…`";
-            return Err(GithubError::Settings { key: "token", problem });
-        }
-        if settings.max_in_flight == 0 {
-            return Err(GithubError::Settings { key: "max_in_flight", problem: "must be at least 1" });
-        }
-        let credential = etag::Credential::new(&settings.api_url, token);
-        Ok(Self { base, token: token.into(), credential })
+/// Checks what can be checked without asking.
+fn check(settings: &GithubSettings) -> Result<Uri, GithubError> {
+    if settings.max_in_flight == 0 {
+        return Err(GithubError::Settings { key: "max_in_flight", problem: "must be at least 1" });
     }
+    transport::parse_base(&settings.api_url)
 }
 
 /// A whole answer: a refusal never gets this far.

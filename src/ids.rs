@@ -45,7 +45,7 @@ macro_rules! deserialize_checked {
     )+};
 }
 
-deserialize_checked!(AccountName, RepoName, Fingerprint, OurName);
+deserialize_checked!(AccountName, CredentialName, RepoName, Fingerprint, OurName);
 
 number_id! {
     /// A workflow job's id; new for every attempt of a run.
@@ -54,6 +54,10 @@ number_id! {
 number_id! {
     /// A workflow run's id; the same over all its attempts.
     RunId
+}
+number_id! {
+    /// A repository's id, which stays the same when it is renamed.
+    RepositoryId
 }
 number_id! {
     /// A runner registration's id, unique within its scope.
@@ -216,10 +220,88 @@ short_name! {
     AccountName, "an account name: 1 to 12 characters of a-z and 0-9"
 }
 
+/// The name of one credential, by which quotas, cached pages and clients are kept apart: the account, or for a GitHub
+/// App the account and the owner that it is installed at.
+///
+/// There is one per account, or one per owner of its repositories, so that it can be a metric label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialName {
+    account: AccountName,
+    owner: Option<Arc<str>>,
+}
+
+impl CredentialName {
+    /// The one credential of an account.
+    pub fn of_account(account: AccountName) -> Self {
+        Self { account, owner: None }
+    }
+
+    /// The installation of an account's App at an owner, a user or an organization, whose case does not matter.
+    pub fn of_installation(account: AccountName, owner: &str) -> Self {
+        Self { account, owner: Some(owner.to_ascii_lowercase().into()) }
+    }
+
+    /// The account it belongs to.
+    pub fn account(&self) -> &AccountName {
+        &self.account
+    }
+
+    /// The owner that the account's App is installed at, in lower case; none for the one credential of an account.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+}
+
+impl FromStr for CredentialName {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid = |_| InvalidId { value: text.to_owned(), expected: "a credential: account, or account/owner" };
+        match text.split_once('/') {
+            None => Ok(Self::of_account(text.parse().map_err(invalid)?)),
+            Some((account, owner)) if is_owner(owner) => {
+                Ok(Self::of_installation(account.parse().map_err(invalid)?, owner))
+            }
+            Some(_) => Err(InvalidId { value: text.to_owned(), expected: "a credential: account, or account/owner" }),
+        }
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.owner {
+            None => write!(f, "{}", self.account),
+            Some(owner) => write!(f, "{}/{owner}", self.account),
+        }
+    }
+}
+
+impl Serialize for CredentialName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A part of the name of a repository.
+fn is_repo_part(part: &str) -> bool {
+    !part.is_empty()
+        && part.len() <= 100
+        && !part.bytes().all(|b| b == b'.')
+        && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// The login of a user or an organization, which holds no dot.
+fn is_owner(text: &str) -> bool {
+    is_repo_part(text) && !text.contains('.')
+}
+
 /// A repository, `owner/name`, folded to lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RepoName(Arc<str>);
+
+/// The longest value of a Modal tag.
+const TAG_MAX: usize = 63;
 
 impl RepoName {
     /// `owner/name`.
@@ -249,7 +331,13 @@ impl RepoName {
     /// a fingerprint: it is compared with the tags of known repositories, never taken apart.
     pub fn as_tag(&self) -> String {
         let plain = self.0.replacen('/', ".", 1);
-        if plain.len() <= 63 { plain } else { format!("{}.{}", &plain[..46], fingerprint(&[&self.0])) }
+        if plain.len() <= TAG_MAX { plain } else { format!("{}.{}", &plain[..46], fingerprint(&[&self.0])) }
+    }
+
+    /// The repository of such a tag; none where it may have been cut.
+    pub fn from_tag(tag: &str) -> Option<Self> {
+        let repo: Self = tag.replacen('.', "/", 1).parse().ok()?;
+        (tag.len() < TAG_MAX).then_some(repo)
     }
 }
 
@@ -257,16 +345,8 @@ impl FromStr for RepoName {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && part.len() <= 100
-                && !part.bytes().all(|b| b == b'.')
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        };
         match text.split_once('/') {
-            Some((owner, name)) if is_part(owner) && !owner.contains('.') && is_part(name) => {
-                Ok(Self(text.to_ascii_lowercase().into()))
-            }
+            Some((owner, name)) if is_owner(owner) && is_repo_part(name) => Ok(Self(text.to_ascii_lowercase().into())),
             Some(_) | None => Err(InvalidId { value: text.to_owned(), expected: "a repository: owner/name" }),
         }
     }
@@ -516,6 +596,18 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_is_an_account_or_one_of_its_owners() {
+        let name = |text: &str| text.parse::<CredentialName>();
+        assert_eq!(name("gh").unwrap(), CredentialName::of_account("gh".parse().unwrap()));
+        let installation = CredentialName::of_installation("gh".parse().unwrap(), "Acme");
+        assert_eq!((installation.to_string().as_str(), installation.owner()), ("gh/acme", Some("acme")));
+        assert_eq!(name("gh/ACME").unwrap(), installation);
+        for odd in ["", "GH", "gh/", "gh/a.b", "gh/a/b", "/acme"] {
+            assert!(name(odd).is_err(), "{odd} must be refused");
+        }
+    }
+
+    #[test]
     fn repositories_fold_case_and_refuse_odd_forms() {
         let repo: RepoName = "Acme/Web.App".parse().unwrap();
         assert_eq!((repo.as_str(), repo.owner(), repo.name()), ("acme/web.app", "acme", "web.app"));
@@ -528,6 +620,9 @@ mod tests {
     fn a_repository_tag_is_short_and_unambiguous() {
         let tag = |text: &str| text.parse::<RepoName>().unwrap().as_tag();
         assert_eq!(tag("acme/web"), "acme.web");
+        let back = |tag: &str| RepoName::from_tag(tag).map(|repo| repo.to_string());
+        assert_eq!(back("acme.web.app").as_deref(), Some("acme/web.app"));
+        assert_eq!((back(&tag(&format!("acme/{}", "x".repeat(90)))), back("acme")), (None, None));
         let long = format!("acme/{}", "x".repeat(90));
         let longer = format!("acme/{}y", "x".repeat(90));
         assert_eq!(tag(&long).len(), 63);

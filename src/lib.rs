@@ -21,7 +21,7 @@
 //! | [`controller`] | the spine: one pass after the other |
 //! | [`poll`], [`observe`], [`state`] | what to read next; the readings; what was observed, as plain data |
 //! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims; the file that keeps some of it over a restart |
-//! | [`plan`], [`class`] | demand, supply, limits, what may be destroyed, and a reason for each job that gets nothing; from labels to a machine |
+//! | [`plan`], [`class`], [`allow`] | demand, supply, limits, what may be destroyed, and a reason for each job that gets nothing; from labels to a machine; which repositories |
 //! | [`act`] | carries out a plan, one outcome per action |
 //! | [`budget`], [`retry`] | what may be asked and when; when to try again |
 //! | [`github`], [`modal`] | the two clients, each with a reader and a writer |
@@ -36,7 +36,7 @@
 //!
 //! Mostly things that are absent:
 //!
-//! - [`plan`], [`state`], [`class`], [`evidence`], [`poll`] and [`budget`] call no client, no clock and no random
+//! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`] and [`budget`] call no client, no clock and no random
 //!   source; the time is an argument. The same input gives the same plan.
 //! - [`observe`] holds readers only. Nothing outside of [`act`] creates, terminates or deletes anything at GitHub
 //!   or Modal, and where nothing may change ([`cli::plan`], mode `observe`) no writer reaches the controller. An
@@ -52,6 +52,7 @@
 //! - The simulators know nothing of the controller, so that their report is an independent judge.
 
 pub mod act;
+pub mod allow;
 pub mod budget;
 pub mod class;
 pub mod cli;

@@ -79,10 +79,10 @@ fn describe() {
     describe_gauge!(LAST_SUCCESS, Unit::Seconds, "Time of the last pass on a complete snapshot, in Unix seconds");
     describe_gauge!(SNAPSHOT_AGE, Unit::Seconds, "Age of the oldest reading that the plan rests on, by source");
     describe_gauge!(SNAPSHOT_COMPLETE, "Part of the repositories whose last reading is complete");
-    describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by account and resource");
-    describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by account and resource");
+    describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by credential and resource");
+    describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by credential and resource");
     describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
-    describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by account, operation and result");
+    describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by credential, operation and result");
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
     describe_counter!(DELIVERIES, "Deliveries of GitHub's webhooks, by what became of them");
     describe_counter!(STATE_SAVES, "Saves of what a restart can use, by result");
@@ -211,9 +211,8 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
         && view.observed.fleet.read.known_at.is_some()
         && view
             .observed
-            .repos
-            .values()
-            .all(|repo| repo.runs_read.failure.is_none() && repo.runs_read.known_at.is_some());
+            .served()
+            .all(|(_, repo)| repo.runs_read.failure.is_none() && repo.runs_read.known_at.is_some());
     let result = if is_complete { "complete" } else { "incomplete" };
     counter!(RECONCILE, "result" => result).increment(1);
     if is_complete {
@@ -224,22 +223,21 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
 fn meter_snapshot(view: &View, now: DateTime<Utc>) {
     let age = |at: Option<DateTime<Utc>>| at.map_or(f64::INFINITY, |at| (now - at).as_seconds_f64().max(0.0));
     gauge!(SNAPSHOT_AGE, "source" => "modal").set(age(view.observed.fleet.read.known_at));
-    let repos = &view.observed.repos;
-    let oldest = repos.values().map(|repo| age(repo.runs_read.known_at)).fold(0.0, f64::max);
+    let repos: Vec<_> = view.observed.served().map(|(_, repo)| &repo.runs_read).collect();
+    let oldest = repos.iter().map(|read| age(read.known_at)).fold(0.0, f64::max);
     gauge!(SNAPSHOT_AGE, "source" => "github").set(oldest);
-    let complete =
-        repos.values().filter(|repo| repo.runs_read.known_at.is_some() && repo.runs_read.failure.is_none()).count();
+    let complete = repos.iter().filter(|read| read.known_at.is_some() && read.failure.is_none()).count();
     gauge!(SNAPSHOT_COMPLETE).set(number(complete) / number(repos.len().max(1)));
 }
 
 fn meter_budgets(view: &View) {
     let mut peak: f64 = 0.0;
-    for (account, reader) in &view.readers().github {
+    for reader in view.readers().all_github() {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         peak = peak.max(budget.peak_points_per_minute());
         for quota in budget.primary() {
-            let labels = [("account", account.to_string()), ("resource", quota.resource.clone())];
+            let labels = [("credential", reader.credential().to_string()), ("resource", quota.resource.clone())];
             gauge!(RATE_LIMIT, &labels).set(f64::from(quota.limit));
             gauge!(RATE_REMAINING, &labels).set(f64::from(quota.remaining));
         }

@@ -4,6 +4,7 @@
 //! [`Observed`] without ever lowering what exists by a failure or by a list alone.
 
 mod apply;
+mod directory;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,31 +15,43 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::budget::{Purpose, is_refresh};
 use crate::clock::Clock;
-use crate::github::GithubReader;
+use crate::github::{GithubReader, GithubReaders};
 use crate::http::webhook::Hint;
-use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RunnerId, SandboxId, SecretId};
+use crate::ids::{AccountName, AppId, ClassName, CredentialName, Deployment, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
-use crate::plan::{Policy, RunnerGroupChoice};
+use crate::plan::Policy;
 use crate::poll::{Due, Read};
-use crate::state::{Creating, NeedsJobs, Observed, Org, Origin, OurSandbox, RunStatus, Scope};
+use crate::state::{Creating, NeedsJobs, Observed, Origin, OurSandbox, Owner, OwnerView, RunStatus, Scope};
 
 pub use read::Arrival;
 
 /// The readers, and what they need to know.
 #[derive(Debug)]
 pub struct Readers {
-    /// One per account.
-    pub github: BTreeMap<AccountName, GithubReader>,
+    /// Per account.
+    pub github: BTreeMap<AccountName, GithubReaders>,
     /// Modal.
     pub modal: ModalReader,
     /// The App's id, once it is known.
     pub app: Mutex<Option<AppId>>,
     /// The most pages of one run list.
     pub runs_pages_max: u32,
-    /// The runner groups that runners of organizations join.
-    pub groups: BTreeMap<Org, RunnerGroupChoice>,
+    /// The rules, for which credential reads what.
+    pub policy: Policy,
     /// Time.
     pub clock: Clock,
+}
+
+impl Readers {
+    /// What reads with a credential.
+    pub fn github_of(&self, credential: &CredentialName) -> Option<GithubReader> {
+        Some(self.github.get(credential.account())?.get(credential))
+    }
+
+    /// What reads with each credential in use.
+    pub fn all_github(&self) -> impl Iterator<Item = GithubReader> {
+        self.github.values().flat_map(GithubReaders::all)
+    }
 }
 
 /// A sandbox that one of our creates made.
@@ -63,10 +76,13 @@ pub struct View {
     deployment: Deployment,
     /// Repositories by the value of their tag.
     scopes_by_tag: BTreeMap<(String, String), Scope>,
+    /// Repositories that a pattern means and another account serves, each told of once.
+    doubled: BTreeSet<Scope>,
     /// So that the sandboxes of a class share its name.
     classes_by_tag: BTreeMap<String, ClassName>,
     tasks: JoinSet<Arrival>,
-    under_way: BTreeSet<Read>,
+    /// Readings under way, each with its credential.
+    under_way: BTreeMap<Read, Option<CredentialName>>,
     arrived: Vec<Arrival>,
 }
 
@@ -80,37 +96,45 @@ impl View {
             let registry = policy.registry(&scope);
             observed.add(scope, registry);
         }
+        for (account, policy) in &policy.accounts {
+            for login in policy.patterns.owners() {
+                let owner = Owner { account: account.clone(), login: Arc::clone(login) };
+                observed.owners.insert(owner, OwnerView::default());
+            }
+        }
         Self {
             observed,
             readers: Arc::new(readers),
             deployment: policy.deployment.clone(),
             scopes_by_tag,
+            doubled: BTreeSet::new(),
             classes_by_tag: policy.classes.iter().map(|class| (class_tag(&class.name), class.name.clone())).collect(),
             tasks: JoinSet::new(),
-            under_way: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             arrived: Vec::new(),
         }
     }
 
     /// Starts the readings that are due, as far as their accounts admit them.
     pub fn refresh(&mut self, due: Vec<Due>, now: DateTime<Utc>) {
-        let mut refused: BTreeSet<(AccountName, Purpose)> = BTreeSet::new();
+        let mut refused: BTreeSet<(CredentialName, Purpose)> = BTreeSet::new();
         for Due { read, purpose, .. } in self.in_turn(due, now) {
             let key = read.key();
-            if self.under_way.contains(&key) {
+            if self.under_way.contains_key(&key) {
                 continue;
             }
-            if let Some(account) = read.account() {
-                let refusal = (account.clone(), purpose);
+            let credential = read.credential(&self.readers.policy);
+            if let Some(credential) = &credential {
+                let refusal = (credential.clone(), purpose);
                 if refused.contains(&refusal) {
                     continue;
                 }
-                if !self.admits(account, purpose, now) {
+                if !self.admits(credential, purpose, now) {
                     refused.insert(refusal);
                     continue;
                 }
             }
-            self.under_way.insert(key);
+            self.under_way.insert(key, credential);
             self.note_asked(&read, now);
             let known = self.known_runs(&read);
             let asked = read::Asked { read, purpose, known, deployment: self.deployment.clone() };
@@ -121,16 +145,16 @@ impl View {
     /// Moves readings that only refresh what is known before all others, as far as their share goes: where run
     /// lists and first readings alone exceed the budget, they would otherwise never be done.
     fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
-        let mut shares: BTreeMap<&AccountName, u32> = BTreeMap::new();
-        for (account, reader) in &self.readers.github {
+        let mut shares: BTreeMap<CredentialName, u32> = BTreeMap::new();
+        for reader in self.readers.all_github() {
             let budget = reader.budget();
             let refreshes = budget.lock().expect("no holder of the budget panics").refreshes_due(now);
-            shares.insert(account, refreshes);
+            shares.insert(reader.credential().clone(), refreshes);
         }
         let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
         let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
-            let share =
-                due.read.account().filter(|_| is_refresh(due.purpose)).and_then(|account| shares.get_mut(account));
+            let credential = is_refresh(due.purpose).then(|| due.read.credential(&self.readers.policy)).flatten();
+            let share = credential.and_then(|credential| shares.get_mut(&credential));
             share.is_some_and(|share| {
                 let has_share = *share > 0;
                 *share = share.saturating_sub(1);
@@ -144,11 +168,12 @@ impl View {
     ///
     /// Each admission is charged by the request itself, a moment later; so the readings under way are counted
     /// by starting no more at a time than the client sends at a time.
-    fn admits(&self, account: &AccountName, purpose: Purpose, now: DateTime<Utc>) -> bool {
-        self.readers.github.get(account).is_some_and(|reader| {
+    fn admits(&self, credential: &CredentialName, purpose: Purpose, now: DateTime<Utc>) -> bool {
+        self.readers.github_of(credential).is_some_and(|reader| {
             let budget = reader.budget();
             let admits = budget.lock().expect("no holder of the budget panics").admits(purpose, now);
-            admits && self.under_way.iter().filter(|read| read.account() == Some(account)).count() < READS_AT_A_TIME
+            let under_way = self.under_way.values().filter(|with| with.as_ref() == Some(credential)).count();
+            admits && under_way < READS_AT_A_TIME
         })
     }
 
@@ -163,6 +188,9 @@ impl View {
             }
             Read::Fleet
             | Read::Ended
+            | Read::Installations(_)
+            | Read::Directory(_)
+            | Read::Repo(_)
             | Read::Runs(..)
             | Read::Jobs(..)
             | Read::Runners(_)
@@ -183,6 +211,9 @@ impl View {
             | Read::Ended
             | Read::Sandbox(..)
             | Read::Named(_)
+            | Read::Installations(_)
+            | Read::Directory(_)
+            | Read::Repo(_)
             | Read::Run(..)
             | Read::Jobs(..)
             | Read::Runners(_)
@@ -217,6 +248,7 @@ impl View {
         }
         self.observed.skew = self.readers.clock.skew();
         apply::forget_past(&mut self.observed, now);
+        directory::forget_gone(&mut self.observed, now);
         for arrival in std::mem::take(&mut self.arrived) {
             self.under_way.remove(&arrival.read.key());
             self.apply(arrival, now);
@@ -274,7 +306,7 @@ impl View {
     }
 }
 
-/// The most readings of one account under way: more would only wait for a connection.
+/// The most readings of one credential under way: more would only wait for a connection.
 const READS_AT_A_TIME: usize = 16;
 
 /// The value of a tag for a class: its name without the colon, which tags may not hold.

@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::allow::RepoPatterns;
 use crate::class::{NoClass, RunnerClass};
 use crate::evidence::Evidence;
 use crate::ids::{
-    AccountName, ClassName, Deployment, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+    AccountName, ClassName, CredentialName, Deployment, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId,
+    SandboxId, SecretId,
 };
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
@@ -55,12 +57,29 @@ pub struct Policy {
 /// What one GitHub account serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountPolicy {
-    /// The allowed repositories.
+    /// Where it stands among the accounts of the configuration.
+    pub order: usize,
+    /// Address of the REST API: repositories of one name are one only there.
+    pub host: String,
+    /// The allowed repositories that are named.
     pub repos: BTreeSet<RepoName>,
+    /// Patterns for others.
+    pub patterns: RepoPatterns,
     /// The runner group of new runners of repositories.
     pub runner_group_id: u64,
     /// Organizations whose repositories get runners of the organization, with the group that these join.
     pub organizations: BTreeMap<OrgName, RunnerGroupChoice>,
+    /// What it is asked with.
+    pub credentials: Credentials,
+}
+
+/// The credentials of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// One for all its repositories: a token.
+    One,
+    /// One for each owner of its repositories: the installations of a GitHub App.
+    PerOwner,
 }
 
 /// How the operator names a runner group.
@@ -112,16 +131,6 @@ impl Policy {
         self.classes.iter().any(|class| class.gpu.is_some())
     }
 
-    /// The runner groups that runners of organizations join.
-    pub fn runner_groups(&self) -> BTreeMap<Org, RunnerGroupChoice> {
-        let of_account = |(account, policy): (&AccountName, &AccountPolicy)| {
-            let groups = policy.organizations.clone().into_iter();
-            let account = account.clone();
-            groups.map(move |(name, group)| (Org { account: account.clone(), name }, group)).collect::<Vec<_>>()
-        };
-        self.accounts.iter().flat_map(of_account).collect()
-    }
-
     /// The runner group that runners of an organization join.
     pub fn runner_group(&self, org: &Org) -> Option<&RunnerGroupChoice> {
         self.accounts.get(&org.account)?.organizations.get(&org.name)
@@ -137,11 +146,39 @@ impl Policy {
         }
     }
 
-    /// Every allowed repository.
+    /// The credential by which runners are read, registered and deleted.
+    pub fn credential_of(&self, registry: &Registry) -> CredentialName {
+        match registry {
+            Registry::Repo(scope) => self.credential(scope),
+            Registry::Org(org) => self.credential_at(&org.account, org.name.as_str()),
+        }
+    }
+
+    /// The credential by which a repository is read and written.
+    pub fn credential(&self, scope: &Scope) -> CredentialName {
+        self.credential_at(&scope.account, scope.repo.owner())
+    }
+
+    /// The credential by which an owner's things are read and written.
+    pub fn credential_at(&self, account: &AccountName, owner: &str) -> CredentialName {
+        match self.accounts.get(account).map(|policy| policy.credentials) {
+            Some(Credentials::PerOwner) => CredentialName::of_installation(account.clone(), owner),
+            Some(Credentials::One) | None => CredentialName::of_account(account.clone()),
+        }
+    }
+
+    /// Every repository that is named; lists show others.
     pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         self.accounts.iter().flat_map(|(account, policy)| {
             policy.repos.iter().map(|repo| Scope { account: account.clone(), repo: repo.clone() })
         })
+    }
+}
+
+impl AccountPolicy {
+    /// Whether it serves a repository: by its name, or by a pattern.
+    pub fn serves(&self, repo: &RepoName) -> bool {
+        self.repos.contains(repo) || self.patterns.admit(repo)
     }
 }
 
@@ -167,6 +204,8 @@ pub enum Action {
     PrepareImage {
         /// The class.
         class: ClassName,
+        /// A repository that waits for it: GitHub is asked there for the runner's release.
+        scope: Scope,
     },
     /// Delete the registration of a runner.
     Deregister {
@@ -334,8 +373,8 @@ pub struct Plan {
     pub skips: Vec<Skip>,
     /// Counts per class.
     pub tally: BTreeMap<ClassName, Tally>,
-    /// How many creates of an account wait for the GitHub budget.
-    pub waits_for_mints: BTreeMap<AccountName, usize>,
+    /// How many creates wait for the GitHub budget of a credential.
+    pub waits_for_mints: BTreeMap<CredentialName, usize>,
 }
 
 /// Plans one pass.

@@ -4,19 +4,21 @@
 //! many of them start is up to the budgets. Nothing is remembered here: a reading that did not start is due
 //! again in the next pass.
 
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::budget::Purpose;
 use crate::evidence::{Evidence, NameEvidence, end_reason};
-use crate::ids::{AccountName, OurName, RunId, SandboxId};
+use crate::ids::{AccountName, CredentialName, OurName, RunId, SandboxId};
 use crate::mutant::{self, Mutant};
 use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, NeedsJobs, Observed, Org, OurSandbox, ReachesBack, ReadState, Registry, RegistryView,
+    Connection, JobStatus, NeedsJobs, Observed, Org, OurSandbox, Owner, ReachesBack, ReadState, Registry, RegistryView,
     RepoView, RunStatus, RunView, Scope, WorkflowJob,
 };
 
@@ -58,6 +60,8 @@ const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
 const CONFIRM_AGAIN: TimeDelta = TimeDelta::seconds(10);
 /// How often ended sandboxes are listed.
 const ENDED_AGAIN: TimeDelta = TimeDelta::minutes(10);
+/// How often the runs of a repository are listed that cannot have new ones.
+const PAUSED_AGAIN: TimeDelta = TimeDelta::minutes(15);
 /// Statuses that the sweep asks for: an old run that is re-run or approved shows one of them.
 pub const SWEPT: [RunStatus; 2] = [RunStatus::Queued, RunStatus::Waiting];
 /// The bounds of the sweep's interval.
@@ -78,6 +82,12 @@ pub enum Read {
     Sandbox(OurName, SandboxId),
     /// A sandbox by its name.
     Named(OurName),
+    /// Where an account's GitHub App is installed.
+    Installations(AccountName),
+    /// The repositories of an owner.
+    Directory(Owner),
+    /// What GitHub says of a repository.
+    Repo(Scope),
     /// The run list of a repository.
     Runs(Scope, Depth),
     /// A run by its id.
@@ -103,14 +113,18 @@ pub enum Depth {
 
 impl Read {
     /// Whose budget it is charged to; none where it goes to Modal.
-    pub fn account(&self) -> Option<&AccountName> {
+    pub fn credential(&self, policy: &Policy) -> Option<CredentialName> {
         match self {
             Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
-            Self::Runs(scope, _) | Self::Run(scope, _) | Self::Jobs(scope, _) | Self::Sweep(scope) => {
-                Some(&scope.account)
-            }
-            Self::Runners(registry) => Some(registry.account()),
-            Self::Group(org) => Some(&org.account),
+            Self::Installations(account) => Some(CredentialName::of_account(account.clone())),
+            Self::Directory(owner) => Some(policy.credential_at(&owner.account, &owner.login)),
+            Self::Repo(scope)
+            | Self::Runs(scope, _)
+            | Self::Run(scope, _)
+            | Self::Jobs(scope, _)
+            | Self::Sweep(scope) => Some(policy.credential(scope)),
+            Self::Runners(registry) => Some(policy.credential_of(registry)),
+            Self::Group(org) => Some(policy.credential_at(&org.account, org.name.as_str())),
         }
     }
 
@@ -123,6 +137,9 @@ impl Read {
             | Self::Ended
             | Self::Sandbox(..)
             | Self::Named(_)
+            | Self::Installations(_)
+            | Self::Directory(_)
+            | Self::Repo(_)
             | Self::Run(..)
             | Self::Jobs(..)
             | Self::Runners(_)
@@ -154,12 +171,14 @@ impl Due {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Modal,
+    Directory,
     FirstJobs,
     Neglected,
     Runs,
     Jobs,
     Runners,
     Sweep,
+    Facts,
     Early,
 }
 
@@ -183,6 +202,8 @@ pub fn due(
     let mut all = Schedule { due: Vec::new(), now, interval: delta(policy.interval) };
     all.fleet(observed, evidence);
     all.ended(observed, policy);
+    all.directories(observed, policy);
+    all.facts(observed, policy);
     let sweep = sweep_interval(observed, points_per_minute);
     let unsettled = unsettled(observed, evidence);
     let (fences, trials) = (fences(observed, evidence), trials(observed, evidence));
@@ -244,7 +265,7 @@ fn alternate(due: Vec<Due>) -> Vec<Due> {
 /// When something will be due next at the latest, where nothing changes.
 pub fn next(observed: &Observed, policy: &Policy, now: DateTime<Utc>) -> DateTime<Utc> {
     let interval = delta(policy.interval);
-    let lists = observed.repos.values().map(|repo| &repo.runs_read).chain([&observed.fleet.read]);
+    let lists = observed.served().map(|(_, repo)| &repo.runs_read).chain([&observed.fleet.read]);
     let next = lists.map(|read| again_at(read, interval)).min().unwrap_or(now);
     next.clamp(now + interval / 100, now + interval / 10)
 }
@@ -420,7 +441,12 @@ impl Schedule {
     }
 
     fn runs(&mut self, scope: &Scope, repo: &RepoView) {
-        if self.is_due(&repo.runs_read, self.interval) || self.is_nudged(repo) {
+        if repo.pause(&scope.repo).is_some() {
+            if self.is_due(&repo.runs_read, PAUSED_AGAIN) {
+                let tried = repo.runs_read.tried_at;
+                self.add(Read::Runs(scope.clone(), Depth::Active), Purpose::RunList, Rank::Runs, tried);
+            }
+        } else if self.is_due(&repo.runs_read, self.interval) || self.is_nudged(repo) {
             let is_deep = repo.deep_read_at.is_none_or(|at| self.now - at >= DEEP_AGAIN);
             let depth = if is_deep { Depth::Active } else { Depth::New };
             let tried = repo.runs_read.tried_at;

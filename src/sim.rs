@@ -21,6 +21,7 @@ macro_rules! listed_enum {
     };
 }
 
+mod app;
 mod assign;
 mod client;
 mod connection;
@@ -45,6 +46,7 @@ mod scenario;
 mod server;
 mod world;
 
+pub use app::{APP_CLIENT_ID, APP_ID, APP_KEY};
 pub use client::{Client, Crash, CrashPhase};
 pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
 pub use history::{Cause, ControllerChange, Event, LimitKind, Operation, RemovalReason, Service, StatedLimits, What};
@@ -54,8 +56,8 @@ pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
 pub use scenario::{
-    Conclusion, ForeignRunner, ForeignSandbox, Ghost, Scenario, ScenarioError, ScenarioGroup, ScenarioJob,
-    ScenarioOrganization, ScenarioRepo, ScenarioRun, SkipReason,
+    Conclusion, ForeignRunner, ForeignSandbox, Ghost, RepoAbout, Scenario, ScenarioError, ScenarioGroup, ScenarioJob,
+    ScenarioOrganization, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

@@ -3,6 +3,8 @@
 //! Invariant: no client, no clock and no random source is imported here. Wire types end at the boundary
 //! modules; everything below is ours.
 
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::class::Risks;
 use crate::error::CallFailure;
 use crate::ids::{
-    AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId,
-    SandboxId, SecretId,
+    AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
+    RunnerId, SandboxId, SecretId,
 };
+
+pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -267,10 +271,14 @@ pub enum SandboxEnd {
 /// Everything that is observed, as the planner sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// Every allowed repository.
+    /// Every allowed repository: those that are named, and those that lists show and a pattern means.
     pub repos: BTreeMap<Scope, RepoView>,
     /// Where their runners are registered.
     pub registries: BTreeMap<Registry, RegistryView>,
+    /// Owners whose repositories are listed.
+    pub owners: BTreeMap<Owner, OwnerView>,
+    /// GitHub Apps.
+    pub apps: BTreeMap<AccountName, AppView>,
     /// Our sandboxes.
     pub fleet: Fleet,
     /// Creates that are being carried out.
@@ -363,6 +371,14 @@ pub struct RepoView {
     pub swept_at: Option<DateTime<Utc>>,
     /// When GitHub last told that something happened in it.
     pub nudged_at: Option<DateTime<Utc>>,
+    /// What GitHub says of the repository itself; none where that is not known yet.
+    pub facts: Option<RepoFacts>,
+    /// How that was read.
+    pub facts_read: ReadState,
+    /// Since when lists lack it that should show it.
+    pub unlisted_since: Option<DateTime<Utc>>,
+    /// Since when a second list agrees with that, or another account serves it.
+    pub gone_since: Option<DateTime<Utc>>,
 }
 
 impl RepoView {
@@ -377,7 +393,30 @@ impl RepoView {
             reaches_back: ReachesBack::Unknown,
             swept_at: None,
             nudged_at: None,
+            facts: None,
+            facts_read: ReadState::default(),
+            unlisted_since: None,
+            gone_since: None,
         }
+    }
+
+    /// Why the repository is looked at seldom, where it is.
+    pub fn pause(&self, name: &RepoName) -> Option<Pause> {
+        let facts = self.facts.as_ref();
+        let renamed = facts.filter(|facts| facts.name != *name).map(|facts| Pause::Renamed(facts.name.clone()));
+        renamed.or_else(|| match facts {
+            _ if self.gone_since.is_some() => Some(Pause::Gone),
+            Some(facts) if facts.is_disabled => Some(Pause::Disabled),
+            Some(facts) if facts.is_archived => Some(Pause::Archived),
+            Some(_) | None => None,
+        })
+    }
+}
+
+impl Observed {
+    /// The repositories that are looked at as often as they should be.
+    pub fn served(&self) -> impl Iterator<Item = (&Scope, &RepoView)> {
+        self.repos.iter().filter(|(scope, repo)| repo.pause(&scope.repo).is_none())
     }
 }
 
@@ -602,8 +641,8 @@ impl ImageState {
 /// What the limiters would let start in this pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// Mints per account, and when the next one is admitted.
-    pub mints: BTreeMap<AccountName, Allowance>,
+    /// Mints per credential, and when the next one is admitted.
+    pub mints: BTreeMap<CredentialName, Allowance>,
     /// Creates that Modal's rate allows.
     pub creates: Allowance,
 }

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::evidence::Evidence;
-use crate::ids::{ClassName, JobId, RepoName, RunId};
+use crate::github::CredentialState;
+use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll;
@@ -38,6 +39,12 @@ pub struct Status {
     pub recent: Vec<RecentAction>,
     /// From queued to started, of the last jobs that our runners took.
     pub pickup_seconds: PickupStatus,
+    /// Repositories that are looked at seldom, and why.
+    pub paused: BTreeMap<RepoName, String>,
+    /// Owners whose repositories are listed for a pattern.
+    pub owners: Vec<OwnerStatus>,
+    /// How GitHub's credentials fare.
+    pub credentials: Vec<CredentialStatus>,
     /// What is left of GitHub's limits.
     pub budgets: Vec<BudgetStatus>,
     /// How often old runs are looked for, in seconds.
@@ -94,6 +101,8 @@ pub struct Coverage {
     pub repositories: u32,
     /// Those whose run list was read at least once.
     pub repositories_known: u32,
+    /// Lists of repositories that were not asked for yet.
+    pub directories_unread: u32,
     /// Active runs whose jobs are not known.
     pub runs_unread: u32,
     /// Those that cannot be read, and why.
@@ -101,10 +110,12 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Ready: Modal is known, and each repository is known or known to be unreachable.
+    /// Ready: Modal is known, it is known which repositories there are, and each is known or known to be unreachable.
     pub fn is_ready(&self) -> bool {
         let unreachable = u32::try_from(self.unreachable.len()).unwrap_or(u32::MAX);
-        self.modal_known_at.is_some() && self.repositories_known + unreachable >= self.repositories
+        self.modal_known_at.is_some()
+            && self.directories_unread == 0
+            && self.repositories_known + unreachable >= self.repositories
     }
 }
 
@@ -142,11 +153,41 @@ pub struct JobStatus {
     pub queued_since: Option<DateTime<Utc>>,
 }
 
-/// One quota of one account.
+/// An owner whose repositories are listed.
+#[derive(Debug, Clone, Serialize)]
+pub struct OwnerStatus {
+    /// The account and the owner.
+    pub owner: String,
+    /// How many of its repositories are served.
+    pub served: usize,
+    /// When they were last listed.
+    pub known_at: Option<DateTime<Utc>>,
+    /// Why they cannot be listed.
+    pub problem: Option<String>,
+}
+
+/// One credential.
+#[derive(Debug, Clone, Serialize)]
+pub struct CredentialStatus {
+    /// Its name.
+    pub credential: CredentialName,
+    /// When its token ends, where that is known.
+    pub token_ends: Option<DateTime<Utc>>,
+    /// Until when nothing is sent with it.
+    pub held_until: Option<DateTime<Utc>>,
+    /// What last went wrong with it.
+    pub last_failure: Option<String>,
+    /// When that was.
+    pub failed_at: Option<DateTime<Utc>>,
+    /// Whether the installation is suspended, where it is one of a GitHub App.
+    pub is_suspended: Option<bool>,
+}
+
+/// One quota of one credential.
 #[derive(Debug, Clone, Serialize)]
 pub struct BudgetStatus {
-    /// The account.
-    pub account: String,
+    /// The credential.
+    pub credential: CredentialName,
     /// GitHub's name of the quota.
     pub resource: String,
     /// Requests per hour.
@@ -211,6 +252,14 @@ impl Status {
             groups: groups(subject, now),
             recent: recent.iter().cloned().collect(),
             pickup_seconds: quantiles(pickups),
+            paused: view
+                .observed
+                .repos
+                .iter()
+                .filter_map(|(scope, repo)| Some((scope.repo.clone(), repo.pause(&scope.repo)?.to_string())))
+                .collect(),
+            owners: owners(view),
+            credentials: credentials(view),
             budgets: budgets(view, now),
             sweep_interval_seconds: poll::sweep_interval(&view.observed, points_per_minute).num_seconds(),
         }
@@ -231,9 +280,19 @@ pub(crate) fn coverage(view: &View) -> Coverage {
         modal_failure: view.observed.fleet.read.failure.as_ref().map(|failure| failure.message.clone()),
         repositories: u32::try_from(repos.len()).unwrap_or(u32::MAX),
         repositories_known: u32::try_from(known).unwrap_or(u32::MAX),
+        directories_unread: directories_unread(view),
         runs_unread: u32::try_from(unread).unwrap_or(u32::MAX),
         unreachable: unreachable.collect(),
     }
+}
+
+/// Owners whose repositories were never asked for, and Apps of which it is not known yet what they were given.
+fn directories_unread(view: &View) -> u32 {
+    let owners = view.observed.owners.values().filter(|owner| owner.read.tried_at.is_none()).count();
+    let accounts = view.readers().policy.accounts.iter().filter(|(_, account)| account.patterns.is_for_all_owners());
+    let is_unread = |name| view.observed.apps.get(name).is_none_or(|app| app.read.tried_at.is_none());
+    let apps = accounts.filter(|(name, _)| is_unread(*name)).count();
+    u32::try_from(owners + apps).unwrap_or(u32::MAX)
 }
 
 fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>) -> ClassStatus {
@@ -250,13 +309,36 @@ fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>)
     }
 }
 
+fn owners(view: &View) -> Vec<OwnerStatus> {
+    let told = view.observed.owners.iter().map(|(owner, known)| OwnerStatus {
+        owner: owner.to_string(),
+        served: known.served,
+        known_at: known.read.known_at,
+        problem: known.read.failure.as_ref().map(|failure| failure.message.clone()),
+    });
+    told.collect()
+}
+
+fn credentials(view: &View) -> Vec<CredentialStatus> {
+    let told = view.readers().all_github().map(|reader| {
+        let CredentialState { last_failure, held_until, token_ends } = reader.state();
+        let credential = reader.credential().clone();
+        let app = view.observed.apps.get(credential.account());
+        let installed = credential.owner().and_then(|owner| app?.installed.get(owner));
+        let (failed_at, last_failure) = last_failure.unzip();
+        let is_suspended = installed.map(|installed| installed.is_suspended);
+        CredentialStatus { credential, token_ends, held_until, last_failure, failed_at, is_suspended }
+    });
+    told.collect()
+}
+
 fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {
     let mut all = Vec::new();
-    for (account, reader) in &view.readers().github {
+    for reader in view.readers().all_github() {
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         all.extend(budget.primary().map(|quota| BudgetStatus {
-            account: account.to_string(),
+            credential: reader.credential().clone(),
             resource: quota.resource.clone(),
             limit: quota.limit,
             remaining: quota.remaining,

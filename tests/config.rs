@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use sandrunner::config::{Config, ConfigError, Environment, Settings, load};
+use sandrunner::github::{GithubAuth, GithubSettings};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../config.toml.example");
@@ -114,6 +116,7 @@ fn a_line_that_may_hold_a_secret_is_not_shown() {
         ("modal = { token_secret = \"ghp_canary\", app = 4 }\n", "line 1, column "),
         ("[[github]]\ntoken = \"\"\"\nghp_canary\u{7}\n\"\"\"\n", "line 3, column "),
         ("[[github]]\ntoken = [\"ghp_canary\"]\n", "line 2, column "),
+        ("[[github]]\nprivate_key = \"-----BEGIN canary\" 4\n", "line 2, column "),
     ] {
         let told = wrong(text);
         assert!(told.contains(place) && !told.contains("canary"), "{told}");
@@ -210,7 +213,7 @@ fn classes_admit_strangers_only_where_they_or_the_runner_say_so() {
 
 #[test]
 fn names_of_the_earlier_project_without_a_feature_stop_the_start() {
-    for name in ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"] {
+    for name in ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME"] {
         let error = load_text(MINIMAL, &[(name, "x")]).unwrap_err().to_string();
         assert_eq!(error, format!("the environment variable {name} is not supported yet: unset it"));
     }
@@ -259,8 +262,26 @@ fn bad_values_name_key_value_and_remedy() {
 fn an_account_serves_what_it_lists_and_nothing_else() {
     for (text, expected) in [
         ("", "`github` is missing: add a [[github]] table with `allowed_repos`"),
-        ("[[github]]\n", "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\""),
-        ("[[github]]\nallowed_repos = [\"*\"]", "`github[0].allowed_repos` is `*`: each entry must be \"owner/name\""),
+        (
+            "[[github]]\n",
+            "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\" or \"owner/*\"",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"*\"]",
+            "`github[0].allowed_repos` is a pattern for every owner: a token cannot tell what it sees: name owners, as in \"owner/*\", or use a GitHub App",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"acme\"]",
+            "`github[0].allowed_repos` is `acme`: each entry must be \"owner/name\", \"owner/*\", \"owner/prefix-*\", \"*\", or such with `!` before it",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"!acme/*\"]",
+            "`github[0].allowed_repos` is empty: list the repositories to serve, as \"owner/name\" or \"owner/*\"",
+        ),
+        (
+            "[[github]]\nallowed_repos = [\"acme/web\", \"!acme/w*\"]",
+            "`github[0].allowed_repos` is `acme/web`: it is named and excluded: remove one of both",
+        ),
         (
             "[[github]]\nallowed_repos = [\"a/b\", \"A/B\"]",
             "`github[0].allowed_repos` is `a/b` twice: name each repository once",
@@ -303,6 +324,102 @@ fn secrets_come_from_files_and_credentials_and_are_never_shown() {
 fn a_token_of_several_lines_is_refused_without_being_shown() {
     let error = load_text(MINIMAL, &[("GITHUB_TOKEN", "ghp_canary\nmore")]).unwrap_err().to_string();
     assert_eq!(error, "`github[0].token` is not shown: must be one line of visible ASCII characters");
+}
+
+const APP_KEY: &str = include_str!("data/github-app/test-key.pkcs8.pem");
+
+/// The settings of the only account.
+fn account(text: &str, extra: &[(&str, &str)]) -> Result<GithubSettings, ConfigError> {
+    load_text(&format!("{MINIMAL}{text}\n"), extra).map(|mut settings| settings.github.remove(0))
+}
+
+#[test]
+fn an_account_has_a_token_or_an_app() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key.pem");
+    std::fs::write(&file, format!("\n{APP_KEY}\n")).unwrap();
+    let key = format!("private_key_file = {:?}", file.display());
+    let app = account(&format!("app_id = \"Iv23li.x\"\n{key}"), &[]).unwrap();
+    assert!(matches!(&app.auth, GithubAuth::App { id, .. } if id == "Iv23li.x"), "GITHUB_TOKEN is for others");
+    let one_line = APP_KEY.replace('\n', "\\n");
+    for given in [APP_KEY, &one_line] {
+        let variables = [("GITHUB_APP_ID", "123456"), ("GITHUB_APP_KEY", given)];
+        assert!(matches!(account("", &variables).unwrap().auth, GithubAuth::App { .. }));
+    }
+    let credentials = load_text(&format!("{MINIMAL}app_id = \"1\""), &[("GITHUB_APP_KEY", APP_KEY)]).unwrap();
+    let scope = credentials.policy.scopes().next().unwrap();
+    assert_eq!(credentials.policy.credential(&scope).to_string(), "gh/acme");
+    let told = |text: &str, extra: &[(&str, &str)]| with_causes(&account(text, extra).unwrap_err());
+    assert_eq!(
+        told(&format!("app_id = \"1\"\ntoken = \"ghp_x\"\n{key}"), &[]),
+        "`github[0].app_id` is `1`: an account has a token or a GitHub App: remove one of both"
+    );
+    assert_eq!(
+        told(&key, &[]),
+        "`github[0].app_id` is missing: a private key belongs to a GitHub App: set its id, which its settings page shows"
+    );
+    let missing = told("app_id = \"1\"", &[]);
+    assert!(missing.ends_with("GITHUB_APP_KEY, or the systemd credential `github-app-key`"), "{missing}");
+    for odd in ["ghp_canary", &APP_KEY[..300], include_str!("data/github-app/test-key.public.pem")] {
+        let told = told("app_id = \"1\"", &[("GITHUB_APP_KEY", odd)]);
+        assert!(told.starts_with("`github[0].private_key` is not shown: must be the App's private key"), "{told}");
+        assert!(!told.contains("canary") && !told.contains("MII"), "{told}");
+    }
+}
+
+#[test]
+fn credentials_of_systemd_are_found_by_account() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("github-token", "ghp_all"),
+        ("github-token-two", "ghp_two"),
+        ("github-app-key-three", APP_KEY),
+        ("modal-token-id", "ak-x"),
+        ("modal-token-secret", "as-x"),
+    ] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let directory = dir.path().display().to_string();
+    let text = "[[github]]\nname = \"one\"\nallowed_repos = [\"a/a\"]\n[[github]]\nname = \"two\"\nallowed_repos = [\"b/b\"]\n\
+                [[github]]\nname = \"three\"\napp_id = \"7\"\nallowed_repos = [\"c/c\"]\n";
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let settings = load(Some(&path), &environment(&[("CREDENTIALS_DIRECTORY", &directory)])).unwrap();
+    let tokens: Vec<Option<&str>> = settings
+        .github
+        .iter()
+        .map(|account| match &account.auth {
+            GithubAuth::Token(token) => Some(token.expose_secret()),
+            GithubAuth::App { .. } => None,
+        })
+        .collect();
+    assert_eq!(tokens, [Some("ghp_all"), Some("ghp_two"), None]);
+}
+
+#[test]
+fn the_address_of_the_api_follows_from_the_host() {
+    for (text, expected) in [
+        ("", "https://api.github.com"),
+        ("host = \"GitHub.com\"", "https://api.github.com"),
+        ("host = \"acme.ghe.com\"", "https://api.acme.ghe.com"),
+        ("host = \"github.acme.example\"", "https://github.acme.example/api/v3"),
+        ("host = \"ghe.acme.example:8443\"", "https://ghe.acme.example:8443/api/v3"),
+        ("api_url = \"https://x.example/api/v3/\"", "https://x.example/api/v3"),
+    ] {
+        assert_eq!(account(text, &[]).unwrap().api_url, expected, "{text}");
+    }
+    assert_eq!(
+        account("", &[("GITHUB_ENTERPRISE_DOMAIN", "ghe.x.example")]).unwrap().api_url,
+        "https://ghe.x.example/api/v3"
+    );
+    let told = |text: &str| with_causes(&account(text, &[]).unwrap_err());
+    for odd in ["https://github.com", "github", "api.github.com", "a b.com", ""] {
+        assert!(told(&format!("host = \"{odd}\"")).contains("must be the name by which people reach it"), "{odd}");
+    }
+    assert_eq!(
+        told("host = \"github.com\"\napi_url = \"https://api.github.com\""),
+        "`github[0].api_url` is `https://api.github.com`: it follows from `host`: remove one of both"
+    );
 }
 
 #[test]

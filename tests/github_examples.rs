@@ -17,7 +17,8 @@ use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::clock::Clock;
 use sandrunner::error::ErrorClass;
 use sandrunner::github::{
-    GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Paging, connect_with_service, parse_job,
+    GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Paging, connect_with_service,
+    parse_job,
 };
 use sandrunner::ids::{JobId, Labels, RepoName, RunId, RunnerId};
 use sandrunner::state::{Connection, JobStatus, Reading, Registry, RunStatus, Scope};
@@ -59,11 +60,13 @@ fn answering(status: u16, body: Value) -> (GithubReader, GithubWriter) {
     let settings = GithubSettings {
         account: "gh1".parse().unwrap(),
         api_url: "https://api.github.com".to_owned(),
-        token: "github_pat_x".into(),
+        auth: GithubAuth::Token("github_pat_x".into()),
         limits: BudgetLimits { points_per_minute: 900.0, mutations_per_minute: 90.0, primary_reserve: 100 },
         max_in_flight: 8,
     };
-    connect_with_service(router, settings, Clock::scaled(DateTime::UNIX_EPOCH, 1.0)).unwrap()
+    let clients = connect_with_service(router, settings, Clock::scaled(DateTime::UNIX_EPOCH, 1.0)).unwrap();
+    let gh = "gh1".parse().unwrap();
+    (clients.0.get(&gh), clients.1.get(&gh))
 }
 
 fn repo() -> RepoName {

@@ -8,8 +8,11 @@ use axum::body::Body;
 use chrono::DateTime;
 use http::Request;
 use http_body_util::BodyExt;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sandrunner::clock::Clock;
-use sandrunner::sim::{Fault, FaultMode, FaultRequest, Operation, Profile, Scenario, World};
+use sandrunner::sim::{
+    APP_ID, APP_KEY, Fault, FaultMode, FaultRequest, Operation, Profile, RepoAbout, Scenario, Visibility, World,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -104,10 +107,15 @@ impl Simulated {
 
     /// Asks, checks the answer against the description of `template`, and gives status and body.
     async fn ask(&self, method: &str, template: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_with(method, template, path, ("t", body)).await
+    }
+
+    /// The same with a token.
+    async fn ask_with(&self, method: &str, template: &str, path: &str, (token, body): (&str, &Value)) -> (u16, Value) {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("authorization", "Bearer t")
+            .header("authorization", format!("Bearer {token}"))
             .header("user-agent", "test")
             .body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) })
             .unwrap();
@@ -208,6 +216,46 @@ async fn writing_endpoints_answer_as_described() {
     let (status, refusal) = sim.ask("DELETE", RUNNER, "/repos/acme/web/actions/runners/1", &Value::Null).await;
     assert_eq!(status, 422);
     assert!(refusal["message"].as_str().unwrap().contains("is still running a job"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_github_app_asks_is_answered_as_described() {
+    let sim = Simulated::new();
+    sim.world.set_repo("acme/old", RepoAbout { archived: true, fork: true, ..RepoAbout::default() });
+    sim.world.set_repo("acme/open", RepoAbout { visibility: Visibility::Public, ..RepoAbout::default() });
+    let repos = sim.get("/orgs/{org}/repos", "/orgs/acme/repos?per_page=2").await;
+    assert_eq!(repos.as_array().unwrap().len(), 2);
+    assert_eq!(sim.get("/repos/{owner}/{repo}", "/repos/acme/old").await["archived"], true);
+    sim.world.rename_repo("acme/open", "acme/opened");
+    assert_eq!(sim.ask("GET", "/repos/{owner}/{repo}", "/repos/acme/open", &Value::Null).await.0, 301);
+    assert_eq!(sim.get("/repos/{owner}/{repo}", "/repos/acme/opened").await["visibility"], "public");
+
+    sim.world.suspend_app("acme");
+    let (status, installations) =
+        sim.ask_with("GET", "/app/installations", "/app/installations", (&app_token(&sim), &json!({}))).await;
+    assert_eq!((status, installations[0]["suspended_at"].is_string()), (200, true));
+    let path = format!("/app/installations/{}/access_tokens", installations[0]["id"]);
+    let template = "/app/installations/{installation_id}/access_tokens";
+    assert_eq!(sim.ask_with("POST", template, &path, (&app_token(&sim), &json!({}))).await.0, 403);
+    sim.world.unsuspend_app("acme");
+    let (status, given) = sim.ask_with("POST", template, &path, (&app_token(&sim), &json!({}))).await;
+    assert_eq!(status, 201);
+    let token = given["token"].as_str().unwrap();
+    assert!(token.starts_with("ghs_") && token.len() > 500, "GitHub's newer tokens are long");
+    let path = "/installation/repositories";
+    let (_, repos) = sim.ask_with("GET", path, path, (token, &Value::Null)).await;
+    assert_eq!(repos["total_count"], 3);
+    assert_eq!(sim.ask_with("GET", path, path, ("ghs_unknown", &Value::Null)).await.0, 401);
+    let gone = "/app/installations/1/access_tokens";
+    assert_eq!(sim.ask_with("POST", template, gone, (&app_token(&sim), &json!({}))).await.0, 404);
+}
+
+/// A token that the App signs.
+fn app_token(sim: &Simulated) -> String {
+    let now = sim.world.clock().now().timestamp();
+    let claims = json!({ "iss": APP_ID, "iat": now - 60, "exp": now + 540 });
+    let key = EncodingKey::from_rsa_pem(APP_KEY.as_bytes()).unwrap();
+    jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap()
 }
 
 #[tokio::test(start_paused = true)]

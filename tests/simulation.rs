@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
 
+#[path = "lab/accounts.rs"]
+mod accounts;
 #[path = "lab/claims.rs"]
 mod claims;
 #[path = "lab/clock.rs"]

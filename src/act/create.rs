@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use secrecy::SecretString;
 
-use super::{Effect, Task, class_of, unknown_account, unknown_class};
+use super::{Effect, Task, class_of, unknown_class};
 use crate::class::{Risk, RunnerClass};
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
@@ -31,10 +31,11 @@ pub(super) async fn create(task: &Task, create: &Create) -> Effect {
         Ok(prepared) => prepared,
         Err(failure) => return mint_failed(create, failure),
     };
-    let Some(github) = task.writers.github.get(&create.origin.scope.account) else {
-        return mint_failed(create, unknown_account(&create.origin.scope.account));
-    };
     let registry = task.writers.policy.registry(&create.origin.scope);
+    let github = match task.writers.github_of(&registry) {
+        Ok(github) => github,
+        Err(failure) => return mint_failed(create, failure),
+    };
     let name = create.name.to_string();
     let request = MintRequest {
         name: &name,

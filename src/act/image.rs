@@ -1,5 +1,7 @@
 //! Makes the image of a class ready.
 
+use std::iter;
+
 use super::{Effect, Task};
 use crate::class::{ImageSource, RunnerClass};
 use crate::config::RunnerReleaseChoice;
@@ -7,17 +9,18 @@ use crate::error::CallFailure;
 use crate::github::RunnerRelease;
 use crate::ids::ImageId;
 use crate::modal::{self, BuildProgress, ImageDefinition};
+use crate::state::Scope;
 
-pub(super) async fn prepare(task: &Task, class: &RunnerClass) -> Effect {
+pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> Effect {
     let source = class.image.clone();
-    let result = build(task, &source).await;
+    let result = build(task, &source, scope).await;
     Effect::Image { source, result }
 }
 
-async fn build(task: &Task, source: &ImageSource) -> Result<ImageId, String> {
+async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<ImageId, String> {
     let app = task.app().await.map_err(|failure| failure.message)?;
     let definition = match source {
-        ImageSource::Default => default_definition(task).await?,
+        ImageSource::Default => default_definition(task, scope).await?,
         ImageSource::Registry(reference) => ImageDefinition::registry_layers(reference).map_err(text)?,
         ImageSource::Existing(id) => ImageDefinition::Existing(ImageId::new(id.as_str())),
     };
@@ -35,7 +38,7 @@ fn text(error: modal::ModalError) -> String {
 }
 
 /// The image that Sandrunner defines, with the release that the configuration asks for.
-async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
+async fn default_definition(task: &Task, scope: &Scope) -> Result<ImageDefinition, String> {
     let wanted = &task.writers.runner.release;
     let release = match wanted {
         RunnerReleaseChoice::Pinned { version, sha256: Some(sha256) } => RunnerRelease {
@@ -45,7 +48,7 @@ async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
             version: version.clone(),
             sha256: Some(sha256.clone()),
         },
-        RunnerReleaseChoice::Auto | RunnerReleaseChoice::Pinned { sha256: None, .. } => offered(task).await?,
+        RunnerReleaseChoice::Auto | RunnerReleaseChoice::Pinned { sha256: None, .. } => offered(task, scope).await?,
     };
     if let RunnerReleaseChoice::Pinned { version, .. } = wanted
         && *version != release.version
@@ -65,15 +68,14 @@ async fn default_definition(task: &Task) -> Result<ImageDefinition, String> {
         .map_err(text)
 }
 
-/// The release that GitHub offers to the first repository that tells it.
-async fn offered(task: &Task) -> Result<RunnerRelease, String> {
-    let mut last = "no repository is configured".to_owned();
-    for (account, reader) in &task.writers.releases {
-        for repo in task.writers.policy.accounts.get(account).into_iter().flat_map(|account| &account.repos) {
-            match reader.runner_release(repo).await {
-                Ok(release) => return Ok(release),
-                Err(error) => last = CallFailure::from(error).message,
-            }
+/// The release that GitHub offers to the first repository that tells it: that which waits, or any that is named.
+async fn offered(task: &Task, scope: &Scope) -> Result<RunnerRelease, String> {
+    let mut last = String::new();
+    for scope in iter::once(scope.clone()).chain(task.writers.policy.scopes()) {
+        let Some(readers) = task.writers.releases.get(&scope.account) else { continue };
+        match readers.get(&task.writers.policy.credential(&scope)).runner_release(&scope.repo).await {
+            Ok(release) => return Ok(release),
+            Err(error) => last = CallFailure::from(error).message,
         }
     }
     Err(format!("cannot learn the runner's release from GitHub: {last}"))

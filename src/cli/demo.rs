@@ -3,6 +3,7 @@
 mod faults;
 mod screen;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use crate::config::{Config, Environment, GithubConfig, LimitsConfig, LogFormat, 
 use crate::daemon::{Clients, Daemon};
 use crate::observe::class_tag;
 use crate::plan::Policy;
-use crate::sim::{Profile, Replay, Report, Scenario, Servers, StatedLimits, World, serve};
+use crate::sim::{APP_ID, APP_KEY, Profile, Replay, Report, Scenario, Servers, StatedLimits, World, serve};
 use crate::{metrics, telemetry};
 
 /// Arguments of `demo`.
@@ -57,6 +58,9 @@ pub struct DemoArguments {
     /// Faults of the services, by name; `list` prints all names with what they do.
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     faults: Vec<String>,
+    /// Use a GitHub App with two installations instead of a token.
+    #[arg(long)]
+    app: bool,
     /// End when every job that is to be served is done and everything is cleaned up.
     #[arg(long)]
     exit: bool,
@@ -128,7 +132,7 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     }
     let any = "127.0.0.1:0".parse().expect("an address");
     let servers = serve(world.clone(), any, any).await.map_err(Failure::work)?;
-    let settings = settings(&world, &servers)?;
+    let settings = settings(&world, &servers, &arguments)?;
     let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
     let metrics = metrics::install().map_err(Failure::work)?;
     let daemon = Daemon::new(&settings, clients, clock.clone(), Some(metrics)).await.map_err(Failure::work)?;
@@ -160,19 +164,38 @@ fn scenario(arguments: &DemoArguments) -> Result<(Scenario, Option<ReplayAnswer>
         return Ok((Scenario::load(path).map_err(Failure::usage)?, None));
     }
     if arguments.replay.is_empty() {
-        return Ok((Scenario::generate(arguments.jobs as usize, arguments.repos as usize, arguments.seed), None));
+        let scenario = Scenario::generate(arguments.jobs as usize, arguments.repos as usize, arguments.seed);
+        return Ok((if arguments.app { of_two_owners(scenario) } else { scenario }, None));
     }
     let Replay { scenario, skipped, cut_seconds } =
         Replay::read(&arguments.replay, &arguments.map_label).map_err(Failure::usage)?;
     Ok((scenario, Some(ReplayAnswer { objects_skipped: skipped, seconds_cut: cut_seconds })))
 }
 
+/// Gives every second repository another owner, at which the App has an installation of its own.
+fn of_two_owners(mut scenario: Scenario) -> Scenario {
+    let moved: BTreeSet<String> = scenario.repos.iter().skip(1).step_by(2).map(|repo| repo.name.clone()).collect();
+    let move_it = |name: &mut String| {
+        if moved.contains(name.as_str()) {
+            *name = name.replacen("acme/", "beta/", 1);
+        }
+    };
+    scenario.repos.iter_mut().for_each(|repo| move_it(&mut repo.name));
+    scenario.jobs.iter_mut().for_each(|job| move_it(&mut job.repo));
+    scenario.runs.iter_mut().filter_map(|run| run.repo.as_mut()).for_each(move_it);
+    scenario.foreign_runners.iter_mut().for_each(|runner| move_it(&mut runner.repo));
+    scenario
+}
+
 /// The configuration of an operator who has much room: only addresses and credentials differ from real ones.
-fn settings(world: &World, servers: &Servers) -> Result<Settings, Failure> {
+fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Result<Settings, Failure> {
+    let token = || Some("simulated".to_owned().into());
     let mut config = Config {
         github: vec![GithubConfig {
-            api_url: format!("http://{}", servers.github()),
-            token: Some("simulated".to_owned().into()),
+            api_url: Some(format!("http://{}", servers.github())),
+            token: if arguments.app { None } else { token() },
+            app_id: arguments.app.then(|| APP_ID.to_owned()),
+            private_key: arguments.app.then(|| APP_KEY.to_owned().into()),
             allowed_repos: world.scenario().allowed_repos().iter().map(ToString::to_string).collect(),
             mutations_per_minute: 180,
             ..GithubConfig::default()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::clock::Clock;
-use crate::sim::{InvalidProfile, Profile, Scenario, ScenarioError, Servers, World, serve};
+use crate::sim::{APP_ID, APP_KEY, InvalidProfile, Profile, Scenario, ScenarioError, Servers, World, serve};
 
 /// What `sandrunner simulate` takes.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +31,9 @@ pub struct SimulateArgs {
     /// Seed of everything that is left to chance
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Print the environment for the GitHub App of the simulated GitHub instead of that for a token
+    #[arg(long)]
+    pub app: bool,
     /// Write every call and every change to this file as it happens, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
@@ -90,9 +93,14 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
     if let Some(path) = &args.history {
         write_history(&world, path)?;
     }
+    let credentials = if args.app {
+        format!("export GITHUB_APP_ID={APP_ID}\nexport GITHUB_APP_KEY='{}'\n", APP_KEY.trim())
+    } else {
+        "export GITHUB_TOKEN=simulated\n".to_owned()
+    };
     let failed = |source| SimulateError::Serve { github: args.github, modal: args.modal, source };
     let mut servers = serve(world.clone(), args.github, args.modal).await.map_err(failed)?;
-    out.write_all(instructions(&world, &servers).as_bytes())
+    out.write_all(instructions(&world, &servers, &credentials).as_bytes())
         .and_then(|()| out.flush())
         .map_err(SimulateError::Output)?;
     tokio::select! {
@@ -111,13 +119,13 @@ pub(super) fn write_history(world: &World, path: &Path) -> Result<(), SimulateEr
 }
 
 /// The environment that points Sandrunner, or an official client, at the simulators.
-fn instructions(world: &World, servers: &Servers) -> String {
+fn instructions(world: &World, servers: &Servers, credentials: &str) -> String {
     let (github, modal) = (servers.github(), servers.modal());
     let repos: Vec<String> = world.scenario().allowed_repos().iter().map(ToString::to_string).collect();
     format!(
         "# The simulated GitHub and Modal run until Ctrl-C. Any text is accepted as a token.\n\
          export GITHUB_API_URL=http://{github}\n\
-         export GITHUB_TOKEN=simulated\n\
+         {credentials}\
          export ALLOWED_REPOS={}\n\
          export MODAL_SERVER_URL=http://{modal}\n\
          export MODAL_TOKEN_ID=ak-simulated\n\
@@ -141,6 +149,7 @@ mod tests {
             speed: 1.0,
             profile: "calm".to_owned(),
             seed: 1,
+            app: false,
             history: None,
         }
     }
@@ -152,6 +161,10 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("export GITHUB_API_URL=http://127.0.0.1:"), "{text}");
         assert!(!text.contains(":0\n"), "{text}");
+        let mut out = Vec::new();
+        run(SimulateArgs { app: true, ..args() }, async {}, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("export GITHUB_APP_KEY='-----BEGIN") && !text.contains("GITHUB_TOKEN"), "{text}");
     }
 
     #[tokio::test]

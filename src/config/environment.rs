@@ -7,8 +7,7 @@ use super::load::{ConfigError, Environment};
 use super::{Config, GithubConfig};
 
 /// Names whose feature does not exist: they stop the start, because to ignore them would surprise.
-const NOT_SUPPORTED_YET: [&str; 4] =
-    ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME", "GITHUB_ENTERPRISE_DOMAIN"];
+const NOT_SUPPORTED_YET: [&str; 3] = ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME"];
 
 /// Lays the earlier project's variables over `config`.
 pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
@@ -20,16 +19,12 @@ pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment
         let account = only_account(config, "ALLOWED_REPOS")?;
         account.allowed_repos = repos.split(',').map(|repo| repo.trim().to_owned()).collect();
     }
-    if let Some(token) = value("GITHUB_TOKEN") {
-        // Accounts with a token of their own keep it.
-        for account in
-            config.github.iter_mut().filter(|account| account.token.is_none() && account.token_file.is_none())
-        {
-            account.token = Some(SecretString::from(token.to_owned()));
-        }
-    }
+    apply_github_credentials(config, environment)?;
     if let Some(url) = value("GITHUB_API_URL") {
-        url.clone_into(&mut only_account(config, "GITHUB_API_URL")?.api_url);
+        only_account(config, "GITHUB_API_URL")?.api_url = Some(url.to_owned());
+    }
+    if let Some(host) = value("GITHUB_ENTERPRISE_DOMAIN") {
+        only_account(config, "GITHUB_ENTERPRISE_DOMAIN")?.host = Some(host.to_owned());
     }
     if let Some(secret) = value("WEBHOOK_SECRET").filter(|_| config.http.webhook_secret_file.is_none()) {
         config.http.webhook_secret.get_or_insert_with(|| SecretString::from(secret.to_owned()));
@@ -59,6 +54,24 @@ pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment
             remedy: format!("must be a JSON object of texts ({error})"),
         })?;
         config.runner.env = extra;
+    }
+    Ok(())
+}
+
+/// Lays tokens, ids and keys over the accounts; those with credentials of their own keep them.
+fn apply_github_credentials(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
+    let value = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
+    if let Some(id) = value("GITHUB_APP_ID") {
+        only_account(config, "GITHUB_APP_ID")?.app_id = Some(id.to_owned());
+    }
+    for account in &mut config.github {
+        let secret = |name| value(name).map(|value| SecretString::from(value.to_owned()));
+        if account.app_id.is_none() && account.token.is_none() && account.token_file.is_none() {
+            account.token = secret("GITHUB_TOKEN");
+        }
+        if account.app_id.is_some() && account.private_key.is_none() && account.private_key_file.is_none() {
+            account.private_key = secret("GITHUB_APP_KEY");
+        }
     }
     Ok(())
 }

@@ -112,7 +112,9 @@ pub(super) fn parse(text: &str, path: &Path, environment: &Environment) -> Resul
 /// What is wrong, with the line where it is wrong unless a secret may stand in it.
 fn told(error: &toml::de::Error, text: &str) -> String {
     let whole = error.to_string();
-    let is_secret = |text: &str| ["token", "secret"].iter().any(|word| text.to_lowercase().contains(word));
+    let is_secret = |text: &str| {
+        ["token", "secret", "private_key", "private key"].iter().any(|word| text.to_lowercase().contains(word))
+    };
     // A secret over several lines would be shown without its key.
     let has_long_strings = text.contains("\"\"\"") || text.contains("'''");
     if !is_secret(&whole) && !has_long_strings {

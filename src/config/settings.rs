@@ -9,17 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::load::{ConfigError, Environment};
-use super::{
-    ClassConfig, Config, GithubConfig, HttpConfig, LimitsConfig, ModalConfig, OrganizationConfig, ReconcileConfig,
-    RunnerConfig,
-};
-use crate::budget::BudgetLimits;
+use super::{ClassConfig, Config, HttpConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig, accounts};
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::github::GithubSettings;
 use crate::http::webhook;
-use crate::ids::{AccountName, ClassName, Fingerprint, Labels, OrgName, RepoName};
+use crate::ids::{AccountName, ClassName, Fingerprint, Labels};
 use crate::modal::ModalSettings;
-use crate::plan::{AccountPolicy, Limits, Policy, RunnerGroupChoice, Waves};
+use crate::plan::{AccountPolicy, Limits, Policy, Waves};
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +91,7 @@ pub enum RunnerReleaseChoice {
     },
 }
 
-fn bad(key: impl Into<String>, value: impl std::fmt::Display, remedy: impl Into<String>) -> ConfigError {
+pub(super) fn bad(key: impl Into<String>, value: impl std::fmt::Display, remedy: impl Into<String>) -> ConfigError {
     ConfigError::Value { key: key.into(), value: value.to_string(), remedy: remedy.into() }
 }
 
@@ -125,7 +121,7 @@ impl Settings {
         let builtin = if *builtin { builtin_classes() } else { Vec::new() };
         let configured: Vec<ClassConfig> = runner_classes.iter().cloned().chain(builtin).collect();
         check_label("required_label", &required_label)?;
-        let accounts = accounts(github)?;
+        let accounts = accounts::policies(github)?;
         let runner_settings = runner_settings(runner)?;
         let policy = Policy {
             deployment: deployment.parse().map_err(|_| {
@@ -156,7 +152,7 @@ impl Settings {
             github: github
                 .iter()
                 .enumerate()
-                .map(|(index, account)| github_settings(index, account, environment))
+                .map(|(index, account)| accounts::settings(index, account, environment))
                 .collect::<Result<_, _>>()?,
             modal: modal_settings(modal, environment)?,
             modal_creates: modal_creates(modal)?,
@@ -179,7 +175,7 @@ fn state_directory(configured: Option<&Path>, environment: &Environment) -> Opti
     (!dir.as_os_str().is_empty()).then(|| dir.to_owned())
 }
 
-fn in_range<T: PartialOrd + Copy + std::fmt::Display>(
+pub(super) fn in_range<T: PartialOrd + Copy + std::fmt::Display>(
     key: &str,
     value: T,
     least: T,
@@ -223,77 +219,6 @@ fn check_limits(limits: &LimitsConfig) -> Result<Limits, ConfigError> {
     })
 }
 
-fn accounts(github: &[GithubConfig]) -> Result<BTreeMap<AccountName, AccountPolicy>, ConfigError> {
-    if github.is_empty() {
-        return Err(bad("github", "missing", "add a [[github]] table with `allowed_repos`"));
-    }
-    let mut accounts = BTreeMap::new();
-    let mut seen: BTreeSet<RepoName> = BTreeSet::new();
-    for (index, account) in github.iter().enumerate() {
-        let name: AccountName = account.name.parse().map_err(|_| {
-            bad(
-                format!("github[{index}].name"),
-                format!("`{}`", account.name),
-                "must be 1 to 12 characters of a-z and 0-9",
-            )
-        })?;
-        let key = format!("github[{index}].allowed_repos");
-        if account.allowed_repos.is_empty() {
-            return Err(bad(key, "empty", "list the repositories to serve, as \"owner/name\""));
-        }
-        let mut repos = BTreeSet::new();
-        for repo in &account.allowed_repos {
-            let repo: RepoName =
-                repo.parse().map_err(|_| bad(key.clone(), format!("`{repo}`"), "each entry must be \"owner/name\""))?;
-            if !seen.insert(repo.clone()) {
-                return Err(bad(key, format!("`{repo}` twice"), "name each repository once"));
-            }
-            repos.insert(repo);
-        }
-        let organizations = organizations(index, account, &repos)?;
-        let policy = AccountPolicy { repos, runner_group_id: account.runner_group_id, organizations };
-        if accounts.insert(name.clone(), policy).is_some() {
-            return Err(bad(
-                format!("github[{index}].name"),
-                format!("`{name}` twice"),
-                "give each account its own name",
-            ));
-        }
-    }
-    Ok(accounts)
-}
-
-/// The organizations with runners of their own, each with the runner group to join.
-fn organizations(
-    index: usize,
-    account: &GithubConfig,
-    repos: &BTreeSet<RepoName>,
-) -> Result<BTreeMap<OrgName, RunnerGroupChoice>, ConfigError> {
-    let mut organizations = BTreeMap::new();
-    for (at, organization) in account.organizations.iter().enumerate() {
-        let key = |field: &str| format!("github[{index}].organizations[{at}].{field}");
-        let OrganizationConfig { name, runner_group, runner_group_id } = organization;
-        let org: OrgName =
-            name.parse().map_err(|_| bad(key("name"), format!("`{name}`"), "must be the login of an organization"))?;
-        if !repos.iter().any(|repo| repo.owner() == org.as_str()) {
-            return Err(bad(key("name"), format!("`{name}`"), "no allowed repository belongs to it: remove it"));
-        }
-        let group = match (runner_group, runner_group_id) {
-            (Some(group), None) if !group.trim().is_empty() => RunnerGroupChoice::Name(group.clone()),
-            (None, Some(id)) => RunnerGroupChoice::Id(*id),
-            (Some(_), Some(_)) => return Err(bad(key("runner_group"), "given by name and by id", "give one of them")),
-            (Some(_) | None, None) => {
-                let remedy = "name a runner group that admits the allowed repositories and no other";
-                return Err(bad(key("runner_group"), "missing", remedy));
-            }
-        };
-        if organizations.insert(org, group).is_some() {
-            return Err(bad(key("name"), format!("`{name}` twice"), "name each organization once"));
-        }
-    }
-    Ok(organizations)
-}
-
 /// The GPU classes that exist without being configured.
 const BUILTIN_GPUS: [&str; 5] = ["t4", "l4", "a100", "a100-80gb", "h100"];
 
@@ -317,7 +242,7 @@ fn classes(
             return Err(bad("runner_classes.name", format!("`{}` twice", class.name), remedy));
         }
         for repo in &class.repos {
-            if !accounts.values().any(|account| account.repos.contains(repo)) {
+            if !accounts.values().any(|account| account.serves(repo)) {
                 let key = format!("runner_classes `{}` repos", class.name);
                 return Err(bad(key, format!("`{repo}`"), "add it to allowed_repos of a [[github]] account"));
             }
@@ -495,7 +420,7 @@ fn check_env_name(key: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_url(key: &str, url: &str) -> Result<String, ConfigError> {
+pub(super) fn check_url(key: &str, url: &str) -> Result<String, ConfigError> {
     let parsed: Option<http::Uri> = url.parse().ok();
     let is_loopback = |host: &str| matches!(host, "127.0.0.1" | "localhost" | "[::1]");
     match parsed.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?))) {
@@ -505,32 +430,6 @@ fn check_url(key: &str, url: &str) -> Result<String, ConfigError> {
             Err(bad(key, format!("`{url}`"), "must be an https:// address (http:// only for this machine)"))
         }
     }
-}
-
-fn github_settings(
-    index: usize,
-    account: &GithubConfig,
-    environment: &Environment,
-) -> Result<GithubSettings, ConfigError> {
-    let key = |field: &str| format!("github[{index}].{field}");
-    let token =
-        secret(&key("token"), account.token.as_ref(), account.token_file.as_deref(), "github-token", environment)?;
-    Ok(GithubSettings {
-        account: account.name.parse().expect("the accounts were checked before"),
-        api_url: check_url(&key("api_url"), &account.api_url)?,
-        token,
-        limits: BudgetLimits {
-            points_per_minute: f64::from(in_range(&key("points_per_minute"), account.points_per_minute, 60, 100_000)?),
-            mutations_per_minute: f64::from(in_range(
-                &key("mutations_per_minute"),
-                account.mutations_per_minute,
-                1,
-                100_000,
-            )?),
-            primary_reserve: in_range(&key("primary_reserve"), account.primary_reserve, 0, 100_000)?,
-        },
-        max_in_flight: in_range(&key("max_in_flight"), account.max_in_flight, 1, 90)? as usize,
-    })
 }
 
 fn modal_settings(modal: &ModalConfig, environment: &Environment) -> Result<ModalSettings, ConfigError> {
@@ -637,8 +536,24 @@ fn webhook_secrets(http: &HttpConfig, environment: &Environment) -> Result<Optio
     }
 }
 
-/// A secret that has to be there.
-fn secret(
+/// A secret of one line, trimmed and never empty.
+pub(super) fn secret(
+    key: &str,
+    given: Option<&SecretString>,
+    file: Option<&Path>,
+    credential: &str,
+    environment: &Environment,
+) -> Result<SecretString, ConfigError> {
+    let text = secret_text(key, given, file, credential, environment)?;
+    // Header values take visible ASCII only.
+    if text.expose_secret().is_empty() || !text.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(bad(key, "not shown", "must be one line of visible ASCII characters"));
+    }
+    Ok(text)
+}
+
+/// A secret that has to be there; trimmed.
+pub(super) fn secret_text(
     key: &str,
     given: Option<&SecretString>,
     file: Option<&Path>,
@@ -678,8 +593,5 @@ fn secret_if_any(
         }
         (None, None) => return Ok(None),
     };
-    if text.is_empty() || text.chars().any(char::is_control) {
-        return Err(bad(key, "not shown", "must be one line of visible ASCII characters"));
-    }
     Ok(Some(SecretString::from(text)))
 }

@@ -6,6 +6,16 @@ use std::time::Duration;
 /// The calls of GitHub's REST API that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
+    /// `GET /app/installations`.
+    ListInstallations,
+    /// `POST /app/installations/{id}/access_tokens`.
+    CreateInstallationToken,
+    /// `GET /installation/repositories`.
+    ListInstallationRepos,
+    /// `GET /orgs/{org}/repos`.
+    ListOrgRepos,
+    /// `GET /repos/{owner}/{repo}`.
+    GetRepo,
     /// `GET …/actions/runs`.
     ListRuns,
     /// `GET …/actions/runs?status=…`.
@@ -37,6 +47,11 @@ impl Operation {
     /// The operation as a metric label and a log field.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ListInstallations => "list_installations",
+            Self::CreateInstallationToken => "create_installation_token",
+            Self::ListInstallationRepos => "list_installation_repos",
+            Self::ListOrgRepos => "list_org_repos",
+            Self::GetRepo => "get_repo",
             Self::ListRuns => "list_runs",
             Self::SweepRuns => "sweep_runs",
             Self::GetRun => "get_run",
@@ -52,13 +67,18 @@ impl Operation {
 
     fn verb(self) -> &'static str {
         match self {
+            Self::ListInstallations => "list the installations of",
+            Self::CreateInstallationToken => "get a token for the GitHub App at",
+            Self::ListInstallationRepos | Self::ListOrgRepos | Self::ListGroupRepositories => {
+                "list the repositories of"
+            }
+            Self::GetRepo => "look at",
             Self::ListRuns => "list the workflow runs of",
             Self::SweepRuns => "list the workflow runs by status of",
             Self::GetRun => "read",
             Self::ListJobs => "list the jobs of",
             Self::ListRunners => "list the runners of",
             Self::ListRunnerGroups => "list the runner groups of",
-            Self::ListGroupRepositories => "list the repositories of",
             Self::ListRunnerReleases => "list the runner releases for",
             Self::GenerateJitConfig => "generate a JIT config for",
             Self::DeleteRunner => "delete",
@@ -72,13 +92,28 @@ impl Operation {
             Self::ListRunners | Self::ListRunnerReleases => "administration=read",
             Self::ListRunnerGroups | Self::ListGroupRepositories => "organization_self_hosted_runners=read",
             Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
+            Self::ListInstallations
+            | Self::CreateInstallationToken
+            | Self::ListInstallationRepos
+            | Self::ListOrgRepos
+            | Self::GetRepo => "metadata=read",
         }
+    }
+
+    /// Whether the App asks for itself.
+    pub(super) fn is_of_app(self) -> bool {
+        matches!(self, Self::ListInstallations | Self::CreateInstallationToken)
     }
 
     pub(super) fn deadline(self) -> Duration {
         match self {
             Self::GenerateJitConfig => MINT_DEADLINE,
-            Self::ListRuns
+            Self::ListInstallations
+            | Self::CreateInstallationToken
+            | Self::ListInstallationRepos
+            | Self::ListOrgRepos
+            | Self::GetRepo
+            | Self::ListRuns
             | Self::SweepRuns
             | Self::GetRun
             | Self::ListJobs

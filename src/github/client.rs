@@ -1,26 +1,30 @@
 //! One request at a time: charged, bounded in time and size, counted, and its answer judged.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use http::header::IF_NONE_MATCH;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, IF_NONE_MATCH};
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use octocrab::Octocrab;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::call::Call;
 use super::error::Refusal;
-use super::etag::{Credential, PageCaches};
+use super::etag::PageCaches;
 use super::rate::{self, Limit};
-use super::{Answer, Checked, GithubError, GithubSettings};
+use super::source::{Again, Source};
+use super::token::Token;
+use super::{Answer, GithubError, GithubSettings};
 use crate::budget::{Budget, Purpose};
 use crate::clock::Clock;
-use crate::ids::AccountName;
+use crate::error::{ErrorChain, ErrorClass};
+use crate::ids::CredentialName;
 
-/// The metric that counts requests; labels `account`, `operation` and `result`.
+/// The metric that counts requests; labels `credential`, `operation` and `result`.
 const REQUESTS: &str = "sandrunner_github_requests_total";
 
 /// The longest body that is read: fifty times a page of 100 runs, which is about 600 KB.
@@ -42,41 +46,61 @@ pub(super) enum Request<'a> {
     Delete { path: &'a str },
 }
 
+/// How a credential fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CredentialState {
+    /// The last failure that says something of the credential or of GitHub, and when it happened.
+    pub last_failure: Option<(DateTime<Utc>, String)>,
+    /// Until when nothing is sent: GitHub limits the credential, or refuses it.
+    pub held_until: Option<DateTime<Utc>>,
+    /// When its token ends, where that is known; the next one is fetched before.
+    pub token_ends: Option<DateTime<Utc>>,
+}
+
 /// The client of one credential, shared by reader and writer.
 pub(super) struct Client {
     octocrab: Octocrab,
-    /// To take it out of answers that repeat it.
-    token: SecretString,
-    account: AccountName,
+    source: Source,
+    name: CredentialName,
     clock: Clock,
     budget: Arc<Mutex<Budget>>,
     in_flight: Semaphore,
     requests: AtomicU64,
     not_modified: AtomicU64,
-    pub(super) credential: Credential,
+    last_failure: Mutex<Option<(DateTime<Utc>, String)>>,
     pub(super) caches: PageCaches,
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl Client {
-    pub(super) fn new(octocrab: Octocrab, checked: Checked, settings: GithubSettings, clock: Clock) -> Self {
-        let GithubSettings { account, api_url: _, token: _, limits, max_in_flight } = settings;
-        let Checked { base: _, token, credential } = checked;
+    pub(super) fn new(
+        octocrab: Octocrab,
+        source: Source,
+        name: CredentialName,
+        settings: &GithubSettings,
+        clock: Clock,
+    ) -> Self {
         Self {
             octocrab,
-            token,
-            account,
+            source,
+            name,
             clock,
-            budget: Arc::new(Mutex::new(Budget::new(limits))),
-            in_flight: Semaphore::new(max_in_flight),
+            budget: Arc::new(Mutex::new(Budget::new(settings.limits.clone()))),
+            in_flight: Semaphore::new(settings.max_in_flight),
             requests: AtomicU64::new(0),
             not_modified: AtomicU64::new(0),
-            credential,
+            last_failure: Mutex::default(),
             caches: PageCaches::default(),
         }
     }
 
-    pub(super) fn account(&self) -> &AccountName {
-        &self.account
+    pub(super) fn name(&self) -> &CredentialName {
+        &self.name
     }
 
     pub(super) fn budget(&self) -> Arc<Mutex<Budget>> {
@@ -90,20 +114,83 @@ impl Client {
         }
     }
 
-    /// Sends one request, once. Every answer but a success or `304` is an error.
+    pub(super) fn state(&self) -> CredentialState {
+        let now = self.clock.now();
+        let limited = self.lock_budget().held_until(now);
+        CredentialState {
+            last_failure: self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            held_until: limited.max(self.source.stopped_until(now)),
+            token_ends: self.source.token_ends(),
+        }
+    }
+
+    /// Sends one request, once, or once more where its token is refused and there is another.
+    ///
+    /// # Errors
+    /// [`GithubError`] for every answer but a success or `304`.
     pub(super) async fn send(
         &self,
         call: &Call,
         purpose: Purpose,
         request: Request<'_>,
     ) -> Result<Answer, GithubError> {
+        let mut token = self.token(call, purpose, None).await?;
+        self.send_with(&mut token, call, purpose, request).await
+    }
+
+    /// What to send a request with; `page` is the path of a page that may be known from an earlier token.
+    pub(super) async fn token(
+        &self,
+        call: &Call,
+        purpose: Purpose,
+        page: Option<&str>,
+    ) -> Result<Arc<Token>, GithubError> {
+        self.source.token(purpose, page, &self.clock).await.map_err(|source| {
+            let error = GithubError::NoToken { call: call.clone(), source };
+            self.note_failure(&error);
+            error
+        })
+    }
+
+    /// [`Client::send`] with a token, in whose place stands afterwards the one that was sent at last.
+    pub(super) async fn send_with(
+        &self,
+        token: &mut Arc<Token>,
+        call: &Call,
+        purpose: Purpose,
+        request: Request<'_>,
+    ) -> Result<Answer, GithubError> {
+        let result = self.send_once(token, call, purpose, &request).await;
+        if !result.as_ref().is_err_and(GithubError::refuses_token) {
+            return result;
+        }
+        if self.source.refused(token, self.clock.now()) == Again::No {
+            return result;
+        }
+        // A request that is refused for its token has had no effect.
+        *token = self.token(call, purpose, None).await?;
+        let result = self.send_once(token, call, purpose, &request).await;
+        if result.as_ref().is_err_and(GithubError::refuses_token) {
+            self.source.refused(token, self.clock.now());
+        }
+        result
+    }
+
+    async fn send_once(
+        &self,
+        token: &Token,
+        call: &Call,
+        purpose: Purpose,
+        request: &Request<'_>,
+    ) -> Result<Answer, GithubError> {
         let _permit = self.admit(call, purpose).await?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = self.clock.now();
-        let result = match self.clock.deadline(call.operation.deadline(), self.exchange(call, request)).await {
+        let exchange = self.exchange(token, call, request);
+        let result = match self.clock.deadline(call.operation.deadline(), exchange).await {
             Ok(Ok(answer)) => {
                 self.learn_date(&answer, sent);
-                self.judge(call, answer)
+                self.judge(call, answer, token)
             }
             Ok(Err(error)) => Err(error),
             Err(source) => Err(GithubError::TimedOut { call: call.clone(), source }),
@@ -139,36 +226,49 @@ impl Client {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn exchange(&self, call: &Call, request: Request<'_>) -> Result<Answer, GithubError> {
+    async fn exchange(&self, token: &Token, call: &Call, request: &Request<'_>) -> Result<Answer, GithubError> {
         let no_answer = |source| GithubError::NoAnswer { call: call.clone(), source };
-        let sent = match request {
+        let builder = http::Request::builder().header(AUTHORIZATION, token.header());
+        let built = match *request {
             Request::Get { path, known } => {
-                let headers = known.map(|etag| HeaderMap::from_iter([(IF_NONE_MATCH, etag.clone())]));
-                self.octocrab._get_with_headers(path, headers).await
+                let builder = builder.method(Method::GET).uri(path);
+                let builder = known.into_iter().fold(builder, |builder, etag| builder.header(IF_NONE_MATCH, etag));
+                self.octocrab.build_request(builder, None::<&()>)
             }
-            Request::Post { path, body } => self.octocrab._post(path, Some(body)).await,
-            Request::Delete { path } => self.octocrab._delete(path, None::<&()>).await,
+            Request::Post { path, body } => {
+                self.octocrab.build_request(builder.method(Method::POST).uri(path), Some(body))
+            }
+            Request::Delete { path } => {
+                self.octocrab.build_request(builder.method(Method::DELETE).uri(path), None::<&()>)
+            }
+        };
+        let sent = match built {
+            Ok(request) => self.octocrab.execute(request).await,
+            Err(error) => Err(error),
         };
         let (parts, body) = sent.map_err(|error| no_answer(error.into()))?.into_parts();
         let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(no_answer)?.to_bytes();
-        Ok(Answer::new(parts.status, parts.headers, body, &self.token))
+        Ok(Answer::new(parts.status, parts.headers, body, token.secret()))
     }
 
     /// Whatever else the answer says, its date tells how far our clock is off.
     fn learn_date(&self, answer: &Answer, sent: DateTime<Utc>) {
-        if let Some(skew) = rate::date(&answer.headers).and_then(|date| self.clock.learn_date(date, sent)) {
+        let Some(date) = rate::date(&answer.headers) else { return };
+        self.source.learn_date(date, self.clock.now());
+        if let Some(skew) = self.clock.learn_date(date, sent) {
             tracing::warn!(behind_seconds = skew.num_seconds(), "this machine's clock differs from GitHub's");
         }
     }
 
     /// Corrects the budget by the answer, and makes an error of a refusal.
-    fn judge(&self, call: &Call, answer: Answer) -> Result<Answer, GithubError> {
+    fn judge(&self, call: &Call, answer: Answer, token: &Token) -> Result<Answer, GithubError> {
         let now = self.clock.now();
         if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
             self.lock_budget().answered(rate::quota(&answer.headers, now));
+            self.source.accepted();
             return Ok(answer);
         }
-        let (refusal, limit) = Refusal::read(call, &answer, self.token.expose_secret(), now);
+        let (refusal, limit) = Refusal::read(call, &answer, token.secret().expose_secret(), now);
         let mut budget = self.lock_budget();
         match limit {
             Some(Limit::Secondary(retry_after)) => budget.limited_secondary(retry_after, now),
@@ -180,6 +280,21 @@ impl Client {
         Err(GithubError::Refused { call: call.clone(), refusal: Box::new(refusal) })
     }
 
+    /// Remembers what went wrong with the credential, or with the way to GitHub; not what is wrong with a repository.
+    fn note_failure(&self, error: &GithubError) {
+        match error.class() {
+            ErrorClass::Unauthorized
+            | ErrorClass::Forbidden
+            | ErrorClass::RateLimited
+            | ErrorClass::Unavailable
+            | ErrorClass::Unreadable => {
+                let told = (self.clock.now(), ErrorChain(error).to_string());
+                *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            }
+            ErrorClass::Policy | ErrorClass::NotFound | ErrorClass::Conflict | ErrorClass::Invalid => {}
+        }
+    }
+
     fn record(&self, call: &Call, result: &Result<Answer, GithubError>) {
         let operation = call.operation.as_str();
         let result = match result {
@@ -188,10 +303,13 @@ impl Client {
                 "not_modified"
             }
             Ok(_) => "ok",
-            Err(error) => error.class().as_str(),
+            Err(error) => {
+                self.note_failure(error);
+                error.class().as_str()
+            }
         };
-        tracing::trace!(account = %self.account, operation, subject = call.subject, result, "asked GitHub");
-        metrics::counter!(REQUESTS, "account" => self.account.to_string(), "operation" => operation, "result" => result)
-            .increment(1);
+        tracing::trace!(credential = %self.name, operation, subject = call.subject, result, "asked GitHub");
+        let name = self.name.to_string();
+        metrics::counter!(REQUESTS, "credential" => name, "operation" => operation, "result" => result).increment(1);
     }
 }

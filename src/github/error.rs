@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::call::Call;
+use super::call::{Call, Operation};
 use super::rate::{self, Limit};
 use crate::clock::Elapsed;
 use crate::error::{CallFailure, ErrorChain, ErrorClass, redact};
@@ -41,6 +41,15 @@ pub enum GithubError {
         call: Call,
         /// How long the limit lasts.
         wait: Duration,
+    },
+    /// Nothing was sent, because no token is to be had.
+    #[error("cannot {call}")]
+    NoToken {
+        /// The call.
+        call: Call,
+        /// Why there is none.
+        #[source]
+        source: CallFailure,
     },
     /// GitHub answered with a refusal.
     #[error("cannot {call}: {refusal}")]
@@ -121,6 +130,9 @@ pub enum Malformed {
     /// The list has more pages than can be.
     #[error("the list does not end")]
     Endless,
+    /// The token is none that a request could be sent with, or has no end.
+    #[error("the token cannot be used")]
+    Token,
     /// There is no runner for our platform in the list of releases.
     #[error("it lists no usable runner for linux and x64")]
     NoRelease,
@@ -186,7 +198,7 @@ impl Refusal {
             request_id: answer.request_id(),
             class,
             retry_after: limit.map_or_else(|| rate::retry_after(&answer.headers), Limit::wait),
-            remedy: remedy(call, class, answer),
+            remedy: remedy(call, class, answer, &message),
             message,
         };
         (refusal, limit)
@@ -214,8 +226,18 @@ fn is_policy(message: &str) -> bool {
     of_repository.iter().any(|part| text.contains(part))
 }
 
-fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer) -> Option<String> {
+fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str) -> Option<String> {
+    let text = message.to_lowercase();
     match class {
+        ErrorClass::Unauthorized if call.operation.is_of_app() => {
+            Some("check that `app_id` and the private key belong together, and that the key was not deleted".to_owned())
+        }
+        ErrorClass::Forbidden if text.contains("suspended") => {
+            Some("the owner of the organization can end the suspension of the GitHub App".to_owned())
+        }
+        ErrorClass::Forbidden if text.contains("ip address") || text.contains("ip allow list") => {
+            Some("add this machine's address to the organization's IP allow list".to_owned())
+        }
         ErrorClass::Unauthorized => Some("check that the token is whole, not expired and not revoked".to_owned()),
         ErrorClass::Forbidden => {
             let accepted = text_header(&answer.headers, "x-accepted-github-permissions");
@@ -226,6 +248,10 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer) -> Option<Stri
             Some("the repository was renamed or moved: change its name in the configuration".to_owned())
         }
         ErrorClass::Policy => Some("enable Actions and self-hosted runners in the repository's settings".to_owned()),
+        ErrorClass::NotFound if call.operation == Operation::ListOrgRepos => Some(
+            "only an organization's repositories can be listed with a token: name those of a user one by one"
+                .to_owned(),
+        ),
         ErrorClass::NotFound => {
             let needed = call.operation.permission();
             Some(format!("check its name, and that the token may see it (repository permission `{needed}`)"))
@@ -279,11 +305,17 @@ fn one_line(text: &str) -> String {
 }
 
 impl GithubError {
+    /// Whether GitHub refuses the token that the request was sent with.
+    pub(super) fn refuses_token(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if refusal.status == 401)
+    }
+
     /// What the failure means for the next attempt.
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Settings { .. } | Self::Transport { .. } => ErrorClass::Invalid,
             Self::Held { .. } => ErrorClass::RateLimited,
+            Self::NoToken { source, .. } => source.class,
             Self::Refused { refusal, .. } => refusal.class,
             Self::TimedOut { .. } | Self::NoAnswer { .. } => ErrorClass::Unavailable,
             Self::Unreadable { .. } | Self::OtherLabels { .. } => ErrorClass::Unreadable,
@@ -294,6 +326,7 @@ impl GithubError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Held { wait, .. } => Some(*wait),
+            Self::NoToken { source, .. } => source.retry_after,
             Self::Refused { refusal, .. } => refusal.retry_after,
             Self::Settings { .. }
             | Self::Transport { .. }
@@ -315,7 +348,7 @@ impl From<GithubError> for CallFailure {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::{Answer, Operation};
+    use super::super::Answer;
     use super::*;
 
     fn refusal(status: u16, body: &'static str) -> Refusal {

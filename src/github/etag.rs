@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
-use crate::state::{Runner, WorkflowJob, WorkflowRun};
+use crate::state::{RepoFacts, Runner, WorkflowJob, WorkflowRun};
 
 /// Stands for a token at an address, without being either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +26,7 @@ impl Credential {
 /// Where a page came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PageKey {
+    /// Of the token that it was read with.
     pub(super) credential: Credential,
     pub(super) path: Box<str>,
 }
@@ -66,17 +67,26 @@ const JOB_ROWS: usize = 20_000;
 /// Runner rows are about 100 bytes. Only scopes with sandboxes are listed often.
 const RUNNER_ROWS: usize = 20_000;
 
+/// Repository rows are about 100 bytes; a directory of 10,000 fits.
+const REPO_ROWS: usize = 20_000;
+
 /// The caches of one client, by what they hold.
 #[derive(Debug)]
 pub(super) struct PageCaches {
     pub(super) runs: EtagCache<WorkflowRun>,
     pub(super) jobs: EtagCache<WorkflowJob>,
     pub(super) runners: EtagCache<Runner>,
+    pub(super) repos: EtagCache<RepoFacts>,
 }
 
 impl Default for PageCaches {
     fn default() -> Self {
-        Self { runs: EtagCache::new(RUN_ROWS), jobs: EtagCache::new(JOB_ROWS), runners: EtagCache::new(RUNNER_ROWS) }
+        Self {
+            runs: EtagCache::new(RUN_ROWS),
+            jobs: EtagCache::new(JOB_ROWS),
+            runners: EtagCache::new(RUNNER_ROWS),
+            repos: EtagCache::new(REPO_ROWS),
+        }
     }
 }
 

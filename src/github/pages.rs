@@ -13,6 +13,7 @@ use super::client::{Client, Request};
 use super::error::Malformed;
 use super::etag::{Page, PageKey};
 use super::reader::Paging;
+use super::token::Token;
 use super::wire::{self, Row};
 use super::{Answer, GithubError};
 use crate::budget::Purpose;
@@ -102,11 +103,13 @@ impl Client {
     /// Reads one page, and tells whether it is as it was.
     async fn read_page<T: Row>(&self, list: &List, number: u32) -> Result<(Page<T>, bool), GithubError> {
         let path = format!("{}&page={number}", list.path);
-        let key = PageKey { credential: self.credential, path: path.as_str().into() };
+        let mut token = self.token(&list.call, list.purpose, Some(&path)).await?;
+        let key = |token: &Token| PageKey { credential: token.identity, path: path.as_str().into() };
         let cache = T::cache(&self.caches);
-        let cached = cache.get(&key);
+        let cached = cache.get(&key(&token));
         let known = cached.as_ref().map(|cached| &cached.etag);
-        let answer = self.send(&list.call, list.purpose, Request::Get { path: &path, known }).await?;
+        let request = Request::Get { path: &path, known };
+        let answer = self.send_with(&mut token, &list.call, list.purpose, request).await?;
         if answer.status == StatusCode::NOT_MODIFIED {
             let cached = cached.ok_or_else(|| unreadable(&list.call, &answer, Malformed::NotModified))?;
             let mut page = cached.page.clone();
@@ -122,8 +125,8 @@ impl Client {
             page.rows.clone_from(&cached.page.rows);
         }
         match answer.etag() {
-            Some(etag) => cache.put(key, etag.clone(), page.clone()),
-            None => cache.remove(&key),
+            Some(etag) => cache.put(key(&token), etag.clone(), page.clone()),
+            None => cache.remove(&key(&token)),
         }
         Ok((page, false))
     }

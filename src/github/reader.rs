@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use super::call::{Call, Operation};
-use super::client::{Client, Request, RequestCounts};
+use super::client::{Client, CredentialState, Request, RequestCounts};
 use super::error::Malformed;
 use super::pages::{List, Listed, unreadable};
 use super::wire::{self, Row, WireDownload};
 use super::{Answer, GithubError};
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
-use crate::ids::{AccountName, RepoName, RunId};
+use crate::ids::{CredentialName, RepoName, RunId};
 use crate::state::{Reading, Registry, RunStatus, Runner, WorkflowJob, WorkflowRun};
 
 /// A filtered run list ends at 1,000 results (GitHub API: actions/workflow-runs).
@@ -63,12 +63,12 @@ pub struct RunnerRelease {
 /// Reads runs, jobs and runners with one credential; clones share everything.
 #[derive(Clone)]
 pub struct GithubReader {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
 }
 
 impl std::fmt::Debug for GithubReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GithubReader").field("account", self.account()).finish_non_exhaustive()
+        f.debug_struct("GithubReader").field("credential", self.credential()).finish_non_exhaustive()
     }
 }
 
@@ -81,14 +81,19 @@ impl GithubReader {
         &self.client
     }
 
-    /// The account whose credential is used.
-    pub fn account(&self) -> &AccountName {
-        self.client.account()
+    /// The name of the credential that is used.
+    pub fn credential(&self) -> &CredentialName {
+        self.client.name()
     }
 
     /// The accounts of the credential, by which to decide what may be asked next.
     pub fn budget(&self) -> Arc<Mutex<Budget>> {
         self.client.budget()
+    }
+
+    /// How the credential fares.
+    pub fn state(&self) -> CredentialState {
+        self.client.state()
     }
 
     /// How many requests were sent so far, by readers and writers of this credential.

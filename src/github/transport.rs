@@ -19,7 +19,6 @@ use octocrab::service::middleware::base_uri::BaseUriLayer;
 use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::service::middleware::reqwest_connector::ReqwestConnector;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
-use secrecy::SecretString;
 use tower::Service;
 
 use super::GithubError;
@@ -48,7 +47,7 @@ pub(super) fn parse_base(api_url: &str) -> Result<Uri, GithubError> {
         return refused("must begin with `https://`");
     }
     if base.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return refused("must hold no user name or password: the credential is `token`");
+        return refused("must hold no user name or password: credentials have their own keys");
     }
     if base.query().is_some() {
         return refused("must hold no query");
@@ -72,7 +71,7 @@ fn is_loopback(base: &Uri) -> bool {
 }
 
 /// A client over HTTPS, with gzip and the proxies of the environment.
-pub(super) fn over_network(base: Uri, token: &SecretString) -> Result<Octocrab, GithubError> {
+pub(super) fn over_network(base: Uri) -> Result<Octocrab, GithubError> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
@@ -84,20 +83,21 @@ pub(super) fn over_network(base: Uri, token: &SecretString) -> Result<Octocrab, 
         builder = builder.no_proxy();
     }
     let http = builder.build().map_err(|source| GithubError::Transport { source })?;
-    Ok(build(ReqwestConnector::new(http), base, token))
+    Ok(build(ReqwestConnector::new(http), base))
 }
 
 /// A client over a service within this process; requests and answers still are what would go over a wire.
-pub(super) fn in_process<S>(service: S, base: Uri, token: &SecretString) -> Octocrab
+pub(super) fn in_process<S>(service: S, base: Uri) -> Octocrab
 where
     S: Service<Request<axum::body::Body>, Response = Response<axum::body::Body>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
 {
-    build(InProcess(service), base, token)
+    build(InProcess(service), base)
 }
 
-fn build<S, B>(service: S, base: Uri, token: &SecretString) -> Octocrab
+/// Adds what every request has, but for the credential: each client has its own.
+fn build<S, B>(service: S, base: Uri) -> Octocrab
 where
     S: Service<Request<OctoBody>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
@@ -113,7 +113,7 @@ where
         .with_service(service)
         .with_layer(&ExtraHeadersLayer::new(Arc::new(headers)))
         .with_layer(&BaseUriLayer::new(base))
-        .with_auth(AuthState::AccessToken { token: token.clone() })
+        .with_auth(AuthState::None)
         .build();
     match built {
         Ok(octocrab) => octocrab,

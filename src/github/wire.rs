@@ -13,11 +13,14 @@ use serde_json::value::RawValue;
 use super::error::Malformed;
 use super::etag::{EtagCache, PageCaches};
 use crate::class::{Risk, Risks};
-use crate::ids::{JobId, Labels, RunId, RunnerId};
-use crate::state::{Connection, JobStatus, RunStatus, Runner, WorkflowJob, WorkflowRun};
+use crate::ids::{JobId, Labels, RepositoryId, RunId, RunnerId};
+use crate::state::{Connection, JobStatus, RepoFacts, RunStatus, Runner, Visibility, WorkflowJob, WorkflowRun};
 
 /// What a list is made of.
 pub(super) trait Row: Clone + Send + Sync + 'static {
+    /// Whether a list of them may come without a count.
+    const MAY_BE_BARE: bool = false;
+
     /// Reads one row.
     fn read(row: &str) -> serde_json::Result<Self>;
     /// The id by which a row seen on two pages is one.
@@ -29,13 +32,20 @@ pub(super) trait Row: Clone + Send + Sync + 'static {
 /// A list answer; the rows stay text, so that one odd row does not cost the others.
 #[derive(Deserialize)]
 struct ListBody<'a> {
-    #[serde(borrow, rename = "workflow_runs", alias = "jobs", alias = "runners")]
+    #[serde(borrow, rename = "workflow_runs", alias = "jobs", alias = "runners", alias = "repositories")]
     rows: Vec<&'a RawValue>,
 }
 
 /// Reads the rows of a list; those that cannot be read are counted and reported once.
 pub(super) fn read_list<T: Row>(body: &[u8], subject: &str) -> Result<(Arc<[T]>, usize), Malformed> {
-    let list: ListBody<'_> = serde_json::from_slice(body).map_err(|error| Malformed::json("the list", &error))?;
+    // An organization's repositories come as a bare array.
+    let is_array = body.trim_ascii_start().first() == Some(&b'[') && T::MAY_BE_BARE;
+    let list = if is_array {
+        serde_json::from_slice(body).map(|rows| ListBody { rows })
+    } else {
+        serde_json::from_slice(body)
+    };
+    let list = list.map_err(|error| Malformed::json("the list", &error))?;
     let mut rows = Vec::with_capacity(list.rows.len());
     let mut unreadable = 0;
     let mut first_error = None;
@@ -61,14 +71,14 @@ struct WireRun {
     status: Option<String>,
     created_at: Option<String>,
     updated_at: Option<String>,
-    repository: Option<WireRepo>,
+    repository: Option<WireRunRepo>,
     /// Null where the fork that it came from is gone.
-    head_repository: Option<WireRepo>,
+    head_repository: Option<WireRunRepo>,
 }
 
 /// A repository as it stands in a run.
 #[derive(Deserialize)]
-struct WireRepo {
+struct WireRunRepo {
     id: Option<u64>,
     private: Option<bool>,
 }
@@ -76,7 +86,7 @@ struct WireRepo {
 impl WireRun {
     /// What GitHub does not say is taken as a risk.
     fn risks(&self) -> Risks {
-        let id = |repo: &Option<WireRepo>| repo.as_ref().and_then(|repo| repo.id);
+        let id = |repo: &Option<WireRunRepo>| repo.as_ref().and_then(|repo| repo.id);
         let is_own = id(&self.repository).is_some() && id(&self.repository) == id(&self.head_repository);
         let is_private = self.repository.as_ref().and_then(|repo| repo.private) == Some(true);
         Risks::of([(!is_own).then_some(Risk::Fork), (!is_private).then_some(Risk::Public)])
@@ -185,6 +195,48 @@ impl Row for Runner {
 
     fn cache(caches: &PageCaches) -> &EtagCache<Self> {
         &caches.runners
+    }
+}
+
+#[derive(Deserialize)]
+struct WireRepo {
+    id: u64,
+    full_name: String,
+    private: Option<bool>,
+    visibility: Option<String>,
+    archived: Option<bool>,
+    disabled: Option<bool>,
+    fork: Option<bool>,
+}
+
+impl Row for RepoFacts {
+    const MAY_BE_BARE: bool = true;
+
+    fn read(row: &str) -> serde_json::Result<Self> {
+        let WireRepo { id, full_name, private, visibility, archived, disabled, fork } = serde_json::from_str(row)?;
+        let visibility = match (visibility.as_deref(), private) {
+            (Some("public"), _) | (_, Some(false)) => Visibility::Public,
+            (Some("internal"), _) => Visibility::Internal,
+            (Some("private"), _) | (_, Some(true)) => Visibility::Private,
+            // Unknown is not private.
+            (_, None) => return Err(serde::de::Error::custom("it does not say whether it is private")),
+        };
+        Ok(Self {
+            id: RepositoryId(id),
+            name: full_name.parse().map_err(serde::de::Error::custom)?,
+            visibility,
+            is_archived: archived.unwrap_or(false),
+            is_disabled: disabled.unwrap_or(false),
+            is_fork: fork.unwrap_or(false),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    fn cache(caches: &PageCaches) -> &EtagCache<Self> {
+        &caches.repos
     }
 }
 
@@ -345,6 +397,24 @@ mod tests {
             [connection("\"online\""), connection("\"active\""), connection("\"offline\""), connection("null")],
             [Connection::Online, Connection::Unknown, Connection::Offline, Connection::Offline]
         );
+    }
+
+    #[test]
+    fn a_repository_of_which_nobody_says_whether_it_is_private_is_not_read() {
+        let read = |more: &str| RepoFacts::read(&format!(r#"{{"id": 7, "full_name": "Acme/Web"{more}}}"#));
+        let visibility = |more: &str| read(more).unwrap().visibility;
+        assert!(read("").is_err() && read(r#", "visibility": "secret""#).is_err());
+        assert_eq!(visibility(r#", "private": true"#), Visibility::Private);
+        assert_eq!(visibility(r#", "private": false, "visibility": null"#), Visibility::Public);
+        assert_eq!(visibility(r#", "private": true, "visibility": "internal""#), Visibility::Internal);
+        let facts = read(r#", "private": true, "archived": true, "fork": true"#).unwrap();
+        assert_eq!(
+            (facts.name.as_str(), facts.is_archived, facts.is_disabled, facts.is_fork),
+            ("acme/web", true, false, true)
+        );
+        let (rows, _) =
+            read_list::<RepoFacts>(br#" [{"id": 7, "full_name": "a/b", "private": true}, 3]"#, "test").unwrap();
+        assert_eq!(rows.len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::reader::runners_path;
 use super::wire::JitConfigBody;
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
-use crate::ids::{AccountName, Labels, RunnerId};
+use crate::ids::{CredentialName, Labels, RunnerId};
 use crate::state::Registry;
 
 /// What a runner is registered as.
@@ -58,7 +58,7 @@ pub struct GithubWriter {
 
 impl std::fmt::Debug for GithubWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GithubWriter").field("account", self.account()).finish_non_exhaustive()
+        f.debug_struct("GithubWriter").field("credential", self.credential()).finish_non_exhaustive()
     }
 }
 
@@ -67,9 +67,9 @@ impl GithubWriter {
         Self { client }
     }
 
-    /// The account whose credential is used.
-    pub fn account(&self) -> &AccountName {
-        self.client.account()
+    /// The name of the credential that is used.
+    pub fn credential(&self) -> &CredentialName {
+        self.client.name()
     }
 
     /// The accounts of the credential, by which to decide what may be asked next.

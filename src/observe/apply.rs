@@ -44,6 +44,11 @@ impl View {
             (Read::Ended, Found::Ended(reading)) => self.apply_ended(reading, began_at),
             (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, now),
             (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
+            (Read::Installations(account), Found::Installations(found)) => {
+                self.apply_installations(&account, found, began_at);
+            }
+            (Read::Directory(owner), Found::Directory(reading)) => self.apply_directory(&owner, reading, began_at),
+            (Read::Repo(scope), Found::Repo(found)) => self.apply_repo(&scope, found, began_at),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
                     if let Some(failure) = reading.failure() {
@@ -84,6 +89,8 @@ impl View {
             match self.ours(sandbox) {
                 Ok((name, origin)) => {
                     listed.insert(name.clone());
+                    // Its repository may have been found meanwhile.
+                    self.observed.fleet.unreadable.remove(&sandbox.id);
                     self.apply_listed(name, origin, sandbox, began_at);
                 }
                 Err(reason) => {
@@ -188,14 +195,13 @@ impl View {
         }
         let value = |key: &str| sandbox.tags.get(key).ok_or_else(|| format!("it has no tag `{key}`"));
         let scope = self
-            .scopes_by_tag
-            .get(&(value(tag::ACCOUNT)?.clone(), value(tag::REPO)?.clone()))
+            .scope_of_tags(value(tag::ACCOUNT)?, value(tag::REPO)?)
             .ok_or_else(|| format!("its repository `{}` is not allowed", sandbox.tags[tag::REPO]))?;
         let run = value(tag::RUN)?.parse().map_err(|_| "its tag `run` is no number".to_owned())?;
         let group = value(tag::GROUP)?.parse().map_err(|error| format!("its tag `group`: {error}"))?;
         let class = value(tag::CLASS)?;
         let class = self.classes_by_tag.get(class).cloned().unwrap_or_else(|| class_of_tag(class));
-        Ok((name, Origin { scope: scope.clone(), run: RunId(run), class, group }))
+        Ok((name, Origin { scope, run: RunId(run), class, group }))
     }
 
     fn apply_fate(

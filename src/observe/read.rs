@@ -14,7 +14,10 @@ use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Depth, Read, SWEPT};
-use crate::state::{Org, Reading, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun};
+use crate::state::{
+    Installed, Org, Owner, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
+    WorkflowRun,
+};
 
 /// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
 /// delete, so a process that died within that time is what may have left one.
@@ -38,6 +41,9 @@ pub(super) enum Found {
     Ended(Reading<Vec<Sandbox>>),
     Sandbox(Result<SandboxFate, CallFailure>),
     Named(Result<Option<SandboxId>, CallFailure>),
+    Installations(Result<Vec<Installed>, CallFailure>),
+    Directory(Reading<Vec<RepoFacts>>),
+    Repo(Result<RepoFacts, CallFailure>),
     Runs(Reading<RunList>),
     Run(Result<Option<WorkflowRun>, CallFailure>),
     Jobs(Reading<Option<Vec<WorkflowJob>>>),
@@ -55,6 +61,15 @@ pub(super) struct Asked {
     pub(super) deployment: Deployment,
 }
 
+/// Whether a list of repositories was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    /// What it lacks is not there.
+    Whole,
+    /// What it lacks may be there.
+    Part,
+}
+
 /// Carries out one reading.
 pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
     let Asked { read, purpose, known, deployment } = asked;
@@ -64,22 +79,48 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Ended => Found::Ended(ended(&readers, &deployment, began_at).await),
         Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
         Read::Named(name) => Found::Named(find(&readers, name).await),
+        Read::Installations(account) => Found::Installations(installations(&readers, account).await),
+        Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
+        Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
         Read::Run(scope, run) => {
-            Found::Run(github(&readers, &scope.account).run(&scope.repo, *run).await.map_err(CallFailure::from))
+            Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
         }
-        Read::Jobs(scope, run) => {
-            Found::Jobs(github(&readers, &scope.account).list_jobs(&scope.repo, *run, purpose).await)
-        }
-        Read::Runners(registry) => Found::Runners(github(&readers, registry.account()).list_runners(registry).await),
+        Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
+        Read::Runners(registry) => Found::Runners(github_at(&readers, registry).list_runners(registry).await),
         Read::Group(org) => Found::Group(group(&readers, org).await),
-        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, &scope.account), scope).await),
+        Read::Sweep(scope) => Found::Sweep(sweep(&github(&readers, scope), scope).await),
     };
     Arrival { read, began_at, result }
 }
 
-fn github<'a>(readers: &'a Readers, account: &AccountName) -> &'a GithubReader {
-    readers.github.get(account).expect("scopes come from the configured accounts, each with a reader")
+/// What reads where runners are registered.
+fn github_at(readers: &Readers, registry: &Registry) -> GithubReader {
+    let credential = readers.policy.credential_of(registry);
+    readers.github_of(&credential).expect("registries come from the configured accounts, each with a reader")
+}
+
+fn github(readers: &Readers, scope: &Scope) -> GithubReader {
+    let credential = readers.policy.credential(scope);
+    readers.github_of(&credential).expect("scopes come from the configured accounts, each with a reader")
+}
+
+/// Where the account's GitHub App is installed; nowhere where it has none.
+async fn installations(readers: &Readers, account: &AccountName) -> Result<Vec<Installed>, CallFailure> {
+    match readers.github.get(account) {
+        Some(readers) => Ok(readers.installations().await?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The repositories of an owner that the credential can see.
+async fn directory(readers: &Readers, owner: &Owner) -> Reading<Vec<RepoFacts>> {
+    let credential = readers.policy.credential_at(&owner.account, &owner.login);
+    let reader = readers.github_of(&credential).expect("owners come from the configured accounts, each with readers");
+    match credential.owner() {
+        Some(_) => reader.list_installation_repos().await,
+        None => reader.list_org_repos(&owner.login).await,
+    }
 }
 
 /// The App that holds our sandboxes, if there is one.
@@ -136,17 +177,17 @@ async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, Ca
 
 async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {
     if mutant::is(Mutant::FilteredListOnly) {
-        return github(readers, &scope.account).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
+        return github(readers, scope).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
     }
     let is_worth_more =
         |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
     let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };
-    github(readers, &scope.account).list_runs(&scope.repo, readers.runs_pages_max, paging).await
+    github(readers, scope).list_runs(&scope.repo, readers.runs_pages_max, paging).await
 }
 
 async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, CallFailure> {
-    match readers.groups.get(org) {
-        Some(choice) => Ok(github(readers, &org.account).runner_group(&org.name, choice).await?),
+    match readers.policy.runner_group(org) {
+        Some(choice) => Ok(github_at(readers, &Registry::Org(org.clone())).runner_group(&org.name, choice).await?),
         None => Ok(None),
     }
 }

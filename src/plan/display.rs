@@ -163,7 +163,7 @@ impl fmt::Display for Action {
                 "create {} for job {} of {}: class {}, labels {}",
                 create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
             ),
-            Self::PrepareImage { class } => write!(f, "prepare the image of class {class}"),
+            Self::PrepareImage { class, .. } => write!(f, "prepare the image of class {class}"),
             Self::Deregister { name, registry, reason, .. } => {
                 write!(f, "deregister {name} in {registry}: {}", reason.as_str())
             }

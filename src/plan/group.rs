@@ -36,8 +36,8 @@ pub(super) fn refusal(
     let name = &group.name;
     match &group.admits {
         AdmittedRepos::Selected(repos) => {
-            let allowed = policy.accounts.get(&org.account).map(|account| &account.repos);
-            let mut strangers = repos.iter().filter(|repo| allowed.is_none_or(|allowed| !allowed.contains(*repo)));
+            let account = policy.accounts.get(&org.account);
+            let mut strangers = repos.iter().filter(|repo| account.is_none_or(|account| !account.serves(repo)));
             if let Some(first) = strangers.next() {
                 let more: Vec<&str> = strangers.map(RepoName::as_str).take(NAMED - 1).collect();
                 let named = [&[first.as_str()], &more[..]].concat().join(", ");
@@ -50,14 +50,20 @@ pub(super) fn refusal(
                 return Some(format!("runner group `{name}` does not admit {}", scope.repo).into());
             }
         }
+        AdmittedRepos::All | AdmittedRepos::Private if serves_all(org, policy) => {}
         AdmittedRepos::All | AdmittedRepos::Private => {
             let text = format!(
-                "runner group `{name}` admits repositories of {} without naming them: select those in allowed_repos",
-                org.name
+                "runner group `{name}` admits repositories of {} without naming them: select those in allowed_repos, or allow \"{}/*\"",
+                org.name, org.name
             );
             return Some(text.into());
         }
     }
     let is_shut = risks.contains(Risk::Public) && !group.allows_public;
     is_shut.then(|| format!("runner group `{name}` does not admit public repositories").into())
+}
+
+/// Whether no repository of the organization is a stranger.
+fn serves_all(org: &Org, policy: &Policy) -> bool {
+    policy.accounts.get(&org.account).is_some_and(|account| account.patterns.admit_all_of(org.name.as_str()))
 }

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::demand::{Group, Groups, Need, skip_of};
+use super::demand::{Group, Groups, Need, Queued, skip_of};
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, SkipReason};
-use crate::ids::{AccountName, ClassName, ImageId, OurName};
+use crate::ids::{ClassName, CredentialName, ImageId, OurName};
 use crate::mutant::{self, Mutant};
 use crate::state::{ImageState, Origin, Registry};
 use chrono::{DateTime, Utc};
@@ -49,7 +49,7 @@ pub(super) fn admit<'a>(
                     break;
                 }
                 Err((reason, again_at)) => {
-                    note_waiting(group, &reason, context, plan);
+                    note_waiting(group, &need.queued, &reason, context, plan);
                     plan.skips.push(skip_of(group, &need.queued, reason, again_at));
                 }
             }
@@ -61,18 +61,18 @@ pub(super) fn admit<'a>(
 }
 
 /// Remembers what a refused need waits for, where something can be done about it.
-fn note_waiting(group: &Group<'_>, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
+fn note_waiting(group: &Group<'_>, queued: &Queued<'_>, reason: &SkipReason, context: &Context<'_>, plan: &mut Plan) {
     if *reason == SkipReason::GithubBudget {
-        *entry(&mut plan.waits_for_mints, group.registry.account()) += 1;
+        *entry(&mut plan.waits_for_mints, &context.policy.credential_of(group.registry)) += 1;
     }
     if *reason != SkipReason::ImageBuilding {
         return;
     }
     let class = &group.class.name;
     let is_building = matches!(context.observed.images.get(class), Some(ImageState::Building { .. }));
-    let action = Action::PrepareImage { class: class.clone() };
-    if !is_building && !plan.actions.contains(&action) {
-        plan.actions.push(action);
+    let is_it = |action: &Action| matches!(action, Action::PrepareImage { class: planned, .. } if planned == class);
+    if !is_building && !plan.actions.iter().any(is_it) {
+        plan.actions.push(Action::PrepareImage { class: class.clone(), scope: queued.scope.clone() });
     }
 }
 
@@ -116,7 +116,7 @@ struct Room<'a> {
     refused: Vec<Option<Result<(), Refusal>>>,
     by_class: BTreeMap<&'a ClassName, u32>,
     gpus: u32,
-    mints: BTreeMap<&'a AccountName, u32>,
+    mints: BTreeMap<&'a CredentialName, u32>,
     creates: u32,
     /// Probes that earlier passes started, by what they try.
     starting: BTreeSet<Probe<'a>>,
@@ -144,7 +144,7 @@ impl<'a> Room<'a> {
             gpus: supply.classes().map(|(class, live)| gpus_of(class) * live).sum(),
             by_class: supply.classes().collect(),
             refused: vec![None; groups.all.len()],
-            mints: admission.mints.iter().map(|(account, mints)| (account, mints.now)).collect(),
+            mints: admission.mints.iter().map(|(credential, mints)| (credential, mints.now)).collect(),
             creates: admission.creates.now,
             starting: supply.starting().map(|class| Probe { class, image: image_of(class) }).collect(),
             probed: BTreeSet::new(),
@@ -183,8 +183,9 @@ impl<'a> Room<'a> {
         if self.creates == 0 {
             return Err((SkipReason::ModalRate, admission.creates.next.unwrap_or(soon)));
         }
-        let Some(mints) = self.mints.get_mut(group.registry.account()).filter(|mints| **mints > 0) else {
-            let next = admission.mints.get(group.registry.account()).and_then(|mints| mints.next);
+        let credential = context.policy.credential_of(group.registry);
+        let Some(mints) = self.mints.get_mut(&credential).filter(|mints| **mints > 0) else {
+            let next = admission.mints.get(&credential).and_then(|mints| mints.next);
             return Err((SkipReason::GithubBudget, next.unwrap_or(soon)));
         };
         *mints -= 1;

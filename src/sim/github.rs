@@ -4,6 +4,7 @@
 //! measured on the real service.
 
 mod answer;
+mod app;
 mod body;
 mod faults;
 mod read;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
+use super::app::Who;
 use super::client::Caller;
 use super::control;
 use super::draws::{Purpose, Seed};
@@ -78,12 +80,30 @@ impl Page {
     }
 }
 
+/// What is asked, by the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Product {
+    /// github.com.
+    Cloud,
+    /// An Enterprise Server, which has no limits.
+    Server,
+}
+
+impl Product {
+    fn of(path: &str) -> Self {
+        if path.starts_with("/api/v3/") { Self::Server } else { Self::Cloud }
+    }
+}
+
 /// A request, taken apart.
 #[derive(Clone)]
 struct Asked {
     route: Route,
     query: BTreeMap<String, String>,
     token: Option<String>,
+    /// Who it is from; told when it is answered.
+    who: Who,
+    product: Product,
     has_user_agent: bool,
     accept: String,
     if_none_match: Option<String>,
@@ -99,7 +119,7 @@ impl Asked {
 
     /// What GitHub counts: 5 for a write, 1 for a read.
     fn points(&self) -> u32 {
-        if self.is_write() { 5 } else { 1 }
+        if self.is_write() || matches!(self.route, Route::InstallationToken(_)) { 5 } else { 1 }
     }
 
     fn page(&self) -> Page {
@@ -124,8 +144,12 @@ impl Asked {
             | Route::Downloads(_)
             | Route::Groups(_)
             | Route::GroupRepos(..)
+            | Route::Installations
+            | Route::InstallationToken(_)
+            | Route::InstallationRepos
             | Route::RateLimit
             | Route::Unknown => String::new(),
+            Route::OrgRepos(owner) => owner.to_lowercase(),
         }
     }
 
@@ -152,13 +176,13 @@ pub(super) fn router(world: World) -> Router {
 
 async fn serve(Handle(world): Handle<World>, request: Request) -> Response<Body> {
     let caller = Caller::of(request.extensions());
-    let asked = match take_apart(request).await {
+    let mut asked = match take_apart(request).await {
         Ok(asked) => asked,
         Err(status) => return plain(status),
     };
     let passage = caller.sends(&world, asked.route.operation()).await;
     world.clock().sleep(TRANSIT).await;
-    let (response, wait) = passage.with(|state| state.answer_github(&asked));
+    let (response, wait) = passage.with(|state| state.answer_github(&mut asked));
     passage.applied().await;
     world.clock().sleep(wait).await;
     passage.replied().await;
@@ -190,6 +214,8 @@ async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
         route: Route::parse(&parts.method, parts.uri.path()),
         query: Query::try_from_uri(&parts.uri).map_err(|_| StatusCode::BAD_REQUEST)?.0,
         token,
+        who: Who::Nobody,
+        product: Product::of(parts.uri.path()),
         has_user_agent: text(header::USER_AGENT).is_some(),
         accept: text(header::ACCEPT).unwrap_or_default(),
         if_none_match: text(header::IF_NONE_MATCH),
@@ -200,9 +226,16 @@ async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
 }
 
 impl State {
-    fn answer_github(&mut self, asked: &Asked) -> (Response<Body>, Duration) {
+    fn answer_github(&mut self, asked: &mut Asked) -> (Response<Body>, Duration) {
         let operation = asked.route.operation();
-        let token = asked.token.as_deref().map(fingerprint).unwrap_or_default();
+        asked.who = asked.token.as_deref().map_or(Who::Nobody, |token| self.who(token));
+        let asked = &*asked;
+        // An installation has one quota, whichever of its tokens is sent.
+        let token = match asked.who {
+            Who::App => "app".to_owned(),
+            Who::Installation(id) => format!("installation-{id}"),
+            Who::Nobody | Who::Person => asked.token.as_deref().map(fingerprint).unwrap_or_default(),
+        };
         let answer = self.checked_answer(asked, &token);
         let etag = answer.is_cacheable.then(|| etag(asked, &answer.body));
         let is_unchanged = etag.is_some() && etag == asked.if_none_match;
@@ -236,8 +269,11 @@ impl State {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = self.headers(&token, etag, answer.link, answer.retry_after);
-        if answer.sending == Sending::WithoutLimits {
+        if answer.sending == Sending::WithoutLimits || asked.product == Product::Server {
             headers.retain(|(name, _)| !name.starts_with("x-ratelimit"));
+        }
+        if asked.product == Product::Server {
+            headers.push(("x-github-enterprise-version", "3.19.0".to_owned()));
         }
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -302,6 +338,12 @@ impl State {
         if asked.token.is_none() || self.revoked.contains(token) {
             return Answer::unauthorized();
         }
+        if asked.who == Who::Nobody {
+            return Answer::unauthorized();
+        }
+        if asked.product == Product::Server {
+            return self.answer_or_fault(asked, token);
+        }
         let now = self.now;
         let limiter = self.tokens.entry(token.into()).or_insert_with(|| GithubLimiter::new(now));
         match limiter.admit(asked.points(), now, &self.profile) {
@@ -322,13 +364,26 @@ impl State {
 
     /// The repository that is asked about; none where there is none.
     fn repo_of(&self, asked: &Asked) -> Option<RepoKey> {
-        self.repo_by_name.get(asked.route.subject().as_str()).copied()
+        let found = self.repo_by_name.get(asked.route.subject().as_str()).copied();
+        found.filter(|key| !self.repo(*key).is_deleted && !self.is_hidden(self.repo(*key), asked))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the other routes name a repository")]
     fn endpoint(&mut self, asked: &Asked, token: &str, strike: Option<Strike>) -> Answer {
+        if let Some(refusal) = self.refuses(asked) {
+            return refusal;
+        }
+        match &asked.route {
+            Route::RateLimit => return self.rate_limit(token),
+            Route::Installations => return self.list_installations(asked),
+            Route::InstallationToken(id) => return self.installation_token(*id),
+            Route::InstallationRepos => return self.list_installation_repos(asked),
+            Route::OrgRepos(owner) => return self.list_org_repos(owner, asked),
+            _ => {}
+        }
         let Some(repo) = self.repo_of(asked) else {
-            let is_limit = matches!(asked.route, Route::RateLimit);
-            return if is_limit { self.rate_limit(token) } else { Answer::not_found() };
+            let has_moved = self.moved.contains_key(asked.route.subject().as_str());
+            return if has_moved { Answer::error(301, "Moved Permanently") } else { Answer::not_found() };
         };
         match &asked.route {
             Route::Runs(_) => self.list_runs(repo, asked, strike),
@@ -343,7 +398,12 @@ impl State {
             Route::Downloads(_) => self.downloads_answer(),
             Route::Groups(_) => self.list_groups(repo, asked),
             Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),
-            Route::RateLimit | Route::Unknown => Answer::not_found(),
+            Route::Installations
+            | Route::InstallationToken(_)
+            | Route::InstallationRepos
+            | Route::OrgRepos(_)
+            | Route::RateLimit
+            | Route::Unknown => Answer::not_found(),
         }
     }
 

@@ -48,6 +48,14 @@ pub enum Operation {
     GetJob,
     /// A repository.
     GetRepo,
+    /// The installations of the App.
+    ListInstallations,
+    /// A token for an installation of the App.
+    InstallationToken,
+    /// The repositories of an installation.
+    ListInstallationRepos,
+    /// The repositories of an organization.
+    ListOrgRepos,
     /// The runners of a repository.
     ListRunners,
     /// A runner by its id.

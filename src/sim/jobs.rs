@@ -14,7 +14,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::draws::seconds;
 use super::engine::Due;
 use super::runners::{Runner, RunnerKey};
-use super::scenario::{Conclusion, ScenarioGroup, ScenarioJob, ScenarioOrganization, ScenarioRun};
+use super::scenario::{
+    Conclusion, RepoAbout, ScenarioGroup, ScenarioJob, ScenarioOrganization, ScenarioRun, Visibility,
+};
 use super::world::State;
 use crate::ids::Labels;
 
@@ -45,12 +47,14 @@ pub(super) struct Repo {
     pub(super) next_runner: u64,
     /// The runner groups of an organization, which stands here for the runners that are registered in it.
     pub(super) groups: Vec<ScenarioGroup>,
-    /// Whether everybody can read it.
-    pub(super) is_public: bool,
     /// Its description as GitHub shows it inside of other objects.
     pub(super) body: serde_json::Value,
     /// The same of a stranger's fork of it.
     pub(super) fork: serde_json::Value,
+    /// What GitHub says of the repository itself.
+    pub(super) about: RepoAbout,
+    /// Whether it is gone.
+    pub(super) is_deleted: bool,
 }
 
 /// The state of a job.
@@ -202,9 +206,14 @@ impl State {
             runners: BTreeMap::new(),
             next_runner: 1,
             groups: Vec::new(),
-            is_public: false,
-            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, "private"),
-            fork: super::github::repository_body(&fork_name(full_name), FIRST_FORK_ID + key.0 as u64, "private"),
+            body: super::github::repository_body(full_name, FIRST_REPO_ID + key.0 as u64, &RepoAbout::default()),
+            fork: super::github::repository_body(
+                &fork_name(full_name),
+                FIRST_FORK_ID + key.0 as u64,
+                &RepoAbout::default(),
+            ),
+            about: RepoAbout::default(),
+            is_deleted: false,
         });
         self.repo_by_name.insert(name, key);
         key
@@ -231,7 +240,10 @@ impl State {
         let (place, repo) = (self.repo(key.repo), self.repo(repo));
         let is_own = repo.name.split_once('/').is_some_and(|(owner, _)| *owner == *place.name);
         let group = self.runner(key).and_then(|runner| place.groups.iter().find(|group| group.id == runner.group));
-        is_own && group.is_some_and(|group| group.names(&repo.name) && (group.public_repos || !repo.is_public))
+        is_own
+            && group.is_some_and(|group| {
+                group.names(&repo.name) && (group.public_repos || repo.about.visibility != Visibility::Public)
+            })
     }
 
     /// The queued jobs that a runner could be given, the oldest first.
@@ -246,12 +258,24 @@ impl State {
         queued.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Opens a repository to everybody.
-    pub(super) fn publish(&mut self, key: RepoKey) {
-        let repo = self.repo_mut(key);
-        repo.is_public = true;
-        let id = FIRST_REPO_ID + key.0 as u64;
-        repo.body = super::github::repository_body(&repo.full_name, id, "public");
+    /// Changes what GitHub says of a repository.
+    pub(super) fn set_about(&mut self, key: RepoKey, about: RepoAbout) {
+        let repo = &mut self.repos[key.0];
+        repo.body = super::github::repository_body(&repo.full_name, FIRST_REPO_ID + key.0 as u64, &about);
+        repo.about = about;
+    }
+
+    /// Gives a repository another name; whoever asks for the old one is told that it has moved.
+    pub(super) fn rename(&mut self, key: RepoKey, full_name: &str) {
+        let name: Arc<str> = full_name.to_lowercase().into();
+        let repo = &mut self.repos[key.0];
+        let before = std::mem::replace(&mut repo.name, Arc::clone(&name));
+        full_name.clone_into(&mut repo.full_name);
+        self.repo_by_name.remove(&before);
+        self.repo_by_name.insert(name, key);
+        self.moved.insert(before, key);
+        let about = self.repos[key.0].about.clone();
+        self.set_about(key, about);
     }
 
     pub(super) fn repo(&self, key: RepoKey) -> &Repo {

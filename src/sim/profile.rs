@@ -163,6 +163,8 @@ pub struct Profile {
     pub jit_config_secs: f64,
     /// The `retry-after` of a secondary limit.
     pub github_retry_after_secs: u32,
+    /// For how long a token of an installation of a GitHub App can be used.
+    pub installation_token_secs: f64,
     /// Modal's limit of sandbox creations.
     pub modal_creates_per_second: f64,
     /// How many creations Modal takes at once.
@@ -249,6 +251,7 @@ impl Profile {
             github_list_page: 100,
             jit_config_secs: 3_600.0,
             github_retry_after_secs: 60,
+            installation_token_secs: 3_600.0,
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
             modal_list_page: 50,
@@ -322,6 +325,7 @@ impl Profile {
             ("write_latency_secs", self.write_latency_secs),
             ("modal_latency_secs", self.modal_latency_secs),
             ("modal_auth_token_secs", self.modal_auth_token_secs),
+            ("installation_token_secs", self.installation_token_secs),
             ("modal_created_at_step_secs", self.modal_created_at_step_secs),
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {

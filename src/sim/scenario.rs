@@ -64,7 +64,6 @@ pub enum ScenarioError {
 }
 
 /// A repository.
-#[expect(clippy::struct_excessive_bools, reason = "two facts that have nothing to do with each other")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioRepo {
@@ -73,16 +72,50 @@ pub struct ScenarioRepo {
     /// Whether the controller is meant to serve it (default true).
     #[serde(default = "yes")]
     pub allowed: bool,
-    /// Whether everybody can read it (default false).
+    /// What GitHub says of it.
     #[serde(default)]
-    pub public: bool,
+    pub about: RepoAbout,
 }
 
 impl ScenarioRepo {
     /// A private repository that the controller is meant to serve.
     pub fn served(name: impl Into<String>) -> Self {
-        Self { name: name.into(), allowed: true, public: false }
+        Self { name: name.into(), allowed: true, about: RepoAbout::default() }
     }
+
+    /// The same for everybody to read.
+    #[must_use]
+    pub fn public(self) -> Self {
+        Self { about: RepoAbout { visibility: Visibility::Public, ..self.about }, ..self }
+    }
+}
+
+/// Who may see a repository.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Those who were given access.
+    #[default]
+    Private,
+    /// All members of the enterprise.
+    Internal,
+    /// Everybody.
+    Public,
+}
+
+/// What GitHub says of a repository itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "GitHub's own fields")]
+pub struct RepoAbout {
+    /// Who may see it (default private).
+    pub visibility: Visibility,
+    /// Whether it is read-only (default false).
+    pub archived: bool,
+    /// Whether GitHub has disabled it (default false).
+    pub disabled: bool,
+    /// Whether it is a fork of another (default false).
+    pub fork: bool,
 }
 
 /// How a job ends that runs to its end.
@@ -201,6 +234,9 @@ pub struct Scenario {
     /// Organizations with runner groups of their own; any other has none.
     #[serde(default)]
     pub organizations: Vec<ScenarioOrganization>,
+    /// Owners that are users; all others are organizations.
+    #[serde(default)]
+    pub users: Vec<String>,
     /// The jobs.
     #[serde(default)]
     pub jobs: Vec<ScenarioJob>,
@@ -317,7 +353,10 @@ impl Scenario {
 
     fn skip_reason_among(&self, job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
         let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some_and(Ghost::has_ghost_jobs));
-        let is_public = || self.repos.iter().any(|repo| repo.public && repo.name.eq_ignore_ascii_case(&job.repo));
+        let is_public = || {
+            let is_it = |repo: &&ScenarioRepo| repo.name.eq_ignore_ascii_case(&job.repo);
+            self.repos.iter().filter(is_it).any(|repo| repo.about.visibility == Visibility::Public)
+        };
         skip_reason(job, allowed)
             .or_else(|| self.is_of_fork(job).then_some(SkipReason::Fork))
             .or_else(|| is_public().then_some(SkipReason::PublicRepo))
@@ -399,7 +438,7 @@ mod tests {
             repos: vec![
                 ScenarioRepo::served("Acme/web"),
                 ScenarioRepo { allowed: false, ..ScenarioRepo::served("acme/secret") },
-                ScenarioRepo { public: true, ..ScenarioRepo::served("acme/open") },
+                ScenarioRepo::served("acme/open").public(),
             ],
             ..Scenario::default()
         };

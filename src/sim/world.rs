@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::app::SimulatedApp;
 use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
@@ -19,7 +20,7 @@ use super::profile::Profile;
 use super::report::Report;
 use super::runners::{Lifetime, RunnerKey};
 use super::sandboxes::{Sandbox, SandboxKey};
-use super::scenario::{Scenario, ScenarioError, ScenarioJob, ScenarioRun};
+use super::scenario::{RepoAbout, Scenario, ScenarioError, ScenarioJob, ScenarioRun};
 use crate::clock::Clock;
 use crate::ids::Labels;
 
@@ -50,6 +51,9 @@ pub(super) struct State {
     pub(super) postponed: BTreeMap<u64, Postponed>,
     pub(super) repos: Vec<Repo>,
     pub(super) repo_by_name: BTreeMap<Arc<str>, RepoKey>,
+    /// Repositories by the names that they had before.
+    pub(super) moved: BTreeMap<Arc<str>, RepoKey>,
+    pub(super) app: SimulatedApp,
     pub(super) runs: BTreeMap<u64, Run>,
     pub(super) jobs: BTreeMap<u64, Job>,
     pub(super) minted: u64,
@@ -128,6 +132,8 @@ impl World {
             postponed: BTreeMap::new(),
             repos: Vec::new(),
             repo_by_name: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            app: SimulatedApp::default(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             minted: 0,
@@ -286,6 +292,38 @@ impl World {
         self.with(|state| state.revoked.insert(fingerprint(token).into()));
     }
 
+    /// Changes what GitHub says of a repository, which is made if it is new.
+    pub fn set_repo(&self, full_name: &str, about: RepoAbout) {
+        self.with(|state| {
+            let key = state.repo_key(full_name);
+            state.set_about(key, about);
+        });
+    }
+
+    /// Gives a repository another name.
+    pub fn rename_repo(&self, from: &str, to: &str) {
+        self.with(|state| {
+            let key = state.repo_key(from);
+            state.rename(key, to);
+        });
+    }
+
+    /// Deletes a repository.
+    pub fn delete_repo(&self, full_name: &str) {
+        self.with(|state| {
+            let key = state.repo_key(full_name);
+            state.repo_mut(key).is_deleted = true;
+        });
+    }
+
+    /// Brings a deleted repository back.
+    pub fn restore_repo(&self, full_name: &str) {
+        self.with(|state| {
+            let key = state.repo_key(full_name);
+            state.repo_mut(key).is_deleted = false;
+        });
+    }
+
     /// Moves the clock forward and lets happen what becomes due.
     pub fn advance(&self, by: Duration) {
         self.shared.clock.advance(by);
@@ -304,9 +342,7 @@ impl State {
     fn populate(&mut self, scenario: Scenario) -> Result<(), InvalidFault> {
         for repo in &scenario.repos {
             let key = self.repo_key(&repo.name);
-            if repo.public {
-                self.publish(key);
-            }
+            self.set_about(key, repo.about.clone());
         }
         for organization in &scenario.organizations {
             self.add_organization(organization);
@@ -324,6 +360,7 @@ impl State {
         for fault in &scenario.faults {
             self.put_in(fault)?;
         }
+        self.install_app();
         self.scenario = scenario;
         Ok(())
     }

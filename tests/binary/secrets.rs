@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sandrunner::config::{Environment, read};
 use sandrunner::github::answers::read_jit_config;
+use sandrunner::sim::{APP_ID, APP_KEY};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -82,6 +83,28 @@ async fn no_secret_is_anywhere_at_the_highest_log_level() {
     let places = seen(&simulation, &["run", "--state-dir", state.to_str().unwrap()], &[], &folder).await;
     // What is no secret stands there, from our own lines and from those of libraries.
     for control in [REPO, "TRACE", "frame=Headers", "created sandbox"] {
+        assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
+    }
+    assert_eq!(found(&places), []);
+}
+
+#[tokio::test]
+async fn no_secret_of_a_github_app_is_anywhere_also_while_its_tokens_fail() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    let faults = [
+        ("list_installations", "error"),
+        ("installation_token", "truncated"),
+        ("installation_token", "malformed"),
+        ("get_repo", "malformed"),
+    ];
+    for (operation, mode) in faults {
+        fault(&simulation, json!({ "operation": operation, "mode": mode })).await;
+    }
+    let state = folder.path().join("state");
+    let app = [("GITHUB_APP_ID", APP_ID), ("GITHUB_APP_KEY", APP_KEY)];
+    let places = seen(&simulation, &["run", "--state-dir", state.to_str().unwrap()], &app, &folder).await;
+    for control in ["no token for this installation", "created sandbox", "cannot list the installations"] {
         assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
     }
     assert_eq!(found(&places), []);

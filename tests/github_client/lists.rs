@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use sandrunner::budget::Purpose;
 use sandrunner::clock::Clock;
 use sandrunner::error::ErrorClass;
-use sandrunner::github::{GithubSettings, Paging, RequestCounts, connect};
+use sandrunner::github::{GithubAuth, GithubSettings, Paging, RequestCounts, connect};
 use sandrunner::ids::RunId;
 use sandrunner::state::{Connection, Reading, RunStatus, WorkflowRun};
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::script::{
 
 #[tokio::test(start_paused = true)]
 async fn every_request_carries_what_github_asks_for_exactly_once() {
-    let settings = GithubSettings { token: format!("{TOKEN}\n").into(), ..settings() };
+    let settings = GithubSettings { auth: GithubAuth::Token(format!("{TOKEN}\n").into()), ..settings() };
     let github = Github::start(settings, |_| std::future::ready(one_page("workflow_runs", &json!([]))));
     all_runs(&github).await;
     let asked = github.asked().remove(0);
@@ -54,7 +54,7 @@ async fn an_enterprise_server_is_reached_below_its_path() {
 async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
     let refused = |settings: GithubSettings| connect(settings, Clock::system()).unwrap_err().to_string();
     for token in ["", "  \n", "two words", "ghp_ü", "ghp_a\nb"] {
-        let message = refused(GithubSettings { token: token.into(), ..settings() });
+        let message = refused(GithubSettings { auth: GithubAuth::Token(token.into()), ..settings() });
         assert!(message.starts_with("`token` must be a GitHub token"), "{token:?}: {message}");
     }
     for url in ["", "github.com", "http://api.github.com", "https://me:pw@github.com"] {

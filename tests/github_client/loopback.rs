@@ -27,7 +27,9 @@ async fn over_loopback(
     let mut server = tokio::task::JoinSet::new();
     server.spawn(async move { axum::serve(listener, router).await.unwrap() });
     let clock = Clock::system();
-    let (reader, writer) = connect(GithubSettings { api_url, ..settings() }, clock.clone()).unwrap();
+    let (readers, writers) = connect(GithubSettings { api_url, ..settings() }, clock.clone()).unwrap();
+    let gh = "gh1".parse().unwrap();
+    let (reader, writer) = (readers.get(&gh), writers.get(&gh));
     (Github { reader, writer, clock, asked }, server)
 }
 
@@ -80,7 +82,9 @@ async fn a_mint_whose_answer_is_cut_may_have_registered_a_runner() {
             .await
             .unwrap();
     });
-    let (reader, writer) = connect(GithubSettings { api_url, ..settings() }, Clock::system()).unwrap();
+    let (readers, writers) = connect(GithubSettings { api_url, ..settings() }, Clock::system()).unwrap();
+    let gh = "gh1".parse().unwrap();
+    let (reader, writer) = (readers.get(&gh), writers.get(&gh));
     let github = Github { reader, writer, clock: Clock::system(), asked: Arc::default() };
     let error = github.mint().await.unwrap_err();
     assert!(matches!(error, GithubError::NoAnswer { .. }), "{error:?}");
@@ -112,9 +116,9 @@ fn every_request_is_counted_by_operation_and_result() {
     });
     let shown = page.render();
     for line in [
-        r#"sandrunner_github_requests_total{account="gh1",operation="list_runs",result="ok"} 3"#,
-        r#"sandrunner_github_requests_total{account="gh1",operation="list_runs",result="not_modified"} 3"#,
-        r#"sandrunner_github_requests_total{account="gh1",operation="generate_jit_config",result="conflict"} 1"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="list_runs",result="ok"} 3"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="list_runs",result="not_modified"} 3"#,
+        r#"sandrunner_github_requests_total{credential="gh1",operation="generate_jit_config",result="conflict"} 1"#,
     ] {
         assert!(shown.contains(line), "{line} is missing in\n{shown}");
     }

@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 #[cfg(feature = "sim")]
+mod app;
+#[cfg(feature = "sim")]
 mod faults;
 mod lists;
 mod loopback;

@@ -15,7 +15,8 @@ use sandrunner::budget::BudgetLimits;
 use sandrunner::clock::Clock;
 use sandrunner::error::CallFailure;
 use sandrunner::github::{
-    GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging, RunList, connect_with_service,
+    GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging, RunList,
+    connect_with_service,
 };
 use sandrunner::ids::{Labels, RepoName};
 use sandrunner::state::{Reading, Registry, Scope};
@@ -66,7 +67,9 @@ impl Github {
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let router = router(Arc::clone(&asked), answer);
         let clock = Clock::scaled(DateTime::from_timestamp(1_800_000_000, 0).unwrap(), 1.0);
-        let (reader, writer) = connect_with_service(router, settings, clock.clone()).unwrap();
+        let (readers, writers) = connect_with_service(router, settings, clock.clone()).unwrap();
+        let gh = "gh1".parse().unwrap();
+        let (reader, writer) = (readers.get(&gh), writers.get(&gh));
         Self { reader, writer, clock, asked }
     }
 
@@ -105,7 +108,7 @@ pub(crate) fn settings() -> GithubSettings {
     GithubSettings {
         account: "gh1".parse().unwrap(),
         api_url: "https://api.github.com".to_owned(),
-        token: TOKEN.into(),
+        auth: GithubAuth::Token(TOKEN.into()),
         limits: BudgetLimits { points_per_minute: 9_000.0, mutations_per_minute: 900.0, primary_reserve: 100 },
         max_in_flight: 8,
     }

@@ -7,8 +7,8 @@ use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::clock::Clock;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::github::{
-    Deregistered, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging, RequestCounts,
-    connect_with_service,
+    Deregistered, GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter, MintRequest, Minted, Paging,
+    RequestCounts, connect_with_service,
 };
 use sandrunner::ids::{Labels, RepoName, RunId, RunnerId};
 use sandrunner::sim::{
@@ -37,11 +37,13 @@ impl Simulated {
         let settings = GithubSettings {
             account: "gh1".parse().unwrap(),
             api_url: "https://api.github.com".to_owned(),
-            token: TOKEN.into(),
+            auth: GithubAuth::Token(TOKEN.into()),
             limits: BudgetLimits { points_per_minute: 900.0, mutations_per_minute: 180.0, primary_reserve: 100 },
             max_in_flight: 8,
         };
-        let (reader, writer) = connect_with_service(world.github_service(), settings, clock).unwrap();
+        let (readers, writers) = connect_with_service(world.github_service(), settings, clock).unwrap();
+        let gh = "gh1".parse().unwrap();
+        let (reader, writer) = (readers.get(&gh), writers.get(&gh));
         Self { world, reader, writer }
     }
 

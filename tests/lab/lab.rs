@@ -14,9 +14,10 @@ use sandrunner::clock::Clock;
 use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::controller::StatusRequest;
 use sandrunner::daemon::{self, Clients, Heard};
+use sandrunner::github::{self, GithubSettings};
 use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
 use sandrunner::status::Status;
-use sandrunner::{github, modal, state_dir};
+use sandrunner::{modal, state_dir};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -176,9 +177,12 @@ impl Lab {
     async fn start(&self, number: u32, stop: &CancellationToken) -> Process {
         let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
         let (client, clock) = (self.world.client(number), self.clock.on_machine(self.wall_ahead));
-        let github = github::connect_with_service(client.github_service(), settings.github[0].clone(), clock.clone());
+        let connect = |account: &GithubSettings| {
+            github::connect_with_service(client.github_service(), account.clone(), clock.clone()).expect("settings")
+        };
+        let github = settings.github.iter().map(connect).collect();
         let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
-        let clients = Clients { github: vec![github.expect("settings")], modal: modal.expect("settings") };
+        let clients = Clients { github, modal: modal.expect("settings") };
         let (ask, questions) = mpsc::channel(1);
         if number == 1 {
             *self.questions.0.lock().expect("no holder panics") = Some(ask);

@@ -22,7 +22,7 @@ fn scenario() -> Scenario {
     let fork = (10..13).map(|id| job(id, FORK_RUN, "acme/web"));
     let public = (20..22).map(|id| job(id, PUBLIC_RUN, "acme/open"));
     let jobs: Vec<Value> = own.chain(fork).chain(public).collect();
-    let repos = json!([{ "name": "acme/web" }, { "name": "acme/open", "public": true }]);
+    let repos = json!([{ "name": "acme/web" }, { "name": "acme/open", "about": { "visibility": "public" } }]);
     let runs = json!([{ "id": FORK_RUN, "fork": true }]);
     serde_json::from_value(json!({ "repos": repos, "jobs": jobs, "runs": runs })).expect("a scenario")
 }

@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sandrunner::allow::RepoPatterns;
 use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, RunnerClass};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
-use sandrunner::plan::{AccountPolicy, Limits, Plan, Policy, Waves, plan};
+use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, Waves, plan};
 use sandrunner::state::{
     Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
     RegistryView, RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
@@ -77,7 +78,15 @@ impl Situation {
             required_label: "modal".into(),
             accounts: BTreeMap::from([(
                 "gh".parse().unwrap(),
-                AccountPolicy { repos: BTreeSet::new(), runner_group_id: 1, organizations: BTreeMap::new() },
+                AccountPolicy {
+                    order: 0,
+                    host: "https://api.github.com".to_owned(),
+                    repos: BTreeSet::new(),
+                    patterns: RepoPatterns::default(),
+                    runner_group_id: 1,
+                    organizations: BTreeMap::new(),
+                    credentials: Credentials::One,
+                },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
             limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },

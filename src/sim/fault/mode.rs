@@ -40,7 +40,8 @@ listed_enum! {
         // Calls of Modal's.
         /// It is answered well, with a warning for the client.
         Warned,
-        /// All auth tokens that were given out before are refused from then on.
+        /// All auth tokens that were given out before are refused from then on; for `list_runs` those of the
+        /// installations of a GitHub App, before the call is answered.
         TokensExpired,
         /// All images are gone, before the call is answered: creates find none, or with `status` 9 one that is
         /// not built (`FAILED_PRECONDITION`).
@@ -197,7 +198,8 @@ impl FaultMode {
             | Self::Cut
             | Self::Silent => operation.is_call(),
             Self::AppliedLate | Self::CutAfter => operation.is_write(),
-            Self::Warned | Self::TokensExpired | Self::ImagesGone | Self::AppStopped => is_modal,
+            Self::TokensExpired => is_modal || operation == Operation::ListRuns,
+            Self::Warned | Self::ImagesGone | Self::AppStopped => is_modal,
             Self::RateLimitedBare | Self::PrimaryLimited | Self::PrimaryLimitedBare | Self::Refused => is_github,
             Self::ActionsDisabled => is_github && !matches!(operation, Operation::RateLimit | Operation::Unknown),
             Self::Truncated => has_body || is_modal,

@@ -7,7 +7,7 @@ use super::Page;
 use crate::sim::history::fingerprint;
 use crate::sim::jobs::{JobState, JobView, Repo, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, Lifetime, RunnerView};
-use crate::sim::scenario::{Conclusion, ScenarioGroup};
+use crate::sim::scenario::{Conclusion, RepoAbout, ScenarioGroup, Visibility};
 
 const API: &str = "https://api.github.com";
 const WEB: &str = "https://github.com";
@@ -23,7 +23,7 @@ fn sha(of: u64) -> String {
 }
 
 /// A repository as it stands inside of other objects.
-pub(in crate::sim) fn repository_body(full_name: &str, id: u64, visibility: &str) -> Value {
+pub(in crate::sim) fn repository_body(full_name: &str, id: u64, about: &RepoAbout) -> Value {
     let (owner, name) = full_name.split_once('/').unwrap_or((full_name, ""));
     let url = format!("{API}/repos/{full_name}");
     let mut body = json!({
@@ -31,11 +31,11 @@ pub(in crate::sim) fn repository_body(full_name: &str, id: u64, visibility: &str
         "node_id": format!("R_{id}"),
         "name": name,
         "full_name": full_name,
-        "private": visibility != "public",
+        "private": about.visibility != Visibility::Public,
         "owner": user_body(owner),
         "html_url": format!("{WEB}/{full_name}"),
         "description": null,
-        "fork": false,
+        "fork": about.fork,
         "url": url,
     });
     let fields = body.as_object_mut().expect("it was written as an object");
@@ -85,7 +85,7 @@ const REPOSITORY_URLS: [(&str, &str); 36] = [
     ("trees", "git/trees{/sha}"),
 ];
 
-fn user_body(login: &str) -> Value {
+pub(super) fn user_body(login: &str) -> Value {
     let url = format!("{API}/users/{login}");
     json!({
         "login": login,
@@ -139,9 +139,10 @@ pub(super) fn full_repository(repo: &Repo, created_at: Time) -> Value {
         "has_wiki": true,
         "has_pages": false,
         "has_discussions": false,
-        "archived": false,
-        "disabled": false,
-        "visibility": if repo.is_public { "public" } else { "private" },
+        "has_downloads": true,
+        "archived": repo.about.archived,
+        "disabled": repo.about.disabled,
+        "visibility": repo.about.visibility,
         "pushed_at": stamp(created_at),
         "created_at": stamp(created_at),
         "updated_at": stamp(created_at),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Answer;
 use super::route::Route;
 use super::{Asked, GATEWAY_TIMEOUT_SECS, read, write};
+use crate::sim::app::Who;
 use crate::sim::draws::Purpose;
 use crate::sim::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
 use crate::sim::history::LimitKind;
@@ -85,6 +86,13 @@ impl State {
             | FaultMode::PrimaryLimited
             | FaultMode::PrimaryLimitedBare => self.limit_by_fault(token, strike),
             FaultMode::Unauthorized => Answer::unauthorized(),
+            FaultMode::TokensExpired => {
+                self.revoke_app_tokens();
+                match asked.who {
+                    Who::Installation(_) => Answer::unauthorized(),
+                    Who::Nobody | Who::Person | Who::App => self.endpoint(asked, token, None),
+                }
+            }
             FaultMode::NotFound => Answer::not_found(),
             FaultMode::Refused => write::refused(asked, strike.status),
             FaultMode::ActionsDisabled => write::disabled(asked),

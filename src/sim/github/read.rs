@@ -8,7 +8,7 @@ use super::body::{self, JobBody, RunBody};
 use super::{Asked, Page, Route};
 use crate::sim::draws::Purpose;
 use crate::sim::fault::{FaultMode, Strike};
-use crate::sim::jobs::{JobView, RepoKey, Run, RunChange, RunStatus, Time};
+use crate::sim::jobs::{JobView, Repo, RepoKey, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, RunnerView};
 use crate::sim::scenario::ScenarioGroup;
 use crate::sim::world::State;
@@ -32,6 +32,10 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
         | Route::DeleteRunner(..)
         | Route::Mint(_)
         | Route::Downloads(_)
+        | Route::Installations
+        | Route::InstallationToken(_)
+        | Route::InstallationRepos
+        | Route::OrgRepos(_)
         | Route::RateLimit
         | Route::Unknown => "workflow_runs",
     };
@@ -125,8 +129,13 @@ impl State {
     }
 
     pub(super) fn get_repo(&self, repo: RepoKey) -> Answer {
+        Answer::ok(to_json(&self.repo_body(self.repo(repo))))
+    }
+
+    /// A repository as it is shown by itself and in lists of repositories.
+    pub(super) fn repo_body(&self, repo: &Repo) -> serde_json::Value {
         // Any time before the World began will do, as long as it stays the same.
-        Answer::ok(to_json(&body::full_repository(self.repo(repo), self.start - TimeDelta::days(365))))
+        body::full_repository(repo, self.start - TimeDelta::days(365))
     }
 
     pub(super) fn list_runners(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {

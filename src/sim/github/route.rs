@@ -19,6 +19,10 @@ pub(super) enum Route {
     Downloads(String),
     Groups(String),
     GroupRepos(String, u64),
+    Installations,
+    InstallationToken(u64),
+    InstallationRepos,
+    OrgRepos(String),
     RateLimit,
     Unknown,
 }
@@ -28,8 +32,13 @@ impl Route {
     pub(super) fn parse(method: &Method, path: &str) -> Self {
         let path = path.strip_prefix("/api/v3").unwrap_or(path);
         let segments: Vec<&str> = path.split('/').skip(1).collect();
-        if segments == ["rate_limit"] && method == Method::GET {
-            return Self::RateLimit;
+        match (method.as_str(), &segments[..]) {
+            ("GET", ["rate_limit"]) => return Self::RateLimit,
+            ("GET", ["app", "installations"]) => return Self::Installations,
+            ("POST", ["app", "installations", id, "access_tokens"]) => return numbered(id, Self::InstallationToken),
+            ("GET", ["installation", "repositories"]) => return Self::InstallationRepos,
+            ("GET", ["orgs", owner, "repos"]) => return Self::OrgRepos((*owner).to_owned()),
+            _ => {}
         }
         let (repo, rest) = match &segments[..] {
             ["repos", owner, name, rest @ ..] => (format!("{owner}/{name}"), rest),
@@ -72,6 +81,10 @@ impl Route {
             Self::Downloads(_) => Operation::Downloads,
             Self::Groups(_) => Operation::ListGroups,
             Self::GroupRepos(..) => Operation::ListGroupRepos,
+            Self::Installations => Operation::ListInstallations,
+            Self::InstallationToken(_) => Operation::InstallationToken,
+            Self::InstallationRepos => Operation::ListInstallationRepos,
+            Self::OrgRepos(_) => Operation::ListOrgRepos,
             Self::RateLimit => Operation::RateLimit,
             Self::Unknown => Operation::Unknown,
         }
@@ -92,7 +105,12 @@ impl Route {
             | Self::Groups(repo)
             | Self::GroupRepos(repo, _)
             | Self::Downloads(repo) => repo.to_lowercase(),
-            Self::RateLimit | Self::Unknown => String::new(),
+            Self::Installations
+            | Self::InstallationToken(_)
+            | Self::InstallationRepos
+            | Self::OrgRepos(_)
+            | Self::RateLimit
+            | Self::Unknown => String::new(),
         }
     }
 
@@ -104,13 +122,17 @@ impl Route {
             | Self::Job(_, id)
             | Self::Runner(_, id)
             | Self::GroupRepos(_, id)
-            | Self::DeleteRunner(_, id) => Some(*id),
+            | Self::DeleteRunner(_, id)
+            | Self::InstallationToken(id) => Some(*id),
             Self::Runs(_)
             | Self::Repo(_)
             | Self::Runners(_)
             | Self::Mint(_)
             | Self::Groups(_)
             | Self::Downloads(_)
+            | Self::Installations
+            | Self::InstallationRepos
+            | Self::OrgRepos(_)
             | Self::RateLimit
             | Self::Unknown => None,
         }
@@ -138,6 +160,9 @@ mod tests {
         assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Runners("acme".to_owned()));
         assert_eq!(parse("GET", "/orgs/acme/actions/runs"), Route::Unknown);
         assert_eq!(parse("GET", "/orgs/acme/actions/runner-groups/4/repositories").id(), Some(4));
+        assert_eq!(parse("GET", "/orgs/acme/repos"), Route::OrgRepos("acme".to_owned()));
+        assert_eq!(parse("POST", "/app/installations/7/access_tokens"), Route::InstallationToken(7));
+        assert_eq!(parse("GET", "/app/installations/7/access_tokens"), Route::Unknown);
         assert_eq!(parse("GET", "/repos/Acme/web/actions/runs/7/jobs").id(), Some(7));
     }
 }

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sandrunner::clock::Clock;
 use sandrunner::modal::{self, ModalSettings};
+use sandrunner::sim::APP_KEY;
 
 use crate::process::{Sandrunner, Simulation, http};
 
@@ -18,6 +19,9 @@ pub(super) const TOKENS: [(&str, &str); 3] =
 pub(super) const JIT_CONFIG: &str = "eyIuY3JlZGVudGlhbHMi";
 /// How every auth token of Modal's begins: with the name of its algorithm.
 const AUTH_TOKEN: &str = "eyJhbGciOiJIUzI1NiIs";
+
+/// How every token that a GitHub App signs begins: with its kind and the name of its algorithm.
+const APP_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9";
 
 /// What was seen, by where.
 pub(super) type Places = BTreeMap<&'static str, Vec<String>>;
@@ -40,6 +44,10 @@ pub(super) fn found(places: &Places) -> Vec<(&'static str, &'static str)> {
         TOKENS.iter().map(|(name, value)| (*name, forms(value))).collect();
     secrets.push(("JIT config", vec![JIT_CONFIG.to_owned(), ".credentials_rsaparams".to_owned()]));
     secrets.push(("auth token", vec![AUTH_TOKEN.to_owned()]));
+    secrets.push(("installation token", vec!["ghs_".to_owned()]));
+    secrets.push(("the App's own token", vec![APP_TOKEN.to_owned()]));
+    let key = APP_KEY.lines().nth(1).unwrap();
+    secrets.push(("private key", vec![key.to_owned(), key[4..].to_owned()]));
     let mut found = BTreeSet::new();
     for (place, texts) in places {
         for (name, forms) in &secrets {

@@ -58,6 +58,27 @@ pub(super) const FAULTS: &[NamedFault] = &[
         "`DELETE` of a runner answers 422 (still running a job), whatever it does.",
         &[at(Op::DeleteRunner, Mode::Refused).status(422).times(3)],
     ),
+    // The tokens of a GitHub App.
+    named(
+        "app_token_failed",
+        "GitHub fails to give out a token for an installation of the App.",
+        &[at(Op::InstallationToken, Mode::Error).times(3)],
+    ),
+    named(
+        "app_token_lost",
+        "GitHub gives out a token for an installation of the App, and the answer gets lost: 502 after 10 s.",
+        &[at(Op::InstallationToken, Mode::ReplyLost).times(3)],
+    ),
+    named(
+        "app_token_slow",
+        "GitHub takes 15 s to give out a token for an installation of the App.",
+        &[at(Op::InstallationToken, Mode::Slow).seconds(15.0).times(5)],
+    ),
+    named(
+        "app_tokens_revoked",
+        "All tokens of the App's installations are refused from one moment on, before their time.",
+        &[at(Op::ListRuns, Mode::TokensExpired).after(50).times(3)],
+    ),
     named(
         "mint_409",
         "GitHub says that a runner's name is taken, though it is not.",

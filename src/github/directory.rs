@@ -1,0 +1,76 @@
+//! Lists of repositories, and what GitHub says of a single one.
+
+use std::sync::Arc;
+
+use super::call::{Call, Operation};
+use super::client::Request;
+use super::error::Malformed;
+use super::etag::{Page, PageKey};
+use super::pages::{List, unreadable};
+use super::reader::{GithubReader, Paging};
+use super::wire::Row;
+use super::{Answer, GithubError};
+use crate::budget::Purpose;
+use crate::ids::RepoName;
+use crate::state::{Reading, RepoFacts};
+
+/// 10,000 repositories of one owner.
+const REPO_PAGES_MAX: u32 = 100;
+
+impl GithubReader {
+    /// Lists the repositories that the installation of a GitHub App was given.
+    pub async fn list_installation_repos(&self) -> Reading<Vec<RepoFacts>> {
+        let subject = format!("the GitHub App ({})", self.credential());
+        let call = Call { operation: Operation::ListInstallationRepos, subject };
+        self.list_repos(call, "/installation/repositories?per_page=100".to_owned()).await
+    }
+
+    /// Lists the repositories of an organization, as far as the token may see them. A user's cannot be listed.
+    pub async fn list_org_repos(&self, owner: &str) -> Reading<Vec<RepoFacts>> {
+        let call = Call { operation: Operation::ListOrgRepos, subject: owner.to_owned() };
+        self.list_repos(call, format!("/orgs/{owner}/repos?type=all&per_page=100")).await
+    }
+
+    async fn list_repos(&self, call: Call, path: String) -> Reading<Vec<RepoFacts>> {
+        let list = List { call, purpose: Purpose::Other, path, max_pages: REPO_PAGES_MAX };
+        match self.client.read_list(&list, |_: &[RepoFacts]| Paging::Continue).await {
+            Ok(listed) => listed.or_cut(&list).into_reading(|listed| listed.rows),
+            Err(error) => Reading::Unknown(error.into()),
+        }
+    }
+
+    /// Reads what GitHub says of a repository.
+    ///
+    /// # Errors
+    /// [`GithubError`]; of class `NotFound` where there is none of that name, or it is hidden, and of class `Policy`
+    /// where it has moved.
+    pub async fn repo(&self, repo: &RepoName) -> Result<RepoFacts, GithubError> {
+        let call = Call { operation: Operation::GetRepo, subject: repo.to_string() };
+        let path = format!("/repos/{repo}");
+        let mut token = self.client.token(&call, Purpose::Other, Some(&path)).await?;
+        let key = PageKey { credential: token.identity, path: path.as_str().into() };
+        let cached = self.client.caches.repos.get(&key);
+        let known = cached.as_ref().map(|cached| &cached.etag);
+        let request = Request::Get { path: &path, known };
+        let answer = self.client.send_with(&mut token, &call, Purpose::Other, request).await?;
+        if answer.status == http::StatusCode::NOT_MODIFIED {
+            let facts = cached.as_ref().and_then(|cached| cached.page.rows.first());
+            return facts.cloned().ok_or_else(|| unreadable(&call, &answer, Malformed::NotModified));
+        }
+        let facts = read_repo(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
+        let key = PageKey { credential: token.identity, path: path.as_str().into() };
+        match answer.etag() {
+            Some(etag) => {
+                let page = Page { rows: Arc::from([facts.clone()]), unreadable: 0, has_next: false };
+                self.client.caches.repos.put(key, etag.clone(), page);
+            }
+            None => self.client.caches.repos.remove(&key),
+        }
+        Ok(facts)
+    }
+}
+
+fn read_repo(answer: &Answer) -> Result<RepoFacts, Malformed> {
+    let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+    RepoFacts::read(text).map_err(|error| Malformed::json("the repository", &error))
+}

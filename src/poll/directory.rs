@@ -1,0 +1,74 @@
+//! When it is asked which repositories there are, and what GitHub says of them (pure).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Rank, Read, Schedule};
+use crate::budget::Purpose;
+use crate::evidence::AGREEMENT_APART;
+use crate::ids::{AccountName, CredentialName};
+use crate::plan::{Credentials, Policy};
+use crate::state::{Observed, Owner, Scope};
+
+/// How often it is asked where Apps are installed, and for lists of repositories.
+const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// How often it is asked what GitHub says of a repository that no list shows; nothing changed costs no quota.
+const FACTS_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// How far apart such questions are, so that a start does not ask all at once.
+const FACTS_APART: TimeDelta = TimeDelta::seconds(2);
+
+impl Schedule {
+    /// Where Apps are installed, and lists of repositories.
+    pub(super) fn directories(&mut self, observed: &Observed, policy: &Policy) {
+        for (account, _) in policy.accounts.iter().filter(|(_, account)| account.credentials == Credentials::PerOwner) {
+            let read = observed.apps.get(account).map(|app| &app.read);
+            if read.is_none_or(|read| self.is_due(read, DIRECTORY_AGAIN)) {
+                let tried = read.and_then(|read| read.tried_at);
+                self.add(Read::Installations(account.clone()), Purpose::Other, Rank::Directory, tried);
+            }
+        }
+        let doubted: BTreeSet<(&AccountName, &str)> = observed
+            .repos
+            .iter()
+            .filter(|(_, repo)| repo.unlisted_since.is_some() && repo.gone_since.is_none())
+            .map(|(scope, _)| (&scope.account, scope.repo.owner()))
+            .collect();
+        for (owner, view) in &observed.owners {
+            let is_doubted = doubted.contains(&(&owner.account, &*owner.login));
+            let again = if is_doubted { AGREEMENT_APART } else { DIRECTORY_AGAIN };
+            if self.is_due(&view.read, again) {
+                self.add(Read::Directory(owner.clone()), Purpose::Other, Rank::Directory, view.read.tried_at);
+            }
+        }
+    }
+
+    /// What GitHub says of repositories that no list shows: one at a time for each credential.
+    pub(super) fn facts(&mut self, observed: &Observed, policy: &Policy) {
+        let mut next: BTreeMap<CredentialName, (Option<DateTime<Utc>>, &Scope)> = BTreeMap::new();
+        let mut last: BTreeMap<CredentialName, DateTime<Utc>> = BTreeMap::new();
+        for (scope, repo) in &observed.repos {
+            let credential = policy.credential(scope);
+            if let Some(tried) = repo.facts_read.tried_at {
+                let latest = last.entry(credential.clone()).or_insert(tried);
+                *latest = tried.max(*latest);
+            }
+            let owner = Owner { account: scope.account.clone(), login: scope.repo.owner().into() };
+            let directory = observed.owners.get(&owner).map(|owner| &owner.read);
+            let is_listed = directory
+                .is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
+            if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, FACTS_AGAIN) {
+                continue;
+            }
+            let (first, candidate) = next.entry(credential).or_insert((repo.facts_read.tried_at, scope));
+            if repo.facts_read.tried_at < *first {
+                (*first, *candidate) = (repo.facts_read.tried_at, scope);
+            }
+        }
+        for (credential, (tried, scope)) in next {
+            if last.get(&credential).is_none_or(|at| self.now - *at >= FACTS_APART) {
+                self.add(Read::Repo(scope.clone()), Purpose::Other, Rank::Facts, tried);
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Accounts of every kind: a GitHub App whose tokens end every hour, tokens, an Enterprise Server; and repositories
+//! that come, go and change while they are served.
+
+use std::time::Duration;
+
+use sandrunner::config::GithubConfig;
+use sandrunner::sim::{
+    APP_ID, APP_KEY, Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World,
+};
+use sandrunner::status::Status;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::lab::{Lab, Next, Outcome, Questions, is_done_and_clean};
+
+const HOUR: f64 = 3_600.0;
+
+/// A job of a repository, the n-th of all.
+fn job(n: u64, repo: &str, arrival_secs: f64) -> ScenarioJob {
+    let (id, run) = (5_000_000_000 + n, 6_000_000_000 + n);
+    let labels = ["self-hosted", "modal"];
+    let job = json!({ "id": id, "run": run, "repo": repo, "labels": labels, "duration_secs": 60, "arrival_secs": arrival_secs });
+    serde_json::from_value(job).expect("a job")
+}
+
+/// A job every ten minutes, of each repository in turn.
+fn scenario(repos: &[&str], hours: u32) -> Scenario {
+    let jobs = (0..u64::from(hours) * 6).map(|n| {
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+        let arrival = n as f64 * 600.0;
+        job(n, repos[usize::try_from(n).expect("few") % repos.len()], arrival)
+    });
+    let repos = repos.iter().map(|name| serde_json::from_value(json!({ "name": name })).expect("a repository"));
+    Scenario { repos: repos.collect(), jobs: jobs.collect(), ..Scenario::default() }
+}
+
+/// An account with the App of the World.
+fn app(name: &str, allowed: &[&str]) -> GithubConfig {
+    GithubConfig {
+        name: name.to_owned(),
+        app_id: Some(APP_ID.to_owned()),
+        private_key: Some(APP_KEY.to_owned().into()),
+        allowed_repos: allowed.iter().map(ToString::to_string).collect(),
+        ..GithubConfig::default()
+    }
+}
+
+fn with_app(profile: Profile, scenario: Scenario, allowed: &[&str]) -> Lab {
+    Lab::new(profile, scenario, 3).configure(|config| config.github = vec![app("gh", allowed)])
+}
+
+/// GitHub's answers to an operation that have that status.
+fn count(outcome: &Outcome, wanted: Operation, wanted_status: u16) -> usize {
+    let is_it = |what: &What| matches!(what, What::Call { operation, status, .. } if (*operation, *status) == (wanted, wanted_status));
+    outcome.times(is_it).len()
+}
+
+fn unauthorized(outcome: &Outcome) -> usize {
+    let is_it = |what: &What| matches!(what, What::Call { service: Service::Github, status: 401, .. });
+    outcome.times(is_it).len()
+}
+
+fn check(outcome: &Outcome) {
+    let report = &outcome.report;
+    assert!(report.violations.is_empty(), "{}", outcome.summary());
+    assert!(report.jobs_expected > 0 && report.jobs_completed == report.jobs_expected, "{}", outcome.summary());
+    assert_eq!((report.sandboxes_live_at_end, report.runners_left_at_end), (0, 0));
+    assert_eq!((report.claimed_sandboxes_terminated, report.foreign_touched, report.github_rate_limited), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_with_two_installations_serves_for_hours_while_its_tokens_rotate() {
+    let repos = ["acme/web", "acme/api", "beta/tool"];
+    let lab = with_app(Profile::realistic(), scenario(&repos, 5), &["acme/*", "Beta/tool"]);
+    let outcome = lab.run(Duration::from_secs(7 * 3_600), is_done_and_clean).await;
+    check(&outcome);
+    assert_eq!(unauthorized(&outcome), 0, "{}", outcome.summary());
+    // About every 48 minutes, for each of both.
+    let tokens = count(&outcome, Operation::InstallationToken, 201);
+    assert!((12..=18).contains(&tokens), "{tokens}");
+    assert!(count(&outcome, Operation::ListRuns, 304) > 5 * count(&outcome, Operation::ListRuns, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_revoked_or_not_to_be_had_delay_and_lose_nothing() {
+    let lab = with_app(Profile::realistic(), scenario(&["acme/web", "beta/tool"], 3), &["acme/web", "beta/*"]);
+    for name in ["app_tokens_revoked", "app_token_failed", "app_token_lost", "app_token_slow"] {
+        lab.world.add_fault(name).expect("a fault");
+    }
+    let outcome = lab.run(Duration::from_secs(5 * 3_600), is_done_and_clean).await;
+    check(&outcome);
+    let refused = unauthorized(&outcome);
+    assert!((1..=40).contains(&refused), "only what was under way is refused: {refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_installation_stops_its_owner_and_nobody_else() {
+    let jobs = vec![job(1, "acme/web", 1_800.0), job(2, "beta/tool", 1_800.0)];
+    let lab = with_app(Profile::calm(), Scenario { jobs, ..scenario(&["acme/web", "beta/tool"], 0) }, &["*"]);
+    let questions = lab.questions();
+    let mut asked = Asked::default();
+    let outcome = lab
+        .drive(Duration::from_secs(4 * 3_600), Duration::from_secs(60), |world| {
+            let minute = minutes(world);
+            match minute {
+                20 => world.suspend_app("acme"),
+                90 => asked.ask(&questions),
+                100 => world.unsuspend_app("acme"),
+                _ => {}
+            }
+            if is_over(world, minute) { Next::End } else { Next::GoOn }
+        })
+        .await;
+    check(&outcome);
+    let taken = outcome.times(|what| matches!(what, What::JobAssigned { .. }));
+    assert!(taken[0] < 2_000.0 && taken[1] > 6_000.0, "{taken:?}");
+    let status = asked.answer().await;
+    let acme = status.credentials.iter().find(|one| one.credential.to_string() == "gh/acme").expect("a credential");
+    assert_eq!(acme.is_suspended, Some(true));
+    assert!(acme.last_failure.as_ref().is_some_and(|told| told.contains("suspended")), "{acme:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_a_token_and_an_enterprise_server_are_served_side_by_side() {
+    let repos = ["acme/web", "beta/tool", "gamma/app"];
+    let lab = Lab::new(Profile::realistic(), scenario(&repos, 3), 5).configure(|config| {
+        let token = |name: &str, repo: &str| GithubConfig {
+            name: name.to_owned(),
+            token: Some("simulated".to_owned().into()),
+            allowed_repos: vec![repo.to_owned()],
+            ..GithubConfig::default()
+        };
+        let server = GithubConfig { host: Some("ghe.acme.example".to_owned()), ..token("ghe", "gamma/*") };
+        config.github = vec![app("gh", &["acme/*"]), token("tok", "beta/tool"), server];
+    });
+    let outcome = lab.run(Duration::from_secs(5 * 3_600), is_done_and_clean).await;
+    check(&outcome);
+    assert_eq!(unauthorized(&outcome), 0);
+    let names = outcome.history.iter().filter_map(|event| {
+        let What::JobAssigned { runner, .. } = &event.what else { return None };
+        runner.split('-').nth(2).map(str::to_owned)
+    });
+    let accounts: std::collections::BTreeSet<String> = names.collect();
+    assert_eq!(accounts.into_iter().collect::<Vec<_>>(), ["gh", "ghe", "tok"]);
+}
+
+/// A question that was put to the controller while it ran.
+#[derive(Default)]
+struct Asked(Option<oneshot::Receiver<Status>>);
+
+impl Asked {
+    fn ask(&mut self, questions: &Questions) {
+        self.0.get_or_insert_with(|| questions.ask());
+    }
+
+    async fn answer(self) -> Status {
+        self.0.expect("it was asked").await.expect("it is answered")
+    }
+}
+
+fn minutes(world: &World) -> i64 {
+    (world.clock().now() - crate::lab::epoch()).num_minutes()
+}
+
+fn is_directory(what: &What) -> bool {
+    matches!(what, What::Call { operation: Operation::ListInstallationRepos, .. })
+}
+
+/// Every job has ended and the story is over.
+fn is_over(world: &World, minute: i64) -> bool {
+    minute > 110 && world.summary().expected_jobs_open == 0 && world.summary().sandboxes_live == 0
+}
+
+#[tokio::test(start_paused = true)]
+async fn repositories_come_and_go_and_change_while_the_others_are_served() {
+    let repos = ["acme/web", "acme/old", "acme/gone", "acme/blinks", "acme/moves", "acme/secret"];
+    let lab = with_app(Profile::calm(), scenario(&repos, 0), &["acme/*", "!acme/secret"]);
+    let questions = lab.questions();
+    let (mut before, mut after) = (Asked::default(), Asked::default());
+    let outcome = lab
+        .drive(Duration::from_secs(6 * 3_600), Duration::from_secs(60), |world| {
+            let minute = minutes(world);
+            match minute {
+                5 => {
+                    world.set_repo("acme/new", RepoAbout::default());
+                    world.set_repo("acme/old", RepoAbout { archived: true, ..RepoAbout::default() });
+                    world.delete_repo("acme/gone");
+                    world.rename_repo("acme/moves", "acme/moved");
+                    world.delete_repo("acme/blinks");
+                }
+                80 => {
+                    let jobs = [(1, "acme/new"), (2, "acme/moved"), (3, "acme/blinks"), (4, "acme/web")];
+                    world.add_jobs(jobs.map(|(n, repo)| job(n, repo, 0.0)).to_vec()).expect("jobs");
+                }
+                90 => after.ask(&questions),
+                _ => {}
+            }
+            // Between the list that lacks it and the one that would confirm that.
+            let lists = world.history(0).iter().filter(|event| is_directory(&event.what)).count();
+            if lists == 2 && before.0.is_none() {
+                before.ask(&questions);
+                world.restore_repo("acme/blinks");
+            }
+            let served =
+                world.history(0).iter().filter(|event| matches!(event.what, What::JobCompleted { .. })).count();
+            if minute > 100 && served == 4 { Next::End } else { Next::GoOn }
+        })
+        .await;
+    let taken = outcome.times(|what| matches!(what, What::JobAssigned { .. }));
+    assert!(taken.len() == 4 && taken.iter().all(|at| *at < 1.5 * HOUR), "{taken:?}");
+    let status = after.answer().await;
+    let told: Vec<String> = status.paused.iter().map(|(repo, why)| format!("{repo}: {why}")).collect();
+    assert_eq!(
+        told,
+        ["acme/gone: it is no longer listed", "acme/moves: it is now called acme/moved", "acme/old: it is archived"]
+    );
+    assert_eq!(
+        status.owners.iter().map(|owner| (owner.owner.as_str(), owner.served)).collect::<Vec<_>>(),
+        [("gh/acme", 5)]
+    );
+    assert!(before.answer().await.coverage.repositories >= 5);
+    let secret = outcome
+        .history
+        .iter()
+        .filter(|event| matches!(&event.what, What::Call { subject, .. } if subject == "acme/secret"));
+    assert_eq!(secret.count(), 0, "what is excluded is not read");
+    // What is paused is hardly asked for.
+    let asked = outcome.times(|what| matches!(what, What::Call { subject, .. } if subject == "acme/old"));
+    let late = asked.iter().filter(|at| **at > 1.2 * HOUR).count();
+    assert!(late < 10, "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_knows_the_sandboxes_of_repositories_that_no_list_has_shown_yet() {
+    let jobs = vec![ScenarioJob { duration_secs: 1_200.0, ..job(1, "acme/web", 60.0) }, job(2, "acme/web", 900.0)];
+    let lab = with_app(Profile::calm(), Scenario { jobs, ..scenario(&["acme/web"], 0) }, &["acme/*"]);
+    let hidden = Fault { times: 40, after: 1, ..Fault::new(Operation::ListInstallationRepos, FaultMode::Error) };
+    lab.world.add_fault(hidden).expect("a fault");
+    let questions = lab.questions();
+    let (mut killed, mut asked) = (false, Asked::default());
+    let outcome = lab
+        .drive(Duration::from_secs(3 * 3_600), Duration::from_secs(30), |world| match minutes(world) {
+            5 if !killed => {
+                killed = true;
+                Next::Kill
+            }
+            7 => {
+                asked.ask(&questions);
+                Next::GoOn
+            }
+            minute if is_over(world, minute) => Next::End,
+            _ => Next::GoOn,
+        })
+        .await;
+    check(&outcome);
+    let status = asked.answer().await;
+    assert_eq!(status.coverage.repositories, 0, "its list could not be read");
+    assert_eq!(status.groups.len(), 1, "its sandbox is known all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_repositories_cannot_be_listed_with_a_token_and_that_is_told() {
+    let jobs = vec![job(1, "acme/web", 60.0), job(2, "me/mine", 60.0)];
+    let scenario = Scenario { jobs, users: vec!["me".to_owned()], ..scenario(&["acme/web", "me/mine", "me/other"], 0) };
+    let lab = Lab::new(Profile::calm(), scenario, 3).configure(|config| {
+        config.github[0].allowed_repos = ["me/*", "me/mine", "acme/*"].map(str::to_owned).to_vec();
+    });
+    let questions = lab.questions();
+    let mut asked = Asked::default();
+    let outcome = lab
+        .drive(Duration::from_secs(3_600), Duration::from_secs(30), |world| {
+            if minutes(world) == 5 {
+                asked.ask(&questions);
+            }
+            if minutes(world) > 15 { Next::End } else { Next::GoOn }
+        })
+        .await;
+    assert_eq!(outcome.report.jobs_completed, 2, "{}", outcome.summary());
+    let status = asked.answer().await;
+    let problems: Vec<_> = status.owners.iter().map(|owner| (owner.owner.as_str(), owner.problem.is_some())).collect();
+    assert_eq!(problems, [("gh/acme", false), ("gh/me", true)]);
+    let told = status.owners[1].problem.as_ref().expect("a problem");
+    assert!(told.contains("only an organization's repositories can be listed with a token"), "{told}");
+}
