@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
 use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
+use super::github::KeptList;
 use super::history::{ControllerChange, Event, History, StatedLimits, What, fingerprint};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
@@ -50,6 +52,7 @@ pub(super) struct State {
     pub(super) postponed: BTreeMap<u64, Postponed>,
     pub(super) repos: Vec<Repo>,
     pub(super) repo_by_name: BTreeMap<Arc<str>, RepoKey>,
+    pub(super) kept_lists: FxHashMap<u64, KeptList>,
     pub(super) runs: BTreeMap<u64, Run>,
     pub(super) jobs: BTreeMap<u64, Job>,
     pub(super) minted: u64,
@@ -128,6 +131,7 @@ impl World {
             postponed: BTreeMap::new(),
             repos: Vec::new(),
             repo_by_name: BTreeMap::new(),
+            kept_lists: FxHashMap::default(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             minted: 0,
