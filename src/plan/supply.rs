@@ -309,8 +309,9 @@ fn count_unlisted<'a>(
     let Observed { repos, fleet, in_flight, .. } = context.observed;
     for (name, known) in unlisted {
         let made_in = known.origin.as_ref().and_then(|origin| repos.get_key_value(&origin.scope));
-        let mut repos = made_in.into_iter().chain(repos.iter().filter(|_| made_in.is_none()));
-        let listed = repos.find_map(|(scope, repo)| Some((scope, repo.runners.get(*name)?)));
+        let find = |(scope, repo): (&'a Scope, &'a RepoView)| Some((scope, repo.runners.get(*name)?));
+        // Where it is not known in which repository it was made, each is looked through.
+        let listed = made_in.map_or_else(|| repos.iter().find_map(find), find);
         let is_up = |runner: &Runner| runner.connection != Connection::Offline || runner.is_busy;
         let Some((scope, runner)) = listed.filter(|(_, runner)| is_up(runner)) else { continue };
         if in_flight.contains_key(*name) || fleet.unsure.contains_key(*name) {
