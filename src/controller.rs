@@ -18,6 +18,7 @@ use crate::class::ImageSource;
 use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
+use crate::http::webhook::Hint;
 use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
@@ -56,13 +57,13 @@ pub struct Controller {
     /// None in observe mode: then nothing can change anything.
     actor: Option<Actor>,
     creates: CreateBudget,
-    points_per_minute: f64,
     plan: Plan,
     wake: Arc<Notify>,
     questions: mpsc::Receiver<StatusRequest>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
     recent: VecDeque<RecentAction>,
+    hints: mpsc::Receiver<Hint>,
     pickups: VecDeque<f64>,
 }
 
@@ -79,8 +80,6 @@ pub struct Parts {
     pub writers: Option<Writers>,
     /// Modal's creates per second, and at once.
     pub modal_creates: (f64, u32),
-    /// The points per minute of the scarcest account.
-    pub points_per_minute: f64,
     /// Starts a pass.
     pub wake: Arc<Notify>,
     /// Questions from the HTTP server.
@@ -88,6 +87,8 @@ pub struct Parts {
 }
 
 /// What one look without acting came to.
+    /// Runs that somebody said have changed.
+    pub hints: mpsc::Receiver<Hint>,
 #[derive(Debug)]
 pub struct Dry {
     /// What would be done.
@@ -99,7 +100,7 @@ pub struct Dry {
 impl Controller {
     /// Puts the parts together; nothing is contacted.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, clock, readers, writers, modal_creates, points_per_minute, wake, questions } = parts;
+        let Parts { policy, clock, readers, writers, modal_creates, wake, questions, hints } = parts;
         let mut view = View::new(readers, &policy);
         if writers.is_none() {
             // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
@@ -112,7 +113,6 @@ impl Controller {
             keeper: None,
             actor: writers.map(Actor::new),
             creates: CreateBudget::new(modal_creates.0, modal_creates.1),
-            points_per_minute,
             plan: Plan::default(),
             wake,
             questions,
@@ -120,6 +120,7 @@ impl Controller {
             metered_at: None,
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
+            hints,
             policy,
             clock,
         }
@@ -161,6 +162,7 @@ impl Controller {
     /// It is meant for a controller without writers.
     pub async fn look(mut self, limit: Duration) -> Dry {
         let until = self.clock.now() + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
+                Some(hint) = self.hints.recv() => self.view.nudge(&hint.repo, hint.run, self.clock.now()),
         loop {
             let now = self.clock.now();
             self.reconcile(now);
@@ -191,8 +193,11 @@ impl Controller {
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
         self.start(now);
-        self.view
-            .refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, self.points_per_minute, now), now);
+        while let Ok(hint) = self.hints.try_recv() {
+            self.view.nudge(&hint.repo, hint.run, now);
+        }
+        let capacities = self.view.capacities(now);
+        self.view.refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, &capacities, now), now);
         metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
         self.meter(now);
     }
@@ -321,7 +326,7 @@ impl Controller {
             self.plan.waits_for_mints.keys().filter_map(|account| {
                 self.view.observed.admission.mints.get(account).and_then(|allowance| allowance.next)
             });
-        let polled = poll::next(&self.view.observed, &self.policy, now);
+        let polled = poll::next(&self.view.observed, &self.policy, self.view.admitted_at(), now);
         skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
     }
 
@@ -333,7 +338,6 @@ impl Controller {
             policy: &self.policy,
             recent: &self.recent,
             pickups: &self.pickups,
-            points_per_minute: self.points_per_minute,
         };
         let status = Status::new(&subject, self.clock.now());
         // Whoever asked may have gone away.

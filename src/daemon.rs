@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::act::Writers;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
-use crate::controller::{Controller, Dry, Parts};
+use crate::controller::{Controller, Dry, Parts, StatusRequest};
 use crate::github::{self, GithubError, GithubReader, GithubWriter};
 use crate::http::Server;
+use crate::http::webhook::Hint;
 use crate::modal::{self, ModalError, ModalReader, ModalWriter};
 use crate::observe::Readers;
 use crate::schedule;
@@ -24,6 +25,9 @@ use crate::state_dir;
 
 /// Questions that may wait for the controller.
 const QUESTIONS: usize = 16;
+
+/// Hints that may wait for the controller: it takes all of them at each pass.
+const HINTS: usize = 1_024;
 
 /// How long answers under way may take when the daemon stops.
 const SERVERS_LIMIT: Duration = Duration::from_secs(1);
@@ -100,7 +104,9 @@ impl Daemon {
             }
             None => None,
         };
-        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), questions);
+        // Nothing sends hints yet: the loop polls.
+        let (_nudge, hints) = mpsc::channel(HINTS);
+        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), (questions, hints));
         // A daemon that only observes may stand beside one that acts, whose file that is.
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
@@ -152,7 +158,7 @@ pub fn controller(
     clients: Clients,
     clock: Clock,
     wake: Arc<Notify>,
-    questions: mpsc::Receiver<crate::controller::StatusRequest>,
+    (questions, hints): (mpsc::Receiver<StatusRequest>, mpsc::Receiver<Hint>),
 ) -> Controller {
     let (readers, github): (Vec<GithubReader>, Vec<GithubWriter>) = clients.github.into_iter().unzip();
     let by_account: BTreeMap<_, _> = readers.into_iter().map(|reader| (reader.account().clone(), reader)).collect();
@@ -165,7 +171,6 @@ pub fn controller(
         runner: settings.runner.clone(),
         clock: clock.clone(),
     });
-    let points = settings.github.iter().map(|account| account.limits.points_per_minute);
     Controller::new(Parts {
         policy: settings.policy.clone(),
         readers: Readers {
@@ -177,16 +182,16 @@ pub fn controller(
         },
         writers,
         modal_creates: settings.modal_creates,
-        points_per_minute: points.fold(f64::INFINITY, f64::min),
         wake,
         questions,
         clock,
+        hints,
     })
 }
 
 /// Looks once and plans, with nothing that could change anything.
 pub async fn look(settings: &Settings, clients: Clients, clock: Clock, limit: Duration) -> Dry {
     let observing = Settings { mode: Mode::Observe, ..settings.clone() };
-    let (_ask, questions) = mpsc::channel(1);
-    controller(&observing, clients, clock, Arc::default(), questions).look(limit).await
+    let ((_ask, questions), (_nudge, hints)) = (mpsc::channel(1), mpsc::channel(1));
+    controller(&observing, clients, clock, Arc::default(), (questions, hints)).look(limit).await
 }

@@ -7,15 +7,15 @@ mod apply;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::budget::{Purpose, is_refresh};
+use crate::budget::{Budget, Capacity, Purpose, can_wait, is_refresh};
 use crate::clock::Clock;
 use crate::github::GithubReader;
-use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RunnerId, SandboxId, SecretId};
+use crate::ids::{AccountName, AppId, ClassName, Deployment, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
@@ -65,6 +65,8 @@ pub struct View {
     tasks: JoinSet<Arrival>,
     under_way: BTreeSet<Read>,
     arrived: Vec<Arrival>,
+    /// When the next reading is admitted, where one was due and not admitted.
+    admitted_at: Option<DateTime<Utc>>,
 }
 
 impl View {
@@ -85,12 +87,14 @@ impl View {
             tasks: JoinSet::new(),
             under_way: BTreeSet::new(),
             arrived: Vec::new(),
+            admitted_at: None,
         }
     }
 
     /// Starts the readings that are due, as far as their accounts admit them.
     pub fn refresh(&mut self, due: Vec<Due>, now: DateTime<Utc>) {
         let mut refused: BTreeSet<(AccountName, Purpose)> = BTreeSet::new();
+        let mut started: BTreeMap<AccountName, u32> = BTreeMap::new();
         for Due { read, purpose, .. } in self.in_turn(due, now) {
             let key = read.key();
             if self.under_way.contains(&key) {
@@ -101,15 +105,43 @@ impl View {
                 if refused.contains(&refusal) {
                     continue;
                 }
-                if !self.admits(account, purpose, now) {
+                let others = started.entry(account.clone()).or_default();
+                if !self.admits(account, purpose, *others, now) {
                     refused.insert(refusal);
                     continue;
                 }
+                *others += 1;
             }
             self.under_way.insert(key);
             self.note_asked(&read, now);
             let known = self.known_runs(&read);
             self.tasks.spawn(read::read(Arc::clone(&self.readers), read, purpose, known, self.deployment.clone()));
+        }
+        // What has only a share, or waits for room, is tried in the next pass, whenever that is.
+        let waiting = refused.iter().filter(|(_, purpose)| !can_wait(*purpose));
+        let budgets = waiting.filter_map(|(account, _)| Some(self.readers.github.get(account)?.budget()));
+        self.admitted_at = budgets.map(|budget| lock(&budget).next_read(now)).min();
+    }
+
+    /// When the next reading is admitted, where one was due in the last pass and not admitted.
+    pub fn admitted_at(&self) -> Option<DateTime<Utc>> {
+        self.admitted_at
+    }
+
+    /// What readings each account affords.
+    pub fn capacities(&self, now: DateTime<Utc>) -> BTreeMap<AccountName, Capacity> {
+        let readers = self.readers.github.iter();
+        readers.map(|(account, reader)| (account.clone(), lock(&reader.budget()).capacity(now))).collect()
+    }
+
+    /// Takes a hint that something happened to a run: it is read sooner than it would be, and decides nothing. One of
+    /// a repository that is not served does nothing.
+    pub fn nudge(&mut self, repo: &RepoName, run: RunId, now: DateTime<Utc>) {
+        for account in self.readers.github.keys() {
+            let scope = Scope { account: account.clone(), repo: repo.clone() };
+            if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                repo.hints.add(run, now);
+            }
         }
     }
 
@@ -118,9 +150,7 @@ impl View {
     fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
         let mut shares: BTreeMap<&AccountName, u32> = BTreeMap::new();
         for (account, reader) in &self.readers.github {
-            let budget = reader.budget();
-            let refreshes = budget.lock().expect("no holder of the budget panics").refreshes_due(now);
-            shares.insert(account, refreshes);
+            shares.insert(account, lock(&reader.budget()).refreshes_due(now));
         }
         let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
         let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
@@ -135,14 +165,11 @@ impl View {
         urgent.into_iter().chain(early).chain(rest).collect()
     }
 
-    /// Whether a request could be sent now beside those that are about to be.
-    ///
-    /// Each admission is charged by the request itself, a moment later; so the readings under way are counted
-    /// by starting no more at a time than the client sends at a time.
-    fn admits(&self, account: &AccountName, purpose: Purpose, now: DateTime<Utc>) -> bool {
+    /// Whether a request could be sent now beside `others` that this pass has started: each is charged a moment
+    /// later, by itself. Those under way are few, as more would only wait for a connection.
+    fn admits(&self, account: &AccountName, purpose: Purpose, others: u32, now: DateTime<Utc>) -> bool {
         self.readers.github.get(account).is_some_and(|reader| {
-            let budget = reader.budget();
-            let admits = budget.lock().expect("no holder of the budget panics").admits(purpose, now);
+            let admits = lock(&reader.budget()).admits_beside(purpose, others, now);
             admits && self.under_way.iter().filter(|read| read.account() == Some(account)).count() < READS_AT_A_TIME
         })
     }
@@ -153,17 +180,21 @@ impl View {
         let asked_at = match read {
             Read::Sandbox(name, _) => observed.fleet.sandboxes.get_mut(name).map(|sandbox| &mut sandbox.asked_at),
             Read::Named(name) => observed.fleet.unsure.get_mut(name).map(|creating| &mut creating.asked_at),
-            Read::Run(scope, run) => {
-                observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
-            }
-            Read::Fleet | Read::Ended | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(_) => None,
+            Read::Run(scope, run) => observed.repos.get_mut(scope).and_then(|repo| match repo.runs.get_mut(run) {
+                Some(run) => Some(&mut run.asked_at),
+                None => {
+                    repo.hints.asked(now);
+                    None
+                }
+            }),
+            Read::Fleet | Read::Ended | Read::Runs(..) | Read::Jobs(..) | Read::Runners(_) | Read::Sweep(..) => None,
         };
         if let Some(asked_at) = asked_at {
             *asked_at = Some(now);
         }
     }
 
-    fn known_runs(&self, read: &Read) -> BTreeSet<crate::ids::RunId> {
+    fn known_runs(&self, read: &Read) -> BTreeSet<RunId> {
         match read {
             Read::Runs(scope, _) => {
                 self.observed.repos.get(scope).map(|repo| repo.runs.keys().copied().collect()).unwrap_or_default()
@@ -175,7 +206,7 @@ impl View {
             | Read::Run(..)
             | Read::Jobs(..)
             | Read::Runners(_)
-            | Read::Sweep(_) => BTreeSet::new(),
+            | Read::Sweep(..) => BTreeSet::new(),
         }
     }
 
@@ -249,6 +280,10 @@ impl View {
     pub fn readers(&self) -> &Readers {
         &self.readers
     }
+}
+
+fn lock(budget: &Arc<Mutex<Budget>>) -> MutexGuard<'_, Budget> {
+    budget.lock().expect("no holder of the budget panics")
 }
 
 /// The most readings of one account under way: more would only wait for a connection.

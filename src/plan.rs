@@ -24,6 +24,7 @@ use crate::evidence::Evidence;
 use crate::ids::{
     AccountName, ClassName, Deployment, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
 };
+use crate::poll::ListOrder;
 use crate::state::{Observed, Origin, Scope};
 
 pub use supply::{SandboxState, state_of};
@@ -48,6 +49,10 @@ pub struct Policy {
     pub claim_window: Duration,
     /// How often everything is looked at.
     pub interval: Duration,
+    /// What no run list may be older than where not all can be read each interval.
+    pub max_interval: Duration,
+    /// Which run list is read next then.
+    pub list_order: ListOrder,
 }
 
 /// What one GitHub account serves.

@@ -3,6 +3,8 @@
 //! Invariant: no client, no clock and no random source is imported here. Wire types end at the boundary
 //! modules; everything below is ours.
 
+mod activity;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,6 +15,8 @@ use crate::ids::{
     AccountName, ClassName, Fingerprint, ImageId, JobId, Labels, OurName, RepoName, RunId, RunnerId, SandboxId,
     SecretId,
 };
+
+pub use activity::{Activity, Hints};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -256,6 +260,12 @@ pub struct RepoView {
     pub reaches_back: ReachesBack,
     /// When the filtered lists were last swept, where that is needed.
     pub swept_at: Option<DateTime<Utc>>,
+    /// When they were swept for every status.
+    pub swept_wide_at: Option<DateTime<Utc>>,
+    /// How often new runs come.
+    pub activity: Activity,
+    /// Runs that somebody said have changed.
+    pub hints: Hints,
     /// Its registered runners that are ours.
     pub runners: BTreeMap<OurName, Runner>,
     /// How many runners are registered that are not ours.

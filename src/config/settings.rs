@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::load::{ConfigError, Environment};
 use super::{ClassConfig, Config, GithubConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig};
-use crate::budget::BudgetLimits;
+use crate::budget::{BudgetLimits, Capacity};
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, RunnerClass};
 use crate::github::GithubSettings;
 use crate::ids::{AccountName, ClassName, Fingerprint, Labels, RepoName};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Limits, Policy, Waves};
+use crate::poll::{ListOrder, least_longest};
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,8 @@ impl Settings {
             waves: waves(reconcile)?,
             claim_window: duration("reconcile.claim_window", reconcile.claim_window, 30, 3600)?,
             interval: interval(reconcile)?,
+            max_interval: max_interval(reconcile, github)?,
+            list_order: ListOrder::Index,
         };
         Ok(Self {
             mode: *mode,
@@ -195,6 +198,30 @@ fn duration(key: &str, value: Duration, least: u64, most: u64) -> Result<Duratio
 
 fn interval(reconcile: &ReconcileConfig) -> Result<Duration, ConfigError> {
     duration("reconcile.interval", reconcile.interval, 1, 600)
+}
+
+/// What is too old must leave the index rule at least half of the readings.
+fn max_interval(reconcile: &ReconcileConfig, github: &[GithubConfig]) -> Result<Duration, ConfigError> {
+    let key = "reconcile.max_interval";
+    let longest = duration(key, reconcile.max_interval, 10, 86_400)?;
+    let text = |duration| humantime::format_duration(duration);
+    if longest < reconcile.interval {
+        let remedy = format!("must not be below reconcile.interval, which is {}", text(reconcile.interval));
+        return Err(bad(key, text(longest), remedy));
+    }
+    for account in github {
+        let capacity = Capacity::of_points(f64::from(account.points_per_minute));
+        let least = least_longest(account.allowed_repos.len(), capacity).to_std().unwrap_or_default();
+        if longest < least {
+            let remedy = format!(
+                "must be at least {}: within less, GitHub's limits do not allow to read the run lists of {} repositories",
+                text(least),
+                account.allowed_repos.len()
+            );
+            return Err(bad(key, text(longest), remedy));
+        }
+    }
+    Ok(longest)
 }
 
 fn waves(reconcile: &ReconcileConfig) -> Result<Waves, ConfigError> {

@@ -16,7 +16,7 @@ use super::error::Refusal;
 use super::etag::{Credential, PageCaches};
 use super::rate::{self, Limit};
 use super::{Answer, Checked, GithubError, GithubSettings};
-use crate::budget::{Budget, Purpose};
+use crate::budget::{Answered, Budget, Purpose};
 use crate::clock::Clock;
 use crate::ids::AccountName;
 
@@ -103,7 +103,7 @@ impl Client {
         let result = match self.clock.deadline(call.operation.deadline(), self.exchange(call, request)).await {
             Ok(Ok(answer)) => {
                 self.learn_date(&answer, sent);
-                self.judge(call, answer)
+                self.judge(call, purpose, answer)
             }
             Ok(Err(error)) => Err(error),
             Err(source) => Err(GithubError::TimedOut { call: call.clone(), source }),
@@ -162,10 +162,12 @@ impl Client {
     }
 
     /// Corrects the budget by the answer, and makes an error of a refusal.
-    fn judge(&self, call: &Call, answer: Answer) -> Result<Answer, GithubError> {
+    fn judge(&self, call: &Call, purpose: Purpose, answer: Answer) -> Result<Answer, GithubError> {
         let now = self.clock.now();
-        if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
-            self.lock_budget().answered(rate::quota(&answer.headers, now));
+        let is_unchanged = answer.status == StatusCode::NOT_MODIFIED;
+        let answered = Answered { purpose, is_unchanged, quota: rate::quota(&answer.headers, now) };
+        if answer.status.is_success() || is_unchanged {
+            self.lock_budget().answered(answered);
             return Ok(answer);
         }
         let (refusal, limit) = Refusal::read(call, &answer, self.token.expose_secret(), now);
@@ -175,7 +177,7 @@ impl Client {
             Some(Limit::Primary(wait)) => {
                 budget.limited_primary(now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero()));
             }
-            None => budget.answered(rate::quota(&answer.headers, now)),
+            None => budget.answered(answered),
         }
         Err(GithubError::Refused { call: call.clone(), refusal: Box::new(refusal) })
     }

@@ -13,7 +13,7 @@ use crate::github::{GithubReader, Paging, RunList};
 use crate::ids::{AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
-use crate::poll::{Depth, Read, SWEPT};
+use crate::poll::{Breadth, Depth, Read};
 use crate::state::{Reading, RunStatus, Runner, Sandbox, Scope, WorkflowJob, WorkflowRun};
 
 /// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
@@ -65,7 +65,7 @@ pub(super) async fn read(
         }
         Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
         Read::Runners(scope) => Found::Runners(github(&readers, scope).list_runners(&scope.repo).await),
-        Read::Sweep(scope) => Found::Sweep(sweep(github(&readers, scope), scope).await),
+        Read::Sweep(scope, breadth) => Found::Sweep(sweep(github(&readers, scope), scope, *breadth).await),
     };
     Arrival { read, began_at, result }
 }
@@ -137,9 +137,9 @@ async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<R
 }
 
 /// A sweep only adds: what its lists lack is no news.
-async fn sweep(reader: &GithubReader, scope: &Scope) -> Result<Vec<WorkflowRun>, CallFailure> {
+async fn sweep(reader: &GithubReader, scope: &Scope, breadth: Breadth) -> Result<Vec<WorkflowRun>, CallFailure> {
     let mut runs = Vec::new();
-    for status in &SWEPT {
+    for status in breadth.statuses() {
         match reader.list_runs_by_status(&scope.repo, status).await {
             Reading::Known(list) => runs.extend(list.runs),
             Reading::Partial { missing, .. } => return Err(missing),

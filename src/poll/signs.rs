@@ -1,0 +1,92 @@
+//! What was observed that makes readings due.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::evidence::{Evidence, NameEvidence, end_reason};
+use crate::ids::{OurName, RunId};
+use crate::runner::Exit;
+use crate::state::{Connection, JobStatus, Observed, OurSandbox, RepoView, RunView, Scope, WorkflowJob};
+
+/// A registration that a failed create left appears in lists within this time: they lag, and GitHub may still
+/// carry out a request that it answered with an error.
+const LEFTOVER_APPEARS: TimeDelta = TimeDelta::minutes(2);
+
+/// Repositories with a sandbox that is not known to be claimed, or that ended without serving while its
+/// registration was not looked at since; and those with a registration that a failed create may have left.
+pub(super) fn unsettled<'a>(observed: &'a Observed, evidence: &'a Evidence) -> BTreeSet<&'a Scope> {
+    let is_unsettled = |name: &OurName, sandbox: &OurSandbox| match &sandbox.ended {
+        None => evidence.names.get(name).is_none_or(|known| known.claim.is_none()),
+        Some(ended) => {
+            let repo = observed.repos.get(&sandbox.origin.scope);
+            let is_read = repo.and_then(|repo| repo.runners_read.known_at).is_some_and(|at| at > ended.at);
+            let is_listed = repo.is_some_and(|repo| repo.runners.contains_key(name));
+            end_reason(ended.result.as_ref()) != Exit::Served.as_str() && (!is_read || is_listed)
+        }
+    };
+    let may_be_left = |known: &&NameEvidence| {
+        let read = known.origin.as_ref().and_then(|origin| observed.repos.get(&origin.scope));
+        let read_at = read.and_then(|repo| repo.runners_read.known_at);
+        known.fenced_at.is_none()
+            && known.left_at.is_some_and(|left| read_at.is_none_or(|read| read < left + LEFTOVER_APPEARS))
+    };
+    let left = evidence.names.values().filter(may_be_left).filter_map(|known| Some(&known.origin.as_ref()?.scope));
+    let sandboxes = observed.fleet.sandboxes.iter();
+    let unclaimed = sandboxes.filter(|(name, sandbox)| is_unsettled(name, sandbox));
+    unclaimed.map(|(_, sandbox)| &sandbox.origin.scope).chain(left).collect()
+}
+
+/// When the last runner of a repository was deregistered whose sandbox lives: it can be ended when no job read since
+/// then names it.
+pub(super) fn fences<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<&'a Scope, DateTime<Utc>> {
+    let mut fences = BTreeMap::new();
+    for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
+        let known = evidence.names.get(name).filter(|known| known.terminated_at.is_none());
+        if let Some(fenced) = known.and_then(|known| known.fenced_at) {
+            let last = fences.entry(&sandbox.origin.scope).or_insert(fenced);
+            *last = fenced.max(*last);
+        }
+    }
+    fences
+}
+
+/// Until when the last runner waited, or waits, that was made for a job of a run and is not known to have taken one:
+/// what came of it shows in a later reading of the jobs only.
+pub(super) fn trials<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
+    let mut trials = BTreeMap::new();
+    for (name, sandbox) in &observed.fleet.sandboxes {
+        if evidence.names.get(name).is_none_or(|known| known.claim.is_none()) {
+            let until = sandbox.ended.as_ref().map_or(DateTime::<Utc>::MAX_UTC, |ended| ended.at);
+            let last = trials.entry((&sandbox.origin.scope, sandbox.origin.run)).or_insert(until);
+            *last = until.max(*last);
+        }
+    }
+    trials
+}
+
+/// Whether nothing of a run moves, as far as was read: no runner is being tried on it, and each job has ended, or is
+/// queued although a runner waited for it in vain.
+pub(super) fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, evidence: &Evidence) -> bool {
+    let is_tried = tried_until.is_some_and(|until| run.jobs_read.known_at.is_none_or(|read| read < until));
+    let is_over = |job: &WorkflowJob| match job.status {
+        JobStatus::Completed => true,
+        JobStatus::Queued => evidence.jobs.get(&job.id).is_some_and(|known| !known.waiting.is_trusted()),
+        JobStatus::InProgress
+        | JobStatus::Waiting
+        | JobStatus::Pending
+        | JobStatus::Requested
+        | JobStatus::Other(_) => false,
+    };
+    !is_tried && run.jobs.values().all(is_over)
+}
+
+/// Whether the runners of a repository may change a decision soon: leftovers, or none known before a create.
+pub(super) fn matters(repo: &RepoView, observed: &Observed) -> bool {
+    let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
+    if repo.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online) {
+        return true;
+    }
+    repo.runners_read.known_at.is_none()
+        && repo.runs.values().any(|run| run.jobs.values().any(|job| job.status == JobStatus::Queued))
+}
