@@ -18,6 +18,7 @@ use crate::class::ImageSource;
 use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
+use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
@@ -27,7 +28,7 @@ use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
 use crate::retry;
 use crate::state::{Admission, Allowance, ImageState};
-use crate::state_dir::Keeper;
+use crate::state_dir::{Keeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
@@ -54,16 +55,18 @@ pub struct Controller {
     evidence: Evidence,
     /// None where nothing is kept for the next start.
     keeper: Option<Keeper>,
+    /// The same of GitHub's lists.
+    pages: Option<PagesKeeper>,
     /// None in observe mode: then nothing can change anything.
     actor: Option<Actor>,
     creates: CreateBudget,
     plan: Plan,
     wake: Arc<Notify>,
     questions: mpsc::Receiver<StatusRequest>,
+    hints: mpsc::Receiver<Hint>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
     recent: VecDeque<RecentAction>,
-    hints: mpsc::Receiver<Hint>,
     pickups: VecDeque<f64>,
 }
 
@@ -84,11 +87,11 @@ pub struct Parts {
     pub wake: Arc<Notify>,
     /// Questions from the HTTP server.
     pub questions: mpsc::Receiver<StatusRequest>,
+    /// Runs that somebody said have changed.
+    pub hints: mpsc::Receiver<Hint>,
 }
 
 /// What one look without acting came to.
-    /// Runs that somebody said have changed.
-    pub hints: mpsc::Receiver<Hint>,
 #[derive(Debug)]
 pub struct Dry {
     /// What would be done.
@@ -111,25 +114,37 @@ impl Controller {
             view,
             evidence: Evidence::default(),
             keeper: None,
+            pages: None,
             actor: writers.map(Actor::new),
             creates: CreateBudget::new(modal_creates.0, modal_creates.1),
             plan: Plan::default(),
             wake,
             questions,
+            hints,
             meter: Meter::default(),
             metered_at: None,
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
-            hints,
             policy,
             clock,
         }
+    }
+
+    /// What reads GitHub, one for each credential.
+    pub fn github_readers(&self) -> Vec<GithubReader> {
+        self.view.readers().github.values().cloned().collect()
     }
 
     /// Starts from what an earlier process kept, and lets `keeper` keep what this one learns.
     #[must_use]
     pub fn with_kept(self, evidence: Evidence, keeper: Option<Keeper>) -> Self {
         Self { evidence, keeper, ..self }
+    }
+
+    /// Lets `pages` keep what GitHub's lists showed.
+    #[must_use]
+    pub fn with_pages(self, pages: PagesKeeper) -> Self {
+        Self { pages: Some(pages), ..self }
     }
 
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
@@ -147,6 +162,7 @@ impl Controller {
                     self.answer(question);
                     continue;
                 }
+                Some(hint) = self.hints.recv() => self.view.nudge(&hint.repo, hint.run, self.clock.now()),
                 () = self.view.arrival() => {}
                 () = finish(self.actor.as_mut()) => {}
                 () = self.wake.notified() => {}
@@ -162,7 +178,6 @@ impl Controller {
     /// It is meant for a controller without writers.
     pub async fn look(mut self, limit: Duration) -> Dry {
         let until = self.clock.now() + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
-                Some(hint) = self.hints.recv() => self.view.nudge(&hint.repo, hint.run, self.clock.now()),
         loop {
             let now = self.clock.now();
             self.reconcile(now);
@@ -189,6 +204,9 @@ impl Controller {
         metrics::count(&outcomes, &learned);
         if let Some(keeper) = &mut self.keeper {
             keeper.offer(&self.evidence, now);
+        }
+        if let Some(pages) = &mut self.pages {
+            pages.offer(now);
         }
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
@@ -361,6 +379,9 @@ impl Controller {
             let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
             self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
             keeper.finish(&self.evidence, now).await;
+        }
+        if let Some(pages) = self.pages {
+            pages.finish().await;
         }
     }
 

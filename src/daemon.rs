@@ -111,7 +111,8 @@ impl Daemon {
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
-            controller = controller.with_kept(evidence, keeper);
+            let pages = state_dir::open_pages(dir, deployment, controller.github_readers(), clock.now()).await;
+            controller = controller.with_kept(evidence, keeper).with_pages(pages);
         }
         Ok(Self { controller, server, wake })
     }
@@ -184,8 +185,8 @@ pub fn controller(
         modal_creates: settings.modal_creates,
         wake,
         questions,
-        clock,
         hints,
+        clock,
     })
 }
 

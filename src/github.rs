@@ -13,6 +13,7 @@ mod call;
 mod client;
 mod error;
 mod etag;
+mod kept;
 mod pages;
 mod rate;
 mod reader;
@@ -34,6 +35,7 @@ use crate::ids::AccountName;
 pub use self::call::{Call, Operation};
 pub use self::client::RequestCounts;
 pub use self::error::{GithubError, Malformed, Refusal};
+pub use self::kept::{LONGEST as PAGES_LONGEST, UnusablePages};
 pub use self::reader::{GithubReader, Paging, RunList, RunnerRelease};
 pub use self::wire::parse_job;
 pub use self::writer::{Deregistered, GithubWriter, MintRequest, Minted};
@@ -94,6 +96,26 @@ where
 fn share(client: Client) -> (GithubReader, GithubWriter) {
     let client = Arc::new(client);
     (GithubReader::new(Arc::clone(&client)), GithubWriter::new(client))
+}
+
+/// The cached pages of some clients as text, for the next process; none where that would be too long.
+pub fn keep_pages(readers: &[GithubReader]) -> Option<String> {
+    kept::encode(readers.iter().map(|reader| &reader.client().caches))
+}
+
+/// Lays pages that an earlier process kept into the caches of the clients that read them, and tells how many there
+/// were. Each is used only after GitHub has said that it is still true.
+///
+/// # Errors
+/// [`UnusablePages`] where the text is not what [`keep_pages`] wrote.
+pub fn restore_pages(text: &str, readers: &[GithubReader]) -> Result<usize, UnusablePages> {
+    let caches: Vec<_> = readers.iter().map(|reader| (reader.client().credential, &reader.client().caches)).collect();
+    kept::decode(text, &caches)
+}
+
+/// How often any cached page of some clients has changed.
+pub fn page_changes(readers: &[GithubReader]) -> u64 {
+    readers.iter().map(|reader| reader.client().caches.changes()).sum()
 }
 
 /// An address and a token that have the form they need.

@@ -77,6 +77,10 @@ impl GithubReader {
         Self { client }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The account whose credential is used.
     pub fn account(&self) -> &AccountName {
         self.client.account()

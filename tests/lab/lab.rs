@@ -221,7 +221,9 @@ impl Lab {
         if self.keeping != Keeping::Nothing {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (kept, keeper) = state_dir::open(&self.state_dir(number), deployment, fingerprint, clock.now()).await;
-            controller = controller.with_kept(kept, keeper);
+            let dir = self.state_dir(number);
+            let pages = state_dir::open_pages(&dir, deployment, controller.github_readers(), clock.now()).await;
+            controller = controller.with_kept(kept, keeper).with_pages(pages);
         }
         self.world.note_controller(number, ControllerChange::Started);
         let mut tasks = JoinSet::new();
