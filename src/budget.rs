@@ -1,15 +1,25 @@
 //! What may be asked of GitHub, and when (pure).
 //!
-//! One [`Budget`] per credential keeps three accounts: the primary quota per hour, points per minute
-//! (a read costs 1, a write 5) and mutations per minute. Every request is charged before it is sent; what
-//! the answers say corrects the accounts. Invariant: no clock is read here, `now` is always an argument.
+//! One [`Budget`] per credential keeps the accounts: the primary quota per hour, points per minute (a read costs 1, a
+//! write 5) and mutations per minute. Every request is charged before it is sent; what the answers say corrects the
+//! accounts. Readings are spread evenly over time, at the rate that the scarcer of quota and points affords, and
+//! within it those that refresh what is known have a share. Invariant: no clock is read here, `now` is always an
+//! argument.
 
-use std::collections::BTreeMap;
+mod account;
+mod creates;
+mod quota;
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use self::account::{Account, Pace};
+use self::quota::Quotas;
 use crate::mutant::{self, Mutant};
+
+pub use self::creates::CreateBudget;
+pub use self::quota::{Answered, RateHeaders, Unchanged};
 
 /// What a request is for; decides what it costs and how urgent it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +30,8 @@ pub enum Purpose {
     Deregister,
     /// A run list, or a run by its id.
     RunList,
+    /// A run list that cannot wait: it was never read, or not for too long, or somebody said that it has changed.
+    UrgentRunList,
     /// A run list before its time, where there is room.
     EarlyRunList,
     /// The first reading of a run's jobs.
@@ -45,12 +57,21 @@ impl Purpose {
         match self {
             Self::Mint | Self::Deregister => true,
             Self::RunList
+            | Self::UrgentRunList
             | Self::EarlyRunList
             | Self::FirstJobs
             | Self::Jobs
             | Self::Runners
             | Self::Sweep
             | Self::Other => false,
+        }
+    }
+
+    /// Whether it does not wait for its turn among the readings: those that do wait the longer for it.
+    fn may_borrow(self) -> bool {
+        match self {
+            Self::Mint | Self::Deregister | Self::UrgentRunList | Self::FirstJobs | Self::Other => true,
+            Self::RunList | Self::EarlyRunList | Self::Jobs | Self::Runners | Self::Sweep => false,
         }
     }
 }
@@ -66,90 +87,50 @@ pub struct BudgetLimits {
     pub primary_reserve: u32,
 }
 
-/// The primary quota as an answer's headers state it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RateHeaders {
-    /// `x-ratelimit-resource`.
-    pub resource: String,
-    /// `x-ratelimit-limit`.
-    pub limit: u32,
-    /// `x-ratelimit-remaining`.
-    pub remaining: u32,
-    /// `x-ratelimit-reset`.
-    pub reset: DateTime<Utc>,
+/// What a credential affords, for whoever decides what to read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Capacity {
+    /// Readings, spread evenly.
+    pub reads_per_second: f64,
+    /// What a `304` costs.
+    pub unchanged: Unchanged,
 }
 
-/// A token bucket that may go into debt; a minute never sees more than its limit.
-#[derive(Debug, Clone, PartialEq)]
-struct Account {
-    per_minute: f64,
-    /// What of the configured rate is in force, lowered by secondary-limit answers.
-    factor: f64,
-    tokens: f64,
-    at: Option<DateTime<Utc>>,
-}
-
-/// The part of a minute's allowance that may be spent at once.
-///
-/// Any window of 60 s sees at most the burst plus a minute's refill, so both together make the limit.
-const BURST_SHARE: f64 = 1.0 / 60.0;
-
-impl Account {
-    fn new(per_minute: f64) -> Self {
-        Self { per_minute, factor: 1.0, tokens: Self::burst(per_minute), at: None }
+impl Capacity {
+    /// What is planned where nothing but the points per minute is known.
+    pub fn of_points(points_per_minute: f64) -> Self {
+        Self { reads_per_second: points_per_minute * READ_SHARE / 60.0, unchanged: Unchanged::Unknown }
     }
 
-    fn burst(per_minute: f64) -> f64 {
-        (per_minute * BURST_SHARE).max(1.0)
+    /// What of it run lists get at least.
+    pub fn lists_per_second(self) -> f64 {
+        self.reads_per_second * (1.0 - REFRESH_SHARE - SWEEP_SHARE)
     }
 
-    fn rate_per_second(&self) -> f64 {
-        ((self.per_minute - Self::burst(self.per_minute)) / 60.0 * self.factor).max(0.001)
+    /// What of it sweeps get at most.
+    pub fn sweeps_per_second(self) -> f64 {
+        self.reads_per_second * SWEEP_SHARE
     }
 
-    fn refill(&mut self, now: DateTime<Utc>) {
-        let elapsed = self.at.map_or(0.0, |at| seconds(now - at));
-        // A clock that stands still or steps back refills nothing.
-        if elapsed > 0.0 || self.at.is_none() {
-            self.tokens = (self.tokens + elapsed.max(0.0) * self.rate_per_second()).min(Self::burst(self.per_minute));
-            self.at = Some(now);
-        }
-    }
-
-    /// Takes `points` and tells how long to wait until they are covered.
-    fn take(&mut self, points: f64, now: DateTime<Utc>) -> f64 {
-        self.refill(now);
-        self.tokens -= points;
-        (-self.tokens / self.rate_per_second()).max(0.0)
-    }
-
-    fn has(&mut self, points: f64, now: DateTime<Utc>) -> bool {
-        self.refill(now);
-        // An account smaller than one request would otherwise never admit it.
-        self.tokens >= points.min(Self::burst(self.per_minute)) - 1e-9
-    }
-
-    /// How many requests of `points` could start at once.
-    fn admits(&mut self, points: f64, now: DateTime<Utc>) -> u32 {
-        self.refill(now);
-        let whole = ((self.tokens + 1e-9) / points).floor().max(0.0);
-        let at_least = u32::from(self.has(points, now));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a minute's points")]
-        (whole.min(f64::from(u16::MAX)) as u32).max(at_least)
-    }
-
-    fn halve(&mut self) {
-        self.factor = (self.factor / 2.0).max(1.0 / 16.0);
-    }
-
-    fn recover(&mut self) {
-        self.factor = (self.factor * RECOVERY_PER_ANSWER).min(1.0);
+    /// Whether what a list costs depends on nothing but how often it is read.
+    pub fn charges_unchanged(self) -> bool {
+        self.unchanged == Unchanged::Charged
     }
 }
 
-/// After a secondary limit the rate comes back over about 700 answers per halving: slowly, and only while
-/// answers come.
-const RECOVERY_PER_ANSWER: f64 = 1.001;
+/// Readings are planned with this part of the points: the rest is for writes, and GitHub also limits the time that it
+/// takes to answer, which at this rate may be twice its usual 0.1 s (GitHub: REST API rate limits, CPU time).
+const READ_SHARE: f64 = 0.5;
+/// Readings that refresh what is known have this part of all before run lists; beyond it they come after them.
+const REFRESH_SHARE: f64 = 0.2;
+/// Sweeps for old runs have at most this part of all.
+const SWEEP_SHARE: f64 = 0.05;
+/// What was not used for so long may be read at once.
+const READS_SAVED_SECS: f64 = 2.0;
+/// The same for what has only a share.
+const SHARE_SAVED_SECS: f64 = 60.0;
+/// What was borrowed delays other readings for so long at most.
+const DEBT_SECS: f64 = 60.0;
 
 /// The least wait after a secondary limit that names none (GitHub: best practices, "at least one minute").
 const SECONDARY_WAIT: Duration = Duration::from_secs(60);
@@ -159,11 +140,7 @@ const SECONDARY_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 const READ_SHARE_WHILE_MINTING: f64 = 0.5;
 /// Readings that only refresh what is known get at most this part of the points while writes wait.
 const REFRESH_SHARE_WHILE_MINTING: f64 = 0.02;
-
-/// Readings that refresh what is known have this part of the points before run lists; beyond it they come
-/// after them.
-const REFRESH_SHARE: f64 = 0.2;
-/// There is room for what can wait while this part of the burst is left.
+/// There is room for what can wait while this part of what may be saved is left.
 const ROOM_SHARE: f64 = 0.6;
 
 /// The accounts of one credential.
@@ -174,9 +151,11 @@ pub struct Budget {
     mutations: Account,
     reads_while_minting: Account,
     refreshes_while_minting: Account,
-    refreshes: Account,
+    reads: Pace,
+    refreshes: Pace,
+    sweeps: Pace,
     is_minting: bool,
-    primary: BTreeMap<String, RateHeaders>,
+    quotas: Quotas,
     held_until: Option<DateTime<Utc>>,
     secondary_in_a_row: u32,
     peak: PointsPeak,
@@ -198,9 +177,11 @@ impl Budget {
             mutations: Account::new(limits.mutations_per_minute),
             reads_while_minting: Account::new(limits.points_per_minute * READ_SHARE_WHILE_MINTING),
             refreshes_while_minting: Account::new(limits.points_per_minute * REFRESH_SHARE_WHILE_MINTING),
-            refreshes: Account::new(limits.points_per_minute * REFRESH_SHARE),
+            reads: Pace::default(),
+            refreshes: Pace::default(),
+            sweeps: Pace::default(),
             is_minting: false,
-            primary: BTreeMap::new(),
+            quotas: Quotas::default(),
             held_until: None,
             secondary_in_a_row: 0,
             peak: PointsPeak::default(),
@@ -213,14 +194,39 @@ impl Budget {
         self.is_minting = waiting > 0;
     }
 
+    /// What readings it affords.
+    pub fn capacity(&self, now: DateTime<Utc>) -> Capacity {
+        Capacity { reads_per_second: self.reads_per_second(now), unchanged: self.quotas.unchanged() }
+    }
+
+    fn reads_per_second(&self, now: DateTime<Utc>) -> f64 {
+        let planned = self.limits.points_per_minute * READ_SHARE * self.points.factor() / 60.0;
+        let quota = self.quotas.reads_per_second(self.limits.primary_reserve, now);
+        quota.map_or(planned, |quota| quota.min(planned))
+    }
+
+    fn refill(&mut self, now: DateTime<Utc>) {
+        let rate = self.reads_per_second(now);
+        let most = |rate: f64, saved_secs: f64| (rate * saved_secs).max(2.0);
+        self.reads.refill(rate, most(rate, READS_SAVED_SECS), now);
+        self.refreshes.refill(rate * REFRESH_SHARE, most(rate * REFRESH_SHARE, SHARE_SAVED_SECS), now);
+        self.sweeps.refill(rate * SWEEP_SHARE, most(rate * SWEEP_SHARE, SHARE_SAVED_SECS), now);
+    }
+
     /// Charges one request and tells when it may be sent; a time not after `now` means at once.
     pub fn reserve(&mut self, purpose: Purpose, now: DateTime<Utc>) -> DateTime<Utc> {
         let mut wait = self.points.take(purpose.points(), now);
         if purpose.is_mutation() {
             wait = wait.max(self.mutations.take(1.0, now));
         } else {
+            self.refill(now);
+            let debt = self.reads_per_second(now) * DEBT_SECS;
+            self.reads.take(debt);
             if is_refresh(purpose) {
-                self.refreshes.take(1.0, now);
+                self.refreshes.take(debt * REFRESH_SHARE);
+            }
+            if purpose == Purpose::Sweep {
+                self.sweeps.take(debt * SWEEP_SHARE);
             }
             if self.is_minting {
                 self.reads_while_minting.take(1.0, now);
@@ -229,9 +235,7 @@ impl Budget {
                 }
             }
         }
-        for headers in self.primary.values_mut() {
-            headers.remaining = headers.remaining.saturating_sub(1);
-        }
+        self.quotas.sent(purpose);
         self.count_peak(purpose, now);
         let paced = now + delta(Duration::from_secs_f64(wait));
         self.held_until.map_or(paced, |held| paced.max(held))
@@ -239,34 +243,56 @@ impl Budget {
 
     /// Whether a request could be sent now without waiting.
     pub fn admits(&mut self, purpose: Purpose, now: DateTime<Utc>) -> bool {
-        if self.held_until.is_some_and(|held| now < held) || !self.points.has(purpose.points(), now) {
+        self.admits_beside(purpose, 0, now)
+    }
+
+    /// The same beside readings that are about to be sent and not charged yet.
+    pub fn admits_beside(&mut self, purpose: Purpose, others: u32, now: DateTime<Utc>) -> bool {
+        let others = f64::from(others);
+        if self.held_until.is_some_and(|held| now < held) || !self.points.has(purpose.points() + others, now) {
             return false;
         }
         if purpose.is_mutation() {
-            return self.mutations.has(1.0, now) && self.primary_left(now) > 0;
+            return self.mutations.has(1.0, now) && self.quotas.left(purpose, now) > 0;
         }
-        if purpose == Purpose::EarlyRunList && !self.has_room(now) {
+        self.refill(now);
+        let has_turn = purpose.may_borrow() || self.reads.has(1.0 + others);
+        if (purpose == Purpose::EarlyRunList && !self.has_room(others, now))
+            || (purpose == Purpose::Sweep && !self.sweeps.has(1.0))
+        {
             return false;
         }
         let has_share = !self.is_minting
-            || (self.reads_while_minting.has(1.0, now)
+            || (self.reads_while_minting.has(1.0 + others, now)
                 && (!is_refresh(purpose) || self.refreshes_while_minting.has(1.0, now)));
-        has_share && self.primary_left(now) > self.limits.primary_reserve
+        let left = f64::from(self.quotas.left(purpose, now));
+        has_turn && has_share && left - others > self.quotas.kept(self.limits.primary_reserve)
     }
 
-    /// Whether less was spent than an even rate would have spent: of the burst, and of the hourly quota.
-    fn has_room(&mut self, now: DateTime<Utc>) -> bool {
-        let is_rested = self.points.has(Account::burst(self.limits.points_per_minute) * ROOM_SHARE, now);
-        let is_ahead = self.primary.values().filter(|headers| headers.reset > now).all(|headers| {
-            let left = seconds(headers.reset - now) / 3600.0;
-            f64::from(headers.remaining) >= f64::from(headers.limit) * left
+    /// Whether less was spent than an even rate would have spent: of what may be saved, and of the hourly quota.
+    fn has_room(&mut self, others: f64, now: DateTime<Utc>) -> bool {
+        let rate = self.reads_per_second(now);
+        let is_rested = self.reads.has(others + (rate * READS_SAVED_SECS * ROOM_SHARE).max(1.0));
+        let is_ahead = self.quotas.stated().filter(|stated| stated.reset > now).all(|stated| {
+            let left = seconds(stated.reset - now) / 3600.0;
+            f64::from(stated.remaining) >= f64::from(stated.limit) * left
         });
         is_rested && !self.is_minting && is_ahead
     }
 
     /// How many readings that refresh what is known go before further run lists now.
     pub fn refreshes_due(&mut self, now: DateTime<Utc>) -> u32 {
-        if self.refreshes.has(1.0, now) { self.refreshes.admits(1.0, now) } else { 0 }
+        self.refill(now);
+        (1..=REFRESHES_AT_ONCE).take_while(|count| self.refreshes.has(f64::from(*count))).last().unwrap_or(0)
+    }
+
+    /// When the next reading is admitted that waits for its turn; for ever where something else is in its way.
+    pub fn next_read(&mut self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.refill(now);
+        let secs = self.reads.seconds_until_one(self.reads_per_second(now)).min(LONGEST_PAUSE_SECS);
+        let paced = now + delta(Duration::from_secs_f64(secs));
+        let at = self.held_until.map_or(paced, |held| paced.max(held));
+        if at > now { at } else { DateTime::<Utc>::MAX_UTC }
     }
 
     /// How many JIT configs could be minted now without waiting.
@@ -274,7 +300,8 @@ impl Budget {
         if !self.admits(Purpose::Mint, now) {
             return 0;
         }
-        self.points.admits(Purpose::Mint.points(), now).min(self.mutations.admits(1.0, now)).min(self.primary_left(now))
+        let left = self.quotas.left(Purpose::Mint, now);
+        self.points.admits(Purpose::Mint.points(), now).min(self.mutations.admits(1.0, now)).min(left)
     }
 
     /// When the next mint will be admitted; `now` where it is already.
@@ -284,20 +311,18 @@ impl Budget {
         }
         let mut after = self.clone();
         let paced = after.reserve(Purpose::Mint, now);
-        if self.primary_left(now) == 0 {
-            return self.primary.values().map(|headers| headers.reset).max().unwrap_or(paced).max(paced);
+        if self.quotas.left(Purpose::Mint, now) == 0 {
+            return self.quotas.writes_again_at().unwrap_or(paced).max(paced);
         }
         paced
     }
 
-    /// Corrects the accounts by the headers of an answer that was no rate limit.
-    pub fn answered(&mut self, headers: Option<RateHeaders>) {
+    /// Corrects the accounts by an answer that was no rate limit.
+    pub fn answered(&mut self, answered: Answered) {
         self.secondary_in_a_row = 0;
         self.points.recover();
         self.mutations.recover();
-        if let Some(headers) = headers {
-            self.primary.insert(headers.resource.clone(), headers);
-        }
+        self.quotas.learn(answered);
     }
 
     /// Holds the credential after a secondary limit.
@@ -333,22 +358,12 @@ impl Budget {
 
     /// The primary quota of every resource as last stated.
     pub fn primary(&self) -> impl Iterator<Item = &RateHeaders> {
-        self.primary.values()
+        self.quotas.stated()
     }
 
     /// The most points spent in one minute of the clock.
     pub fn peak_points_per_minute(&self) -> f64 {
         self.peak.peak.max(self.peak.points)
-    }
-
-    /// What is left of the scarcest quota; an unknown quota is taken as large.
-    fn primary_left(&self, now: DateTime<Utc>) -> u32 {
-        self.primary
-            .values()
-            .filter(|headers| headers.reset > now)
-            .map(|headers| headers.remaining)
-            .min()
-            .unwrap_or(u32::MAX)
     }
 
     fn count_peak(&mut self, purpose: Purpose, now: DateTime<Utc>) {
@@ -362,65 +377,28 @@ impl Budget {
     }
 }
 
+/// More readings than one pass starts.
+const REFRESHES_AT_ONCE: u32 = 16;
+/// A quota that is used up has a new window within the hour.
+const LONGEST_PAUSE_SECS: f64 = 3600.0;
+
 /// Whether a reading only refreshes what is known.
 pub(crate) fn is_refresh(purpose: Purpose) -> bool {
     match purpose {
-        Purpose::EarlyRunList | Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
-        Purpose::Mint | Purpose::Deregister | Purpose::RunList | Purpose::FirstJobs | Purpose::Other => false,
+        Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
+        Purpose::Mint
+        | Purpose::Deregister
+        | Purpose::RunList
+        | Purpose::UrgentRunList
+        | Purpose::EarlyRunList
+        | Purpose::FirstJobs
+        | Purpose::Other => false,
     }
 }
 
-/// The creates that Modal takes: a rate with a burst (default 5/s, 20).
-#[derive(Debug, Clone)]
-pub struct CreateBudget {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    at: Option<DateTime<Utc>>,
-    held_until: Option<DateTime<Utc>>,
-}
-
-impl CreateBudget {
-    /// A full bucket.
-    pub fn new(per_second: f64, burst: u32) -> Self {
-        Self { per_second, burst: f64::from(burst), tokens: f64::from(burst), at: None, held_until: None }
-    }
-
-    fn refill(&mut self, now: DateTime<Utc>) {
-        let elapsed = self.at.map_or(0.0, |at| seconds(now - at)).max(0.0);
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
-        self.at = Some(self.at.map_or(now, |at| at.max(now)));
-    }
-
-    /// How many creates could start now.
-    pub fn admitted(&mut self, now: DateTime<Utc>) -> u32 {
-        if self.held_until.is_some_and(|held| now < held) {
-            return 0;
-        }
-        self.refill(now);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the burst")]
-        let whole = (self.tokens + 1e-9).floor().max(0.0) as u32;
-        whole
-    }
-
-    /// Charges one create.
-    pub fn take(&mut self, now: DateTime<Utc>) {
-        self.refill(now);
-        self.tokens -= 1.0;
-    }
-
-    /// Holds all creates after Modal asked to slow down.
-    pub fn hold(&mut self, until: DateTime<Utc>) {
-        self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
-    }
-
-    /// When the next create will be admitted; `now` where it is already.
-    pub fn next(&mut self, now: DateTime<Utc>) -> DateTime<Utc> {
-        self.refill(now);
-        let missing = (1.0 - self.tokens).max(0.0);
-        let paced = now + delta(Duration::from_secs_f64(missing / self.per_second.max(0.001)));
-        self.held_until.map_or(paced, |held| paced.max(held))
-    }
+/// Whether a reading has only a share of the others, or waits for room.
+pub(crate) fn can_wait(purpose: Purpose) -> bool {
+    is_refresh(purpose) || purpose == Purpose::EarlyRunList
 }
 
 fn seconds(delta: TimeDelta) -> f64 {
@@ -480,7 +458,7 @@ mod tests {
     fn the_reserve_of_the_primary_quota_is_kept_for_writes() {
         let mut budget = budget();
         let headers = RateHeaders { resource: "core".into(), limit: 5_000, remaining: 100, reset: at(1_000.0) };
-        budget.answered(Some(headers));
+        budget.answered(Answered { purpose: Purpose::RunList, is_unchanged: false, quota: Some(headers) });
         assert!(!budget.admits(Purpose::RunList, at(1.0)));
         assert!(budget.admits(Purpose::Mint, at(1.0)));
         assert!(budget.admits(Purpose::RunList, at(1_000.5)));
@@ -495,19 +473,5 @@ mod tests {
         // What was under way together is refused together: that is one refusal.
         budget.limited_secondary(None, at(31.5));
         assert_eq!(budget.held_until(at(32.0)), Some(at(31.0 + 120.0)), "the second in a row doubles");
-    }
-
-    #[test]
-    fn creates_follow_their_rate_and_burst() {
-        let mut creates = CreateBudget::new(5.0, 20);
-        let mut started = 0;
-        for tick in 0..=100 {
-            let now = at(f64::from(tick) / 10.0);
-            while creates.admitted(now) > 0 {
-                creates.take(now);
-                started += 1;
-            }
-        }
-        assert_eq!(started, 70, "the burst of 20 and 5 a second over 10 s");
     }
 }

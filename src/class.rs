@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{ClassName, Labels, RepoName};
 
 /// Labels that every runner of ours has by its nature; a job may ask for them in any class.
@@ -61,7 +63,8 @@ impl Risk {
 }
 
 /// Some of the [`Risk`]s: those of a run, or those that a class admits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Risks(u8);
 
 impl Risks {

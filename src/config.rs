@@ -125,6 +125,10 @@ pub struct ReconcileConfig {
     /// How often each repository and Modal are looked at (default 10 s).
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
+    /// What no repository's run list may be older than where GitHub's limits do not allow to read all of them each
+    /// interval (default 15 min).
+    #[serde(with = "humantime_serde")]
+    pub max_interval: Duration,
     /// The most runners of one run and label set before GitHub gave jobs to some (default 20).
     pub first_wave: u32,
     /// The same for classes with a GPU (default 4).
@@ -140,6 +144,7 @@ impl Default for ReconcileConfig {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(10),
+            max_interval: Duration::from_secs(15 * 60),
             first_wave: 20,
             first_wave_gpu: 4,
             claim_window: Duration::from_secs(90),

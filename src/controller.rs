@@ -18,6 +18,7 @@ use crate::class::ImageSource;
 use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
+use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, ImageId, OurName};
 use crate::metrics::{self, Meter};
@@ -28,7 +29,7 @@ use crate::poll;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{Admission, Allowance, ImageState};
-use crate::state_dir::Keeper;
+use crate::state_dir::{Keeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
@@ -55,10 +56,11 @@ pub struct Controller {
     evidence: Evidence,
     /// None where nothing is kept for the next start.
     keeper: Option<Keeper>,
+    /// The same of GitHub's lists.
+    pages: Option<PagesKeeper>,
     /// None in observe mode: then nothing can change anything.
     actor: Option<Actor>,
     creates: CreateBudget,
-    points_per_minute: f64,
     plan: Plan,
     wake: Arc<Notify>,
     questions: mpsc::Receiver<StatusRequest>,
@@ -82,8 +84,6 @@ pub struct Parts {
     pub writers: Option<Writers>,
     /// Modal's creates per second, and at once.
     pub modal_creates: (f64, u32),
-    /// The points per minute of the scarcest account.
-    pub points_per_minute: f64,
     /// Starts a pass.
     pub wake: Arc<Notify>,
     /// Questions from the HTTP server.
@@ -104,8 +104,7 @@ pub struct Dry {
 impl Controller {
     /// Puts the parts together; nothing is contacted.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, clock, readers, writers, modal_creates, points_per_minute, wake, questions, nudges } =
-            parts;
+        let Parts { policy, clock, readers, writers, modal_creates, wake, questions, nudges } = parts;
         let mut view = View::new(readers, &policy);
         if writers.is_none() {
             // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
@@ -116,9 +115,9 @@ impl Controller {
             view,
             evidence: Evidence::default(),
             keeper: None,
+            pages: None,
             actor: writers.map(Actor::new),
             creates: CreateBudget::new(modal_creates.0, modal_creates.1),
-            points_per_minute,
             plan: Plan::default(),
             wake,
             questions,
@@ -132,10 +131,21 @@ impl Controller {
         }
     }
 
+    /// What reads GitHub, one for each credential.
+    pub fn github_readers(&self) -> Vec<GithubReader> {
+        self.view.readers().all_github().collect()
+    }
+
     /// Starts from what an earlier process kept, and lets `keeper` keep what this one learns.
     #[must_use]
     pub fn with_kept(self, evidence: Evidence, keeper: Option<Keeper>) -> Self {
         Self { evidence, keeper, ..self }
+    }
+
+    /// Lets `pages` keep what GitHub's lists showed.
+    #[must_use]
+    pub fn with_pages(self, pages: PagesKeeper) -> Self {
+        Self { pages: Some(pages), ..self }
     }
 
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
@@ -197,11 +207,14 @@ impl Controller {
         if let Some(keeper) = &mut self.keeper {
             keeper.offer(&self.evidence, now);
         }
+        if let Some(pages) = &mut self.pages {
+            pages.offer(now);
+        }
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
         self.start(now);
-        self.view
-            .refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, self.points_per_minute, now), now);
+        let capacities = self.view.capacities(now);
+        self.view.refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, &capacities, now), now);
         metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
         self.meter(now);
     }
@@ -225,9 +238,9 @@ impl Controller {
 
     /// Takes everything that webhooks have told, in one pass.
     fn take_nudges(&mut self, first: &Hint, now: DateTime<Utc>) {
-        self.view.nudge(first, now);
+        self.view.nudge(&first.repo, first.run, now);
         while let Ok(hint) = self.nudges.try_recv() {
-            self.view.nudge(&hint, now);
+            self.view.nudge(&hint.repo, hint.run, now);
         }
     }
 
@@ -354,7 +367,7 @@ impl Controller {
         let admissions = self.plan.waits_for_mints.keys().filter_map(|credential| {
             self.view.observed.admission.mints.get(credential).and_then(|allowance| allowance.next)
         });
-        let polled = poll::next(&self.view.observed, &self.policy, now);
+        let polled = poll::next(&self.view.observed, &self.policy, self.view.admitted_at(), now);
         skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
     }
 
@@ -366,7 +379,6 @@ impl Controller {
             policy: &self.policy,
             recent: &self.recent,
             pickups: &self.pickups,
-            points_per_minute: self.points_per_minute,
         };
         let status = Status::new(&subject, self.clock.now());
         // Whoever asked may have gone away.
@@ -390,6 +402,9 @@ impl Controller {
             let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
             self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
             keeper.finish(&self.evidence, now).await;
+        }
+        if let Some(pages) = self.pages {
+            pages.finish().await;
         }
     }
 

@@ -111,7 +111,8 @@ impl Daemon {
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
-            controller = controller.with_kept(evidence, keeper);
+            let pages = state_dir::open_pages(dir, deployment, controller.github_readers(), clock.now()).await;
+            controller = controller.with_kept(evidence, keeper).with_pages(pages);
         }
         Ok(Self { controller, server, wake })
     }
@@ -179,7 +180,6 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
         runner: settings.runner.clone(),
         clock: clock.clone(),
     });
-    let points = settings.github.iter().map(|account| account.limits.points_per_minute);
     Controller::new(Parts {
         policy: settings.policy.clone(),
         readers: Readers {
@@ -192,7 +192,6 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
         },
         writers,
         modal_creates: settings.modal_creates,
-        points_per_minute: points.fold(f64::INFINITY, f64::min),
         wake,
         questions: heard.questions,
         nudges: heard.nudges,

@@ -19,6 +19,7 @@ mod error;
 mod etag;
 mod groups;
 mod jwt;
+mod kept;
 mod pages;
 mod rate;
 mod reader;
@@ -42,6 +43,7 @@ pub use self::call::{Call, Operation};
 pub use self::client::{CredentialState, RequestCounts};
 pub use self::error::{GithubError, Malformed, Refusal};
 pub use self::jwt::{AppKey, InvalidKey};
+pub use self::kept::{LONGEST as PAGES_LONGEST, UnusablePages};
 pub use self::reader::{GithubReader, Paging, RunList, RunnerRelease};
 pub use self::wire::parse_job;
 pub use self::writer::{Deregistered, GithubWriter, MintRequest, Minted};
@@ -110,6 +112,27 @@ where
 {
     let octocrab = transport::in_process(service, check(&settings)?);
     Ok(accounts::share(Account::new(octocrab, settings, clock)?))
+}
+
+/// The cached pages of some clients as text, for the next process; none where that would be too long.
+pub fn keep_pages(readers: &[GithubReader]) -> Option<String> {
+    kept::encode(readers.iter().map(|reader| &reader.client().caches))
+}
+
+/// Lays pages that an earlier process kept into the caches of the clients that read them, and tells how many there
+/// were. Each is used only after GitHub has said that it is still true.
+///
+/// # Errors
+/// [`UnusablePages`] where the text is not what [`keep_pages`] wrote.
+pub fn restore_pages(text: &str, readers: &[GithubReader]) -> Result<usize, UnusablePages> {
+    let clients = readers.iter().map(GithubReader::client);
+    let caches: Vec<_> = clients.filter_map(|client| Some((client.identity()?, &client.caches))).collect();
+    kept::decode(text, &caches)
+}
+
+/// How often any cached page of some clients has changed.
+pub fn page_changes(readers: &[GithubReader]) -> u64 {
+    readers.iter().map(|reader| reader.client().caches.changes()).sum()
 }
 
 /// Checks what can be checked without asking.

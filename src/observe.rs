@@ -8,20 +8,21 @@ mod directory;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::budget::{Purpose, is_refresh};
+use crate::budget::{Budget, Capacity, Purpose, can_wait, is_refresh};
 use crate::clock::Clock;
 use crate::github::{GithubReader, GithubReaders};
-use crate::http::webhook::Hint;
-use crate::ids::{AccountName, AppId, ClassName, CredentialName, Deployment, OurName, RunnerId, SandboxId, SecretId};
+use crate::ids::{
+    AccountName, AppId, ClassName, CredentialName, Deployment, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+};
 use crate::modal::ModalReader;
 use crate::plan::Policy;
 use crate::poll::{Due, Read};
-use crate::state::{Creating, NeedsJobs, Observed, Origin, OurSandbox, Owner, OwnerView, RunStatus, Scope};
+use crate::state::{Creating, Observed, Origin, OurSandbox, Owner, OwnerView, Scope};
 
 pub use read::Arrival;
 
@@ -84,6 +85,8 @@ pub struct View {
     /// Readings under way, each with its credential.
     under_way: BTreeMap<Read, Option<CredentialName>>,
     arrived: Vec<Arrival>,
+    /// When the next reading is admitted, where one was due and not admitted.
+    admitted_at: Option<DateTime<Utc>>,
 }
 
 impl View {
@@ -112,12 +115,14 @@ impl View {
             tasks: JoinSet::new(),
             under_way: BTreeMap::new(),
             arrived: Vec::new(),
+            admitted_at: None,
         }
     }
 
     /// Starts the readings that are due, as far as their accounts admit them.
     pub fn refresh(&mut self, due: Vec<Due>, now: DateTime<Utc>) {
         let mut refused: BTreeSet<(CredentialName, Purpose)> = BTreeSet::new();
+        let mut started: BTreeMap<CredentialName, u32> = BTreeMap::new();
         for Due { read, purpose, .. } in self.in_turn(due, now) {
             let key = read.key();
             if self.under_way.contains_key(&key) {
@@ -129,16 +134,44 @@ impl View {
                 if refused.contains(&refusal) {
                     continue;
                 }
-                if !self.admits(credential, purpose, now) {
+                let others = started.entry(credential.clone()).or_default();
+                if !self.admits(credential, purpose, *others, now) {
                     refused.insert(refusal);
                     continue;
                 }
+                *others += 1;
             }
             self.under_way.insert(key, credential);
             self.note_asked(&read, now);
             let known = self.known_runs(&read);
             let asked = read::Asked { read, purpose, known, deployment: self.deployment.clone() };
             self.tasks.spawn(read::read(Arc::clone(&self.readers), asked));
+        }
+        // What has only a share, or waits for room, is tried in the next pass, whenever that is.
+        let waiting = refused.iter().filter(|(_, purpose)| !can_wait(*purpose));
+        let budgets = waiting.filter_map(|(credential, _)| Some(self.readers.github_of(credential)?.budget()));
+        self.admitted_at = budgets.map(|budget| lock(&budget).next_read(now)).min();
+    }
+
+    /// When the next reading is admitted, where one was due in the last pass and not admitted.
+    pub fn admitted_at(&self) -> Option<DateTime<Utc>> {
+        self.admitted_at
+    }
+
+    /// What readings each credential affords.
+    pub fn capacities(&self, now: DateTime<Utc>) -> BTreeMap<CredentialName, Capacity> {
+        let readers = self.readers.all_github();
+        readers.map(|reader| (reader.credential().clone(), lock(&reader.budget()).capacity(now))).collect()
+    }
+
+    /// Takes a hint that something happened to a run: it is read sooner than it would be, and decides nothing. One of
+    /// a repository that is not served does nothing.
+    pub fn nudge(&mut self, repo: &RepoName, run: RunId, now: DateTime<Utc>) {
+        for account in self.readers.github.keys() {
+            let scope = Scope { account: account.clone(), repo: repo.clone() };
+            if let Some(repo) = self.observed.repos.get_mut(&scope) {
+                repo.hints.add(run, now);
+            }
         }
     }
 
@@ -147,9 +180,7 @@ impl View {
     fn in_turn(&self, due: Vec<Due>, now: DateTime<Utc>) -> Vec<Due> {
         let mut shares: BTreeMap<CredentialName, u32> = BTreeMap::new();
         for reader in self.readers.all_github() {
-            let budget = reader.budget();
-            let refreshes = budget.lock().expect("no holder of the budget panics").refreshes_due(now);
-            shares.insert(reader.credential().clone(), refreshes);
+            shares.insert(reader.credential().clone(), lock(&reader.budget()).refreshes_due(now));
         }
         let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
         let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
@@ -164,14 +195,11 @@ impl View {
         urgent.into_iter().chain(early).chain(rest).collect()
     }
 
-    /// Whether a request could be sent now beside those that are about to be.
-    ///
-    /// Each admission is charged by the request itself, a moment later; so the readings under way are counted
-    /// by starting no more at a time than the client sends at a time.
-    fn admits(&self, credential: &CredentialName, purpose: Purpose, now: DateTime<Utc>) -> bool {
+    /// Whether a request could be sent now beside `others` that this pass has started: each is charged a moment
+    /// later, by itself. Those under way are few, as more would only wait for a connection.
+    fn admits(&self, credential: &CredentialName, purpose: Purpose, others: u32, now: DateTime<Utc>) -> bool {
         self.readers.github_of(credential).is_some_and(|reader| {
-            let budget = reader.budget();
-            let admits = budget.lock().expect("no holder of the budget panics").admits(purpose, now);
+            let admits = lock(&reader.budget()).admits_beside(purpose, others, now);
             let under_way = self.under_way.values().filter(|with| with.as_ref() == Some(credential)).count();
             admits && under_way < READS_AT_A_TIME
         })
@@ -183,9 +211,13 @@ impl View {
         let asked_at = match read {
             Read::Sandbox(name, _) => observed.fleet.sandboxes.get_mut(name).map(|sandbox| &mut sandbox.asked_at),
             Read::Named(name) => observed.fleet.unsure.get_mut(name).map(|creating| &mut creating.asked_at),
-            Read::Run(scope, run) => {
-                observed.repos.get_mut(scope).and_then(|repo| repo.runs.get_mut(run)).map(|run| &mut run.asked_at)
-            }
+            Read::Run(scope, run) => observed.repos.get_mut(scope).and_then(|repo| match repo.runs.get_mut(run) {
+                Some(run) => Some(&mut run.asked_at),
+                None => {
+                    repo.hints.asked(now);
+                    None
+                }
+            }),
             Read::Fleet
             | Read::Ended
             | Read::Installations(_)
@@ -195,14 +227,14 @@ impl View {
             | Read::Jobs(..)
             | Read::Runners(_)
             | Read::Group(_)
-            | Read::Sweep(_) => None,
+            | Read::Sweep(..) => None,
         };
         if let Some(asked_at) = asked_at {
             *asked_at = Some(now);
         }
     }
 
-    fn known_runs(&self, read: &Read) -> BTreeSet<crate::ids::RunId> {
+    fn known_runs(&self, read: &Read) -> BTreeSet<RunId> {
         match read {
             Read::Runs(scope, _) => {
                 self.observed.repos.get(scope).map(|repo| repo.runs.keys().copied().collect()).unwrap_or_default()
@@ -218,7 +250,7 @@ impl View {
             | Read::Jobs(..)
             | Read::Runners(_)
             | Read::Group(_)
-            | Read::Sweep(_) => BTreeSet::new(),
+            | Read::Sweep(..) => BTreeSet::new(),
         }
     }
 
@@ -277,17 +309,6 @@ impl View {
         self.observed.fleet.sandboxes.insert(name.clone(), sandbox);
     }
 
-    /// Makes the run list of a repository due, and the jobs of the run: GitHub told of news. Nothing else is taken from
-    /// it, and nothing happens where the repository is not allowed.
-    pub fn nudge(&mut self, hint: &Hint, now: DateTime<Utc>) {
-        for (_, repo) in self.observed.repos.iter_mut().filter(|(scope, _)| scope.repo == hint.repo) {
-            repo.nudged_at = Some(now);
-            if let Some(run) = repo.runs.get_mut(&hint.run).filter(|run| run.run.status != RunStatus::Completed) {
-                run.needs_jobs = NeedsJobs::Now;
-            }
-        }
-    }
-
     /// Remembers a name that may have a sandbox.
     pub fn unsure(&mut self, name: &OurName, origin: Origin, now: DateTime<Utc>) {
         if !self.observed.fleet.sandboxes.contains_key(name) {
@@ -304,6 +325,10 @@ impl View {
     pub fn readers(&self) -> &Readers {
         &self.readers
     }
+}
+
+fn lock(budget: &Arc<Mutex<Budget>>) -> MutexGuard<'_, Budget> {
+    budget.lock().expect("no holder of the budget panics")
 }
 
 /// The most readings of one credential under way: more would only wait for a connection.

@@ -27,6 +27,7 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Deployment, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId,
     SandboxId, SecretId,
 };
+use crate::poll::ListOrder;
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
 pub(crate) use supply::LISTS_LAG;
@@ -52,6 +53,10 @@ pub struct Policy {
     pub claim_window: Duration,
     /// How often everything is looked at.
     pub interval: Duration,
+    /// What no run list may be older than where not all can be read each interval.
+    pub max_interval: Duration,
+    /// Which run list is read next then.
+    pub list_order: ListOrder,
 }
 
 /// What one GitHub account serves.
@@ -157,6 +162,15 @@ impl Policy {
     /// The credential by which a repository is read and written.
     pub fn credential(&self, scope: &Scope) -> CredentialName {
         self.credential_at(&scope.account, scope.repo.owner())
+    }
+
+    /// Whether two repositories are read and written by one credential.
+    pub fn share_credential(&self, one: &Scope, other: &Scope) -> bool {
+        let is_one = || {
+            let credentials = self.accounts.get(&one.account).map(|policy| policy.credentials);
+            credentials != Some(Credentials::PerOwner)
+        };
+        one.account == other.account && (is_one() || one.repo.owner() == other.repo.owner())
     }
 
     /// The credential by which an owner's things are read and written.

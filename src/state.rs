@@ -3,6 +3,7 @@
 //! Invariant: no client, no clock and no random source is imported here. Wire types end at the boundary
 //! modules; everything below is ours.
 
+mod activity;
 mod directory;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::ids::{
     RunnerId, SandboxId, SecretId,
 };
 
+pub use activity::{Activity, Hints};
 pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
@@ -369,8 +371,12 @@ pub struct RepoView {
     pub reaches_back: ReachesBack,
     /// When the filtered lists were last swept, where that is needed.
     pub swept_at: Option<DateTime<Utc>>,
-    /// When GitHub last told that something happened in it.
-    pub nudged_at: Option<DateTime<Utc>>,
+    /// When they were swept for every status.
+    pub swept_wide_at: Option<DateTime<Utc>>,
+    /// How often new runs come.
+    pub activity: Activity,
+    /// Runs that somebody said have changed.
+    pub hints: Hints,
     /// What GitHub says of the repository itself; none where that is not known yet.
     pub facts: Option<RepoFacts>,
     /// How that was read.
@@ -392,7 +398,9 @@ impl RepoView {
             deep_read_at: None,
             reaches_back: ReachesBack::Unknown,
             swept_at: None,
-            nudged_at: None,
+            swept_wide_at: None,
+            activity: Activity::default(),
+            hints: Hints::default(),
             facts: None,
             facts_read: ReadState::default(),
             unlisted_since: None,

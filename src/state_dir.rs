@@ -1,13 +1,15 @@
-//! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes.
+//! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes, and the one that
+//! keeps pages of lists.
 //!
-//! It is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
+//! Each is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
 //! or the disk, the daemon runs; a pass never waits for either, and the start only for a second. Each trouble is one
 //! warning. What the file holds is for [`kept`] to judge.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+mod pages;
+mod place;
+
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +19,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::place::Place;
 use crate::error::ErrorChain;
 use crate::evidence::Evidence;
 use crate::evidence::kept::{self, Unusable};
 use crate::ids::{Deployment, Fingerprint};
 use crate::metrics::{self, Save};
 use crate::retry::{self, Growth};
+
+pub use self::pages::{PagesKeeper, open_pages};
 
 /// What happens between two saves is lost by a kill; it costs requests, nothing else.
 const SAVE_EVERY: TimeDelta = TimeDelta::seconds(10);
@@ -36,9 +41,7 @@ const FILE_SIZE_EXCEEDED: i32 = 25;
 /// The file, and how it is written.
 #[derive(Debug)]
 struct StateFile {
-    dir: PathBuf,
-    path: PathBuf,
-    temporary: PathBuf,
+    place: Place,
     settings: Fingerprint,
 }
 
@@ -91,7 +94,7 @@ pub async fn open(
         debug!(%error, "a limit on file sizes would end this process");
     }
     let file = Arc::new(StateFile::new(dir, deployment, settings));
-    let path = file.path.display();
+    let path = file.place.path.display();
     let (evidence, is_writable) = match read(&file, now).await {
         Ok(Some(evidence)) => {
             info!(%path, jobs = evidence.jobs.len(), "read what was kept");
@@ -161,7 +164,7 @@ impl Keeper {
             }
         });
         if last.await.is_err() {
-            warn!(path = %self.file.path.display(), "the last save did not end in time");
+            warn!(path = %self.file.place.path.display(), "the last save did not end in time");
         }
     }
 
@@ -171,7 +174,7 @@ impl Keeper {
     }
 
     fn take(&mut self, result: Result<Result<Fingerprint, SaveError>, JoinError>, now: DateTime<Utc>) {
-        let path = self.file.path.display();
+        let path = self.file.place.path.display();
         match result.unwrap_or_else(|error| Err(SaveError::Broken(error))) {
             Ok(saved) => {
                 metrics::saved(Save::Ok);
@@ -198,17 +201,13 @@ impl Keeper {
 
 impl StateFile {
     fn new(dir: &Path, deployment: &Deployment, settings: Fingerprint) -> Self {
-        // Daemons with different names may share a directory.
-        let path = dir.join(format!("evidence-{deployment}.json"));
-        let temporary = path.with_extension("json.new");
-        Self { dir: dir.to_owned(), path, temporary, settings }
+        Self { place: Place::new(dir, "evidence", deployment), settings }
     }
 
     fn read(&self, now: DateTime<Utc>) -> Result<Option<Evidence>, ReadError> {
-        match read_bounded(&self.path) {
-            Ok(text) => Ok(Some(kept::decode(&text, self.settings, now)?)),
-            // A directory that is none holds no file; that nothing can be written there is told by the first save.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        match self.place.read(kept::LONGEST) {
+            Ok(Some(text)) => Ok(Some(kept::decode(&text, self.settings, now)?)),
+            Ok(None) => Ok(None),
             Err(error) => Err(ReadError::Read(error)),
         }
     }
@@ -218,39 +217,8 @@ impl StateFile {
         let text = kept::encode(evidence, self.settings).map_err(SaveError::Unusable)?;
         let fingerprint = Fingerprint::of(&text);
         if saved != Some(fingerprint) {
-            self.write(text.as_bytes()).map_err(|error| {
-                // What was written of it takes room; the error is told in any case.
-                let _ = fs::remove_file(&self.temporary);
-                SaveError::Write(error)
-            })?;
+            self.place.replace(text.as_bytes()).map_err(SaveError::Write)?;
         }
         Ok(fingerprint)
     }
-
-    /// Replaces the file, so that at any moment it is the old or the new one, also after a power failure.
-    fn write(&self, text: &[u8]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        match fs::remove_file(&self.temporary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        // `create_new` follows no link that somebody else may have put there.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)?;
-        // Some file systems cannot do this for a directory; without it a power failure may bring back the old file.
-        let _ = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        Ok(())
-    }
-}
-
-/// Reads a file of a bearable length; a pipe or a device could be without end.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = Vec::new();
-    File::open(path)?.take(kept::LONGEST as u64 + 1).read_to_end(&mut text)?;
-    Ok(text)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::evidence::Evidence;
@@ -215,14 +215,12 @@ pub struct Subject<'a> {
     pub recent: &'a VecDeque<RecentAction>,
     /// The last times from queued to started, in seconds.
     pub pickups: &'a VecDeque<f64>,
-    /// The points of the scarcest account.
-    pub points_per_minute: f64,
 }
 
 impl Status {
     /// Describes what is known now and what the last pass planned.
     pub fn new(subject: &Subject<'_>, now: DateTime<Utc>) -> Self {
-        let Subject { view, evidence, plan, policy, recent, pickups, points_per_minute } = *subject;
+        let Subject { view, evidence, plan, policy, recent, pickups } = *subject;
         let mut skipped = BTreeMap::new();
         for skip in &plan.skips {
             *skipped.entry(skip.reason.as_str()).or_default() += 1;
@@ -261,9 +259,15 @@ impl Status {
             owners: owners(view),
             credentials: credentials(view),
             budgets: budgets(view, now),
-            sweep_interval_seconds: poll::sweep_interval(&view.observed, points_per_minute).num_seconds(),
+            sweep_interval_seconds: sweep_interval(view, now).num_seconds(),
         }
     }
+}
+
+/// The longest of any account.
+fn sweep_interval(view: &View, now: DateTime<Utc>) -> TimeDelta {
+    let intervals = poll::sweep_intervals(&view.observed, &view.readers().policy, &view.capacities(now));
+    intervals.into_values().max().unwrap_or_default()
 }
 
 /// How much of the world is known.

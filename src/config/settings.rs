@@ -9,13 +9,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::load::{ConfigError, Environment};
-use super::{ClassConfig, Config, HttpConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig, accounts};
+use super::{
+    ClassConfig, Config, GithubConfig, HttpConfig, LimitsConfig, ModalConfig, ReconcileConfig, RunnerConfig, accounts,
+};
+use crate::budget::Capacity;
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::github::GithubSettings;
 use crate::http::webhook;
 use crate::ids::{AccountName, ClassName, Fingerprint, Labels};
 use crate::modal::ModalSettings;
-use crate::plan::{AccountPolicy, Limits, Policy, Waves};
+use crate::plan::{AccountPolicy, Credentials, Limits, Policy, Waves};
+use crate::poll::{ListOrder, least_longest};
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +127,7 @@ impl Settings {
         check_label("required_label", &required_label)?;
         let accounts = accounts::policies(github)?;
         let runner_settings = runner_settings(runner)?;
+        let max_interval = max_interval(reconcile, github, &accounts)?;
         let policy = Policy {
             deployment: deployment.parse().map_err(|_| {
                 bad("deployment", format!("`{deployment}`"), "must be 1 to 12 characters of a-z and 0-9")
@@ -134,6 +139,8 @@ impl Settings {
             waves: waves(reconcile)?,
             claim_window: duration("reconcile.claim_window", reconcile.claim_window, 30, 3600)?,
             interval: interval(reconcile)?,
+            max_interval,
+            list_order: ListOrder::Index,
         };
         Ok(Self {
             mode: *mode,
@@ -198,6 +205,48 @@ fn duration(key: &str, value: Duration, least: u64, most: u64) -> Result<Duratio
 
 fn interval(reconcile: &ReconcileConfig) -> Result<Duration, ConfigError> {
     duration("reconcile.interval", reconcile.interval, 1, 600)
+}
+
+/// What is too old must leave the index rule at least half of the readings.
+fn max_interval(
+    reconcile: &ReconcileConfig,
+    github: &[GithubConfig],
+    accounts: &BTreeMap<AccountName, AccountPolicy>,
+) -> Result<Duration, ConfigError> {
+    let key = "reconcile.max_interval";
+    let longest = duration(key, reconcile.max_interval, 10, 86_400)?;
+    let text = |duration| humantime::format_duration(duration);
+    if longest < reconcile.interval {
+        let remedy = format!("must not be below reconcile.interval, which is {}", text(reconcile.interval));
+        return Err(bad(key, text(longest), remedy));
+    }
+    for account in accounts.values() {
+        let points = github.get(account.order).map_or(0, |configured| configured.points_per_minute);
+        let repos = most_of_a_credential(account);
+        let least = least_longest(repos, Capacity::of_points(f64::from(points))).to_std().unwrap_or_default();
+        if longest < least {
+            let remedy = format!(
+                "must be at least {}: within less, GitHub's limits do not allow to read the run lists of {repos} repositories",
+                text(least)
+            );
+            return Err(bad(key, text(longest), remedy));
+        }
+    }
+    Ok(longest)
+}
+
+/// The most named repositories that one credential of an account reads.
+fn most_of_a_credential(account: &AccountPolicy) -> usize {
+    match account.credentials {
+        Credentials::One => account.repos.len(),
+        Credentials::PerOwner => {
+            let mut owned: BTreeMap<&str, usize> = BTreeMap::new();
+            for repo in &account.repos {
+                *owned.entry(repo.owner()).or_default() += 1;
+            }
+            owned.into_values().max().unwrap_or(0)
+        }
+    }
 }
 
 fn waves(reconcile: &ReconcileConfig) -> Result<Waves, ConfigError> {

@@ -14,12 +14,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::call::Call;
 use super::error::Refusal;
-use super::etag::PageCaches;
+use super::etag::{Credential, PageCaches};
 use super::rate::{self, Limit};
 use super::source::{Again, Source};
 use super::token::Token;
 use super::{Answer, GithubError, GithubSettings};
-use crate::budget::{Budget, Purpose};
+use crate::budget::{Answered, Budget, Purpose};
 use crate::clock::Clock;
 use crate::error::{ErrorChain, ErrorClass};
 use crate::ids::CredentialName;
@@ -101,6 +101,11 @@ impl Client {
 
     pub(super) fn name(&self) -> &CredentialName {
         &self.name
+    }
+
+    /// What stands for its token, where that stays the same.
+    pub(super) fn identity(&self) -> Option<Credential> {
+        self.source.identity()
     }
 
     pub(super) fn budget(&self) -> Arc<Mutex<Budget>> {
@@ -190,7 +195,7 @@ impl Client {
         let result = match self.clock.deadline(call.operation.deadline(), exchange).await {
             Ok(Ok(answer)) => {
                 self.learn_date(&answer, sent);
-                self.judge(call, answer, token)
+                self.judge(call, purpose, answer, token)
             }
             Ok(Err(error)) => Err(error),
             Err(source) => Err(GithubError::TimedOut { call: call.clone(), source }),
@@ -261,10 +266,12 @@ impl Client {
     }
 
     /// Corrects the budget by the answer, and makes an error of a refusal.
-    fn judge(&self, call: &Call, answer: Answer, token: &Token) -> Result<Answer, GithubError> {
+    fn judge(&self, call: &Call, purpose: Purpose, answer: Answer, token: &Token) -> Result<Answer, GithubError> {
         let now = self.clock.now();
-        if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
-            self.lock_budget().answered(rate::quota(&answer.headers, now));
+        let is_unchanged = answer.status == StatusCode::NOT_MODIFIED;
+        let answered = Answered { purpose, is_unchanged, quota: rate::quota(&answer.headers, now) };
+        if answer.status.is_success() || is_unchanged {
+            self.lock_budget().answered(answered);
             self.source.accepted();
             return Ok(answer);
         }
@@ -275,7 +282,7 @@ impl Client {
             Some(Limit::Primary(wait)) => {
                 budget.limited_primary(now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero()));
             }
-            None => budget.answered(rate::quota(&answer.headers, now)),
+            None => budget.answered(answered),
         }
         Err(GithubError::Refused { call: call.clone(), refusal: Box::new(refusal) })
     }

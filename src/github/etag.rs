@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
+use crate::ids::Fingerprint;
 use crate::state::{RepoFacts, Runner, WorkflowJob, WorkflowRun};
 
 /// Stands for a token at an address, without being either.
@@ -20,6 +21,13 @@ impl Credential {
     pub(super) fn new(api_url: &str, token: &str) -> Self {
         let digest = Sha256::new().chain_update(api_url).chain_update([0]).chain_update(token).finalize();
         Self(u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes")))
+    }
+}
+
+impl Credential {
+    /// What stands for it on a disk.
+    pub(super) fn fingerprint(self) -> Fingerprint {
+        Fingerprint::of(&format!("{:016x}", self.0))
     }
 }
 
@@ -90,6 +98,15 @@ impl Default for PageCaches {
     }
 }
 
+impl PageCaches {
+    /// How often any page has changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.runs.changes.load(Ordering::Relaxed)
+            + self.jobs.changes.load(Ordering::Relaxed)
+            + self.runners.changes.load(Ordering::Relaxed)
+    }
+}
+
 /// Pages up to a total weight; beyond it those not asked for the longest go.
 #[derive(Debug)]
 pub(super) struct EtagCache<T> {
@@ -97,11 +114,18 @@ pub(super) struct EtagCache<T> {
     capacity: usize,
     weight: AtomicUsize,
     uses: AtomicU64,
+    changes: AtomicU64,
 }
 
 impl<T> EtagCache<T> {
     fn new(capacity: usize) -> Self {
-        Self { pages: DashMap::new(), capacity, weight: AtomicUsize::new(0), uses: AtomicU64::new(0) }
+        Self {
+            pages: DashMap::new(),
+            capacity,
+            weight: AtomicUsize::new(0),
+            uses: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// The page, which the caller holds while it asks: eviction meanwhile cannot part ETag and rows.
@@ -113,6 +137,7 @@ impl<T> EtagCache<T> {
 
     /// Keeps a page in place of the one that was there.
     pub(super) fn put(&self, key: PageKey, etag: HeaderValue, page: Page<T>) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         let used = AtomicU64::new(self.next_use());
         let added = weight(&page);
         let before = self.pages.insert(key, Arc::new(Cached { etag, page, used }));
@@ -127,6 +152,13 @@ impl<T> EtagCache<T> {
     pub(super) fn remove(&self, key: &PageKey) {
         let before = self.pages.remove(key);
         self.lighten(before.as_ref().map(|(_, page)| &**page));
+    }
+
+    /// Shows every page, in no order.
+    pub(super) fn each(&self, mut show: impl FnMut(&PageKey, &Cached<T>)) {
+        for page in &self.pages {
+            show(page.key(), page.value());
+        }
     }
 
     fn lighten(&self, removed: Option<&Cached<T>>) {

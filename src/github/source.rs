@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::ExposeSecret;
 
 use super::app::App;
+use super::etag::Credential;
 use super::jwt::AppKey;
 use super::token::{Advice, Token, Tokens};
 use crate::budget::Purpose;
@@ -75,6 +76,14 @@ impl Source {
     pub(super) fn accepted(&self) {
         if let Self::Personal(personal) = self {
             personal.refusals.lock().unwrap_or_else(PoisonError::into_inner).in_a_row = 0;
+        }
+    }
+
+    /// What stands for its only token.
+    pub(super) fn identity(&self) -> Option<Credential> {
+        match self {
+            Self::Personal(personal) => Some(personal.token.identity),
+            Self::App(_) | Self::Installation(_) => None,
         }
     }
 

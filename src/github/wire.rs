@@ -251,7 +251,7 @@ pub fn parse_job(json: &str) -> serde_json::Result<WorkflowJob> {
 /// A status that is missing, which GitHub's description allows for runs.
 const NO_STATUS: &str = "null";
 
-fn run_status(status: Option<String>) -> RunStatus {
+pub(super) fn run_status(status: Option<String>) -> RunStatus {
     let status = status.unwrap_or_else(|| NO_STATUS.to_owned());
     match status.as_str() {
         "queued" => RunStatus::Queued,
@@ -264,7 +264,7 @@ fn run_status(status: Option<String>) -> RunStatus {
     }
 }
 
-fn job_status(status: Option<String>) -> JobStatus {
+pub(super) fn job_status(status: Option<String>) -> JobStatus {
     let status = status.unwrap_or_else(|| NO_STATUS.to_owned());
     match status.as_str() {
         "queued" => JobStatus::Queued,
@@ -274,6 +274,27 @@ fn job_status(status: Option<String>) -> JobStatus {
         "pending" => JobStatus::Pending,
         "requested" => JobStatus::Requested,
         _ => JobStatus::Other(status),
+    }
+}
+
+/// The word that means a status.
+pub(super) fn run_status_word(status: &RunStatus) -> &str {
+    match status {
+        RunStatus::Other(word) => word,
+        known => status_filter(known).unwrap_or(NO_STATUS),
+    }
+}
+
+/// The word that means a status.
+pub(super) fn job_status_word(status: &JobStatus) -> &str {
+    match status {
+        JobStatus::Queued => "queued",
+        JobStatus::InProgress => "in_progress",
+        JobStatus::Completed => "completed",
+        JobStatus::Waiting => "waiting",
+        JobStatus::Pending => "pending",
+        JobStatus::Requested => "requested",
+        JobStatus::Other(word) => word,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::github::RunList;
 use crate::ids::{OurName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
-use crate::poll::{Depth, Read};
+use crate::poll::{Breadth, Depth, Read};
 use crate::state::{
     Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState, Reading,
     Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob, WorkflowRun,
@@ -69,9 +69,9 @@ impl View {
             }
             (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, began_at),
             (Read::Group(org), Found::Group(found)) => self.apply_group(org, found, began_at),
-            (Read::Sweep(scope), Found::Sweep(found)) => {
+            (Read::Sweep(scope, breadth), Found::Sweep(found)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
-                    apply_sweep(repo, found, began_at);
+                    apply_sweep(repo, found, breadth, began_at);
                 }
             }
             // A reading finds its own kind by construction.
@@ -324,15 +324,19 @@ fn apply_runs(
     if list.runs.iter().any(|run| run.status != RunStatus::Completed) {
         repo.active_at = Some(began_at);
     }
+    let mut new_runs = 0;
     for run in list.runs {
-        listed(repo, run, began_at);
+        repo.hints.seen(run.id, began_at);
+        new_runs += usize::from(listed(repo, run, began_at));
     }
+    repo.activity.read(new_runs, began_at);
 }
 
-/// Takes a run as a list or a look-up showed it.
-fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) {
+/// Takes a run as a list or a look-up showed it, and tells whether it is active and new.
+fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) -> bool {
     let Some(view) = repo.runs.get_mut(&run.id) else {
-        if run.status != RunStatus::Completed {
+        let is_active = run.status != RunStatus::Completed;
+        if is_active {
             let view = RunView {
                 first_listed_at: began_at,
                 changed_at: began_at,
@@ -348,11 +352,11 @@ fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) {
             };
             repo.runs.insert(view.run.id, view);
         }
-        return;
+        return is_active;
     };
     // Lists lag; what an earlier reading showed of a newer state stands.
     if view.listed_at > began_at || view.run.updated_at > run.updated_at || view.run.attempt > run.attempt {
-        return;
+        return false;
     }
     let has_changed =
         (&view.run.status, view.run.updated_at, view.run.attempt) != (&run.status, run.updated_at, run.attempt);
@@ -369,17 +373,23 @@ fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) {
     }
     view.listed_at = began_at;
     view.run = run;
+    false
 }
 
 fn apply_run(repo: &mut RepoView, id: RunId, found: Result<Option<WorkflowRun>, CallFailure>, began_at: DateTime<Utc>) {
+    // Found or not, nobody waits for it any longer.
+    repo.hints.seen(id, began_at);
     match found {
-        Ok(Some(run)) => listed(repo, run, began_at),
+        Ok(Some(run)) => {
+            listed(repo, run, began_at);
+        }
         Ok(None) => not_found(repo, id, began_at),
         Err(failure) => tracing::debug!(run_id = id.0, error = %failure, "cannot look a run up"),
     }
 }
 
 fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<WorkflowJob>>>, began_at: DateTime<Utc>) {
+    repo.hints.seen(id, began_at);
     let Some(run) = repo.runs.get_mut(&id) else { return };
     match reading {
         Reading::Known(None) => not_found(repo, id, began_at),
@@ -429,7 +439,15 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
     }
 }
 
-fn apply_sweep(repo: &mut RepoView, found: Result<Vec<WorkflowRun>, CallFailure>, began_at: DateTime<Utc>) {
+fn apply_sweep(
+    repo: &mut RepoView,
+    found: Result<Vec<WorkflowRun>, CallFailure>,
+    breadth: Breadth,
+    began_at: DateTime<Utc>,
+) {
+    if breadth == Breadth::Wide {
+        repo.swept_wide_at = Some(began_at);
+    }
     match found {
         Ok(runs) => {
             repo.swept_at = Some(began_at);

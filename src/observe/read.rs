@@ -13,7 +13,7 @@ use crate::github::{GithubReader, Paging, RunList};
 use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
-use crate::poll::{Depth, Read, SWEPT};
+use crate::poll::{Breadth, Depth, Read};
 use crate::state::{
     Installed, Org, Owner, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
     WorkflowRun,
@@ -89,7 +89,7 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Jobs(scope, run) => Found::Jobs(github(&readers, scope).list_jobs(&scope.repo, *run, purpose).await),
         Read::Runners(registry) => Found::Runners(github_at(&readers, registry).list_runners(registry).await),
         Read::Group(org) => Found::Group(group(&readers, org).await),
-        Read::Sweep(scope) => Found::Sweep(sweep(&github(&readers, scope), scope).await),
+        Read::Sweep(scope, breadth) => Found::Sweep(sweep(&github(&readers, scope), scope, *breadth).await),
     };
     Arrival { read, began_at, result }
 }
@@ -193,9 +193,9 @@ async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, Call
 }
 
 /// A sweep only adds: what its lists lack is no news.
-async fn sweep(reader: &GithubReader, scope: &Scope) -> Result<Vec<WorkflowRun>, CallFailure> {
+async fn sweep(reader: &GithubReader, scope: &Scope, breadth: Breadth) -> Result<Vec<WorkflowRun>, CallFailure> {
     let mut runs = Vec::new();
-    for status in &SWEPT {
+    for status in breadth.statuses() {
         match reader.list_runs_by_status(&scope.repo, status).await {
             Reading::Known(list) => runs.extend(list.runs),
             Reading::Partial { missing, .. } => return Err(missing),

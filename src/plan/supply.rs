@@ -312,8 +312,9 @@ fn count_unlisted<'a>(
     for (name, known) in unlisted {
         let scope = known.origin.as_ref().map(|origin| &origin.scope);
         let made_in = scope.and_then(|scope| context.observed.registry(scope));
-        let mut registries = made_in.into_iter().chain(registries.iter().filter(|_| made_in.is_none()));
-        let listed = registries.find_map(|(registry, view)| Some((registry, view.runners.get(*name)?)));
+        let find = |(registry, view): (&'a Registry, &'a RegistryView)| Some((registry, view.runners.get(*name)?));
+        // Where it is not known in which place it was made, each is looked through.
+        let listed = made_in.map_or_else(|| registries.iter().find_map(find), find);
         let is_up = |runner: &Runner| runner.connection != Connection::Offline || runner.is_busy;
         let Some((registry, runner)) = listed.filter(|(_, runner)| is_up(runner)) else { continue };
         if in_flight.contains_key(*name) || fleet.unsure.contains_key(*name) {

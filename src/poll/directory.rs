@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Rank, Read, Schedule};
+use super::Schedule;
+use super::read::{Rank, Read};
 use crate::budget::Purpose;
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, CredentialName};

@@ -35,6 +35,7 @@ use answer::{Answer, Sending, etag};
 use route::Route;
 
 pub(super) use body::repository_body;
+pub(super) use read::KeptList;
 
 /// The largest request body that is read.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -236,11 +237,14 @@ impl State {
             Who::Installation(id) => format!("installation-{id}"),
             Who::Nobody | Who::Person => asked.token.as_deref().map(fingerprint).unwrap_or_default(),
         };
-        let answer = self.checked_answer(asked, &token);
-        let etag = answer.is_cacheable.then(|| etag(asked, &answer.body));
+        let mut answer = self.checked_answer(asked, &token);
+        let known = answer.etag.take();
+        let etag = answer.is_cacheable.then(|| known.unwrap_or_else(|| etag(asked, &answer.body)));
         let is_unchanged = etag.is_some() && etag == asked.if_none_match;
         let status = if is_unchanged { 304 } else { answer.status };
-        let is_free = status == 304 || answer.limited.is_some() || matches!(asked.route, Route::RateLimit);
+        let is_free = (status == 304 && !self.profile.github_charges_unchanged)
+            || answer.limited.is_some()
+            || matches!(asked.route, Route::RateLimit);
         if let Some(limiter) = self.tokens.get_mut(token.as_str()).filter(|_| !is_free) {
             limiter.charge();
         }
@@ -265,7 +269,7 @@ impl State {
         if answer.sending == Sending::Cut {
             return (cut_connection(), wait);
         }
-        let body = if is_unchanged { Vec::new() } else { answer.body };
+        let body = if is_unchanged { Bytes::new() } else { answer.body };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = self.headers(&token, etag, answer.link, answer.retry_after);

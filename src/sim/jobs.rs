@@ -39,6 +39,8 @@ pub(super) struct Repo {
     pub(super) name: Arc<str>,
     /// Its runs in the order of their creation.
     pub(super) runs: Vec<u64>,
+    /// How often any of them has changed.
+    pub(super) changes: u64,
     /// Its queued jobs, the oldest first.
     pub(super) queued: BTreeSet<(Time, u64)>,
     /// Its runners, also those that lists may still show.
@@ -202,6 +204,7 @@ impl State {
             full_name: full_name.to_owned(),
             name: Arc::clone(&name),
             runs: Vec::new(),
+            changes: 0,
             queued: BTreeSet::new(),
             runners: BTreeMap::new(),
             next_runner: 1,

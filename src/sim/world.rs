@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::app::SimulatedApp;
@@ -12,6 +13,7 @@ use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
 use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
+use super::github::KeptList;
 use super::history::{ControllerChange, Event, History, StatedLimits, What, fingerprint};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
@@ -54,6 +56,7 @@ pub(super) struct State {
     /// Repositories by the names that they had before.
     pub(super) moved: BTreeMap<Arc<str>, RepoKey>,
     pub(super) app: SimulatedApp,
+    pub(super) kept_lists: FxHashMap<u64, KeptList>,
     pub(super) runs: BTreeMap<u64, Run>,
     pub(super) jobs: BTreeMap<u64, Job>,
     pub(super) minted: u64,
@@ -134,6 +137,7 @@ impl World {
             repo_by_name: BTreeMap::new(),
             moved: BTreeMap::new(),
             app: SimulatedApp::default(),
+            kept_lists: FxHashMap::default(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),
             minted: 0,

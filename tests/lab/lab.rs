@@ -15,6 +15,8 @@ use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalC
 use sandrunner::controller::StatusRequest;
 use sandrunner::daemon::{self, Clients, Heard};
 use sandrunner::github::{self, GithubSettings};
+use sandrunner::http::webhook::Hint;
+use sandrunner::poll::ListOrder;
 use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
 use sandrunner::status::Status;
 use sandrunner::{modal, state_dir};
@@ -36,6 +38,8 @@ pub(crate) struct Lab {
     /// Where the controllers keep what they learn.
     states: TempDir,
     questions: Questions,
+    nudges: Nudges,
+    list_order: ListOrder,
 }
 
 /// What the controllers keep over a kill.
@@ -64,6 +68,18 @@ impl Questions {
         // A controller that is just being started does not answer.
         drop(sender.as_ref().map(|sender| sender.try_send(ask)));
         answer
+    }
+}
+
+/// Hints to the first controller, as the HTTP server gives them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Nudges(Arc<Mutex<Option<mpsc::Sender<Hint>>>>);
+
+impl Nudges {
+    /// Gives a hint; where too many wait, it is lost.
+    pub(crate) fn give(&self, hint: Hint) {
+        let sender = self.0.lock().expect("no holder panics");
+        drop(sender.as_ref().map(|sender| sender.try_send(hint)));
     }
 }
 
@@ -133,6 +149,8 @@ impl Lab {
             keeping: Keeping::Nothing,
             states: TempDir::new().expect("a scratch directory"),
             questions: Questions::default(),
+            nudges: Nudges::default(),
+            list_order: ListOrder::Index,
         }
     }
 
@@ -156,6 +174,16 @@ impl Lab {
         self.questions.clone()
     }
 
+    /// What gives hints to the first controller, whichever life it is in.
+    pub(crate) fn nudges(&self) -> Nudges {
+        self.nudges.clone()
+    }
+
+    /// Reads run lists in another order where not all can be read each interval.
+    pub(crate) fn list_order(self, list_order: ListOrder) -> Self {
+        Self { list_order, ..self }
+    }
+
     /// Changes the configuration.
     pub(crate) fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -175,7 +203,8 @@ impl Lab {
 
     /// A controller that runs until its tasks are dropped, as if its process had been killed.
     async fn start(&self, number: u32, stop: &CancellationToken) -> Process {
-        let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
+        let mut settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
+        settings.policy.list_order = self.list_order;
         let (client, clock) = (self.world.client(number), self.clock.on_machine(self.wall_ahead));
         let connect = |account: &GithubSettings| {
             github::connect_with_service(client.github_service(), account.clone(), clock.clone()).expect("settings")
@@ -187,12 +216,18 @@ impl Lab {
         if number == 1 {
             *self.questions.0.lock().expect("no holder panics") = Some(ask);
         }
-        let mut controller =
-            daemon::controller(&settings, clients, clock.clone(), Arc::default(), Heard::questions(questions));
+        let (nudge, nudges) = mpsc::channel(1_024);
+        if number == 1 {
+            *self.nudges.0.lock().expect("no holder panics") = Some(nudge);
+        }
+        let heard = Heard { questions, nudges };
+        let mut controller = daemon::controller(&settings, clients, clock.clone(), Arc::default(), heard);
         if self.keeping != Keeping::Nothing {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (kept, keeper) = state_dir::open(&self.state_dir(number), deployment, fingerprint, clock.now()).await;
-            controller = controller.with_kept(kept, keeper);
+            let dir = self.state_dir(number);
+            let pages = state_dir::open_pages(&dir, deployment, controller.github_readers(), clock.now()).await;
+            controller = controller.with_kept(kept, keeper).with_pages(pages);
         }
         self.world.note_controller(number, ControllerChange::Started);
         let mut tasks = JoinSet::new();

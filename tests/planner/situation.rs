@@ -20,6 +20,7 @@ use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
 use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, Waves, plan};
+use sandrunner::poll::ListOrder;
 use sandrunner::state::{
     Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
     RegistryView, RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
@@ -93,6 +94,8 @@ impl Situation {
             waves: Waves { first: 20, first_gpu: 4 },
             claim_window: Duration::from_secs(90),
             interval: Duration::from_secs(10),
+            max_interval: Duration::from_secs(900),
+            list_order: ListOrder::Index,
         };
         let mut observed = Observed::default();
         observed.fleet.read.succeeded(now() - TimeDelta::seconds(1));

@@ -2,6 +2,7 @@
 
 use std::hash::Hasher;
 
+use bytes::Bytes;
 use rustc_hash::FxHasher;
 
 use super::{Asked, body};
@@ -25,7 +26,9 @@ pub(super) enum Sending {
 pub(super) struct Answer {
     /// 0 where there is none.
     pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
+    /// Its ETag, where it is known already.
+    pub(super) etag: Option<String>,
     pub(super) link: Option<String>,
     /// Whether it has an ETag and may be answered with 304.
     pub(super) is_cacheable: bool,
@@ -37,12 +40,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, is_cacheable: true, ..Self::default() }
+    pub(super) fn ok(body: impl Into<Bytes>) -> Self {
+        Self { status: 200, body: body.into(), is_cacheable: true, ..Self::default() }
     }
 
     pub(super) fn error(status: u16, message: &str) -> Self {
-        Self { status, body: body::error(status, message), ..Self::default() }
+        Self { status, body: body::error(status, message).into(), ..Self::default() }
     }
 
     pub(super) fn not_found() -> Self {

@@ -1,5 +1,6 @@
 //! How calls of GitHub's go wrong.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
@@ -147,13 +148,13 @@ fn spoilt(answer: Answer, strike: Strike) -> Answer {
     }
     let mut body = answer.body;
     if strike.mode == FaultMode::Unfamiliar {
-        let unfamiliar = serde_json::from_slice(&body).map(|value| unfamiliar(value).to_string().into_bytes());
+        let unfamiliar = serde_json::from_slice(&body).map(|value| unfamiliar(value).to_string().into());
         return Answer { body: unfamiliar.unwrap_or(body), ..answer };
     }
     if strike.mode == FaultMode::Truncated {
         body.truncate(body.len() / 2);
     } else {
-        body = b"<!DOCTYPE html><title>Unicorn!</title><p>This page is taking too long to load.".to_vec();
+        body = Bytes::from_static(b"<!DOCTYPE html><title>Unicorn!</title><p>This page is taking too long to load.");
     }
     Answer { body, is_cacheable: false, ..answer }
 }

@@ -1,9 +1,13 @@
 //! The reading endpoints.
 
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
 use chrono::TimeDelta;
+use rustc_hash::FxHasher;
 use serde_json::json;
 
-use super::answer::Answer;
+use super::answer::{Answer, etag};
 use super::body::{self, JobBody, RunBody};
 use super::{Asked, Page, Route};
 use crate::sim::draws::Purpose;
@@ -42,6 +46,24 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
     body::list::<()>(key, 0, &[])
 }
 
+/// A page of a run list that shows the present: while its repository does not change it need not be written again.
+#[derive(Debug)]
+pub(in crate::sim) struct KeptList {
+    changes: u64,
+    body: Bytes,
+    etag: String,
+    link: Option<String>,
+}
+
+impl KeptList {
+    /// Stands for everything that the page and its ETag depend on.
+    fn key(repo: RepoKey, asked: &Asked) -> u64 {
+        let mut hash = FxHasher::default();
+        (repo.0, &asked.query, &asked.token, &asked.accept, &asked.url).hash(&mut hash);
+        hash.finish()
+    }
+}
+
 impl State {
     pub(super) fn list_runs(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
         let page = self.page_of(asked);
@@ -55,6 +77,13 @@ impl State {
         let max_lag =
             if filter.is_some() { self.profile.filtered_list_lag_secs } else { self.profile.github_list_lag_secs };
         let when = self.list_moment(max_lag, strike);
+        let is_plain = filter.is_none() && strike.is_none() && when == self.now;
+        let kept = is_plain.then(|| KeptList::key(repo, asked));
+        let changes = self.repo(repo).changes;
+        if let Some(kept) = kept.and_then(|key| self.kept_lists.get(&key)).filter(|kept| kept.changes == changes) {
+            let (etag, link) = (Some(kept.etag.clone()), kept.link.clone());
+            return Answer { etag, link, ..Answer::ok(kept.body.clone()) };
+        }
         let shown = match filter {
             None => self.runs_at(repo, when),
             Some(filter) => self.filtered_runs(repo, when, filter),
@@ -67,7 +96,12 @@ impl State {
             .map(|(run, change)| RunBody::new(run, change, run.created_at().unwrap_or(when), entry))
             .collect();
         let link = body::link(page, total, |number| asked.url_of_page(number));
-        Answer { link, ..Answer::ok(body::list("workflow_runs", total, &bodies)) }
+        let body = Bytes::from(body::list("workflow_runs", total, &bodies));
+        if let Some(key) = kept {
+            let etag = etag(asked, &body);
+            self.kept_lists.insert(key, KeptList { changes, body: body.clone(), etag, link: link.clone() });
+        }
+        Answer { link, ..Answer::ok(body) }
     }
 
     /// The runs as of a moment, newest first.

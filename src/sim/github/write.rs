@@ -117,7 +117,7 @@ fn invalid(problem: &str) -> Answer {
         "errors": [problem],
         "status": "422",
     });
-    Answer { status: 422, body: body.to_string().into_bytes(), ..Answer::default() }
+    Answer { status: 422, body: body.to_string().into(), ..Answer::default() }
 }
 
 fn parse(body: &[u8]) -> Result<MintRequest, Refusal> {

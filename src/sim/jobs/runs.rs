@@ -44,6 +44,8 @@ impl State {
         let attempt_started_at =
             last.filter(|last| last.attempt == attempt).map_or(now, |last| last.attempt_started_at);
         entry.changes.push(RunChange { at: now, attempt, attempt_started_at, status });
+        let repo = entry.repo;
+        self.repo_mut(repo).changes += 1;
         if last.is_none() {
             self.list_run(run, now);
         }
@@ -56,6 +58,7 @@ impl State {
         let is_older = |id: &u64| self.runs[id].created_at().is_some_and(|at| at <= created_at);
         let place = listed.partition_point(is_older);
         self.repo_mut(repo).runs.insert(place, run);
+        self.repo_mut(repo).changes += 1;
     }
 
     fn derived_status(&self, run: u64, attempt: u32) -> RunStatus {

@@ -1,0 +1,285 @@
+//! The primary quota per hour, as the headers of answers state it.
+//!
+//! What a `304` costs is not assumed: two answers that state the same number of requests used show that one of them
+//! was free, and where each states a number of its own, each was charged.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Purpose, seconds};
+
+/// The primary quota as an answer's headers state it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateHeaders {
+    /// `x-ratelimit-resource`.
+    pub resource: String,
+    /// `x-ratelimit-limit`.
+    pub limit: u32,
+    /// `x-ratelimit-remaining`.
+    pub remaining: u32,
+    /// `x-ratelimit-reset`.
+    pub reset: DateTime<Utc>,
+}
+
+/// An answer that was no rate limit, as far as it concerns the accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// What was asked for.
+    pub purpose: Purpose,
+    /// Whether it was `304 Not Modified`.
+    pub is_unchanged: bool,
+    /// What its headers state.
+    pub quota: Option<RateHeaders>,
+}
+
+/// What a `304` costs of the primary quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unchanged {
+    /// No answer has shown it yet: it is planned as if it cost a request.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Free,
+    /// A request.
+    Charged,
+}
+
+/// So many answers are remembered by the number of requests that they stated: more than are ever under way.
+const REMEMBERED: usize = 64;
+/// So many `304`s in a row, each with a number of its own, were charged. Somebody else who uses the credential as
+/// often as this looks the same, and leaves as little.
+const CHARGED_IN_A_ROW: u32 = 8;
+/// Windows that end this close together are one: the end is stated to the second and put on our clock.
+const SAME_WINDOW: TimeDelta = TimeDelta::seconds(30);
+/// How much one answer moves the part of the readings that are charged.
+const SHARE_PER_ANSWER: f64 = 0.005;
+/// The part at first, before anything was read twice.
+const FIRST_SHARE: f64 = 0.1;
+/// The part is never taken as less, so that the quota is not planned away when everything changes at once.
+const LEAST_SHARE: f64 = 0.02;
+/// What was kept for writes and used by them is free for reading, but this part.
+const RESERVE_ALWAYS: f64 = 0.2;
+/// The quota is not spread over less than this: its end is known to the second.
+const SHORTEST_SPREAD_SECS: f64 = 10.0;
+/// The length of a window (GitHub: primary rate limits).
+const WINDOW_SECS: f64 = 3600.0;
+
+/// What is known of the quotas of one credential.
+#[derive(Debug, Clone)]
+pub(super) struct Quotas {
+    stated: BTreeMap<String, RateHeaders>,
+    /// What readings draw from, as the last of them stated.
+    of_reads: Option<String>,
+    /// What writes draw from.
+    of_writes: Option<String>,
+    /// Writes in the window of the readings' quota.
+    writes: u32,
+    unchanged: Unchanged,
+    /// The last numbers of requests used that answers to readings stated, in one window.
+    used: VecDeque<u32>,
+    own_in_a_row: u32,
+    charged_share: f64,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            stated: BTreeMap::new(),
+            of_reads: None,
+            of_writes: None,
+            writes: 0,
+            unchanged: Unchanged::Unknown,
+            used: VecDeque::new(),
+            own_in_a_row: 0,
+            charged_share: FIRST_SHARE,
+        }
+    }
+}
+
+impl Quotas {
+    /// Takes what an answer states.
+    pub(super) fn learn(&mut self, answered: Answered) {
+        let Answered { purpose, is_unchanged, quota } = answered;
+        if is_repeated(purpose) {
+            let charged = if is_unchanged { 0.0 } else { 1.0 };
+            self.charged_share += (charged - self.charged_share) * SHARE_PER_ANSWER;
+        }
+        let Some(quota) = quota else { return };
+        if purpose.is_mutation() {
+            self.of_writes = Some(quota.resource.clone());
+        } else {
+            let is_new = self
+                .stated
+                .get(&quota.resource)
+                .is_none_or(|before| before.limit != quota.limit || (before.reset - quota.reset).abs() > SAME_WINDOW);
+            if is_new || self.of_reads.as_ref() != Some(&quota.resource) {
+                self.used.clear();
+                self.own_in_a_row = 0;
+                self.writes = 0;
+            }
+            self.learn_cost(is_unchanged, quota.limit.saturating_sub(quota.remaining), quota.remaining);
+            self.of_reads = Some(quota.resource.clone());
+        }
+        self.stated.insert(quota.resource.clone(), quota);
+    }
+
+    /// Every charged request of a window is told a number of its own, until none remain.
+    fn learn_cost(&mut self, is_unchanged: bool, used: u32, remaining: u32) {
+        if remaining == 0 {
+            return;
+        }
+        if self.used.contains(&used) {
+            self.unchanged = Unchanged::Free;
+            self.own_in_a_row = 0;
+        } else if is_unchanged {
+            self.own_in_a_row += 1;
+            if self.own_in_a_row >= CHARGED_IN_A_ROW {
+                self.unchanged = Unchanged::Charged;
+            }
+        }
+        self.used.push_back(used);
+        if self.used.len() > REMEMBERED {
+            self.used.pop_front();
+        }
+    }
+
+    /// Counts a request that is about to be sent: until its answer comes, it is taken as charged.
+    pub(super) fn sent(&mut self, purpose: Purpose) {
+        if purpose.is_mutation() {
+            self.writes = self.writes.saturating_add(1);
+        }
+        for stated in self.stated.values_mut() {
+            stated.remaining = stated.remaining.saturating_sub(1);
+        }
+    }
+
+    /// What a `304` costs.
+    pub(super) fn unchanged(&self) -> Unchanged {
+        self.unchanged
+    }
+
+    /// Every quota as last stated.
+    pub(super) fn stated(&self) -> impl Iterator<Item = &RateHeaders> {
+        self.stated.values()
+    }
+
+    /// What is left for requests of that kind; an unknown quota is taken as large.
+    pub(super) fn left(&self, purpose: Purpose, now: DateTime<Utc>) -> u32 {
+        let of_kind = if purpose.is_mutation() { self.of_writes.as_ref() } else { self.of_reads.as_ref() };
+        let stated = of_kind.or(self.of_reads.as_ref()).and_then(|resource| self.stated.get(resource));
+        stated.filter(|stated| stated.reset > now).map_or(u32::MAX, |stated| stated.remaining)
+    }
+
+    /// When writes have a quota again, where it is used up.
+    pub(super) fn writes_again_at(&self) -> Option<DateTime<Utc>> {
+        let resource = self.of_writes.as_ref().or(self.of_reads.as_ref())?;
+        self.stated.get(resource).map(|stated| stated.reset)
+    }
+
+    /// What of a reserve for writes is still kept: what they used of it in this window has served its end.
+    pub(super) fn kept(&self, reserve: u32) -> f64 {
+        let is_shared = self.of_writes.is_none() || self.of_writes == self.of_reads;
+        let used = if is_shared { f64::from(self.writes) } else { 0.0 };
+        (f64::from(reserve) - used).max(f64::from(reserve) * RESERVE_ALWAYS)
+    }
+
+    /// How many readings a second use up, at the end of the window, what is not kept; none where nothing is known.
+    pub(super) fn reads_per_second(&self, reserve: u32, now: DateTime<Utc>) -> Option<f64> {
+        let stated = self.stated.get(self.of_reads.as_ref()?)?;
+        let (left, kept, over_secs) = if stated.reset > now {
+            (stated.remaining, self.kept(reserve), seconds(stated.reset - now).max(SHORTEST_SPREAD_SECS))
+        } else {
+            (stated.limit, f64::from(reserve), WINDOW_SECS)
+        };
+        let charged = match self.unchanged {
+            Unchanged::Free => self.charged_share.max(LEAST_SHARE),
+            Unchanged::Unknown | Unchanged::Charged => 1.0,
+        };
+        Some((f64::from(left) - kept).max(0.0) / over_secs / charged)
+    }
+}
+
+/// Whether such a reading is done again and again, so that it tells how often something has changed meanwhile.
+fn is_repeated(purpose: Purpose) -> bool {
+    match purpose {
+        Purpose::RunList | Purpose::EarlyRunList | Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
+        Purpose::Mint | Purpose::Deregister | Purpose::UrgentRunList | Purpose::FirstJobs | Purpose::Other => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn read(quotas: &mut Quotas, is_unchanged: bool, used: u32) {
+        let quota = RateHeaders { resource: "core".into(), limit: 5_000, remaining: 5_000 - used, reset: at(3_600) };
+        quotas.learn(Answered { purpose: Purpose::RunList, is_unchanged, quota: Some(quota) });
+    }
+
+    #[test]
+    fn two_answers_with_the_same_number_show_that_one_was_free() {
+        let mut quotas = Quotas::default();
+        for used in [1, 3, 2] {
+            read(&mut quotas, false, used);
+            assert_eq!(quotas.unchanged(), Unchanged::Unknown);
+        }
+        read(&mut quotas, true, 3);
+        assert_eq!(quotas.unchanged(), Unchanged::Free);
+    }
+
+    #[test]
+    fn answers_that_each_have_a_number_of_their_own_were_charged() {
+        let mut quotas = Quotas::default();
+        for used in 1..=8 {
+            read(&mut quotas, true, used);
+        }
+        assert_eq!(quotas.unchanged(), Unchanged::Charged);
+        read(&mut quotas, true, 8);
+        assert_eq!(quotas.unchanged(), Unchanged::Free, "also where GitHub changes its mind");
+    }
+
+    #[test]
+    fn numbers_of_another_hour_are_not_compared() {
+        let mut quotas = Quotas::default();
+        read(&mut quotas, true, 1);
+        let quota = RateHeaders { resource: "core".into(), limit: 5_000, remaining: 4_999, reset: at(7_200) };
+        quotas.learn(Answered { purpose: Purpose::RunList, is_unchanged: true, quota: Some(quota) });
+        assert_eq!(quotas.unchanged(), Unchanged::Unknown);
+    }
+
+    #[test]
+    fn what_is_left_is_spread_over_the_rest_of_the_hour() {
+        let mut quotas = Quotas::default();
+        assert_eq!(quotas.reads_per_second(500, at(0)), None);
+        read(&mut quotas, false, 1_400);
+        assert_eq!(quotas.reads_per_second(500, at(500)), Some(1.0), "3,100 in 3,100 s");
+        assert_eq!(quotas.reads_per_second(500, at(2_050)), Some(2.0));
+        assert_eq!(quotas.reads_per_second(3_600, at(500)), Some(0.0), "the rest is kept for writes");
+        assert_eq!(quotas.reads_per_second(500, at(3_600)), Some(1.25), "a new hour");
+    }
+
+    #[test]
+    fn writes_use_what_is_kept_for_them_first() {
+        let mut quotas = Quotas::default();
+        read(&mut quotas, false, 1_400);
+        for _ in 0..300 {
+            quotas.sent(Purpose::Mint);
+        }
+        assert_eq!((quotas.left(Purpose::RunList, at(500)), quotas.reads_per_second(500, at(500))), (3_300, Some(1.0)));
+    }
+
+    #[test]
+    fn where_unchanged_lists_are_free_only_what_changes_is_planned() {
+        let mut quotas = Quotas::default();
+        for _ in 0..2_000 {
+            read(&mut quotas, true, 1_400);
+        }
+        let rate = quotas.reads_per_second(500, at(500)).unwrap();
+        assert!((rate - 50.0).abs() < 1e-6, "{rate}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Readings, and their order.
+
+use std::cmp::Ordering;
+
+use chrono::{DateTime, Utc};
+
+use crate::budget::Purpose;
+use crate::ids::{AccountName, CredentialName, OurName, RunId, SandboxId};
+use crate::plan::Policy;
+use crate::state::{Org, Owner, Registry, RunStatus, Scope};
+
+/// One reading.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Read {
+    /// Modal's list of our sandboxes.
+    Fleet,
+    /// Modal's list of our sandboxes that ended lately.
+    Ended,
+    /// A sandbox by its id.
+    Sandbox(OurName, SandboxId),
+    /// A sandbox by its name.
+    Named(OurName),
+    /// Where an account's GitHub App is installed.
+    Installations(AccountName),
+    /// The repositories of an owner.
+    Directory(Owner),
+    /// What GitHub says of a repository.
+    Repo(Scope),
+    /// The run list of a repository.
+    Runs(Scope, Depth),
+    /// A run by its id.
+    Run(Scope, RunId),
+    /// The jobs of a run.
+    Jobs(Scope, RunId),
+    /// The runners that are registered in one place.
+    Runners(Registry),
+    /// The runner group of an organization that new runners join.
+    Group(Org),
+    /// The runs of a repository with certain statuses.
+    Sweep(Scope, Breadth),
+}
+
+/// How far a run list is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// While pages hold new active runs.
+    New,
+    /// While pages hold active runs.
+    Active,
+}
+
+/// Which statuses a sweep asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breadth {
+    /// Those that an old run shows that is re-run or approved.
+    Usual,
+    /// Every status of a run that has not ended.
+    Wide,
+}
+
+impl Breadth {
+    /// The statuses.
+    pub fn statuses(self) -> &'static [RunStatus] {
+        const ALL: [RunStatus; 5] =
+            [RunStatus::Queued, RunStatus::Waiting, RunStatus::InProgress, RunStatus::Pending, RunStatus::Requested];
+        match self {
+            Self::Usual => &ALL[..2],
+            Self::Wide => &ALL,
+        }
+    }
+}
+
+impl Read {
+    /// Whose budget it is charged to; none where it goes to Modal.
+    pub fn credential(&self, policy: &Policy) -> Option<CredentialName> {
+        match self {
+            Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
+            Self::Installations(account) => Some(CredentialName::of_account(account.clone())),
+            Self::Directory(owner) => Some(policy.credential_at(&owner.account, &owner.login)),
+            Self::Repo(scope)
+            | Self::Runs(scope, _)
+            | Self::Run(scope, _)
+            | Self::Jobs(scope, _)
+            | Self::Sweep(scope, _) => Some(policy.credential(scope)),
+            Self::Runners(registry) => Some(policy.credential_of(registry)),
+            Self::Group(org) => Some(policy.credential_at(&org.account, org.name.as_str())),
+        }
+    }
+
+    /// What identifies it among the readings under way: two depths of one list are one, and so are two breadths.
+    #[must_use]
+    pub fn key(&self) -> Self {
+        match self {
+            Self::Runs(scope, _) => Self::Runs(scope.clone(), Depth::New),
+            Self::Sweep(scope, _) => Self::Sweep(scope.clone(), Breadth::Usual),
+            Self::Fleet
+            | Self::Ended
+            | Self::Sandbox(..)
+            | Self::Named(_)
+            | Self::Installations(_)
+            | Self::Directory(_)
+            | Self::Repo(_)
+            | Self::Group(_)
+            | Self::Run(..)
+            | Self::Jobs(..)
+            | Self::Runners(_) => self.clone(),
+        }
+    }
+}
+
+/// A reading that is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Due {
+    /// What to read.
+    pub read: Read,
+    /// What it is charged as.
+    pub purpose: Purpose,
+    pub(super) rank: Rank,
+    /// Of those of a rank the largest goes first.
+    pub(super) score: f64,
+    /// Then the oldest.
+    pub(super) since: DateTime<Utc>,
+}
+
+impl Due {
+    /// Whether it goes before everything else: it costs GitHub nothing.
+    pub fn is_urgent(&self) -> bool {
+        self.rank == Rank::Modal
+    }
+
+    /// What goes first where not everything can be read.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let by_score = || other.score.total_cmp(&self.score);
+        let rest = || (self.since, &self.read).cmp(&(other.since, &other.read));
+        self.rank.cmp(&other.rank).then_with(by_score).then_with(rest)
+    }
+}
+
+/// What goes first where not everything can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Modal,
+    Directory,
+    First,
+    Neglected,
+    Runs,
+    Jobs,
+    Runners,
+    Sweep,
+    Facts,
+    Early,
+}
