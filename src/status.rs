@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::error::ErrorClass;
 use crate::evidence::Evidence;
 use crate::github::CredentialState;
 use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
@@ -39,7 +40,7 @@ pub struct Status {
     pub recent: Vec<RecentAction>,
     /// From queued to started, of the last jobs that our runners took.
     pub pickup_seconds: PickupStatus,
-    /// Repositories that are looked at seldom, and why.
+    /// Repositories that are looked at seldom, and why: archived, renamed, gone, hidden, or refused.
     pub paused: BTreeMap<RepoName, String>,
     /// Owners whose repositories are listed for a pattern.
     pub owners: Vec<OwnerStatus>,
@@ -250,12 +251,7 @@ impl Status {
             groups: groups(subject, now),
             recent: recent.iter().cloned().collect(),
             pickup_seconds: quantiles(pickups),
-            paused: view
-                .observed
-                .repos
-                .iter()
-                .filter_map(|(scope, repo)| Some((scope.repo.clone(), repo.pause(&scope.repo)?.to_string())))
-                .collect(),
+            paused: paused(view),
             owners: owners(view),
             credentials: credentials(view),
             budgets: budgets(view, now),
@@ -311,6 +307,19 @@ fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>)
             ImageState::Failed { message, .. } => format!("failed: {message}"),
         }),
     }
+}
+
+fn paused(view: &View) -> BTreeMap<RepoName, String> {
+    let told = view.observed.repos.iter().filter_map(|(scope, repo)| {
+        let refused = || {
+            let failure = repo.runs_read.failure.as_ref()?;
+            let is_lasting = matches!(failure.class, ErrorClass::Policy | ErrorClass::NotFound | ErrorClass::Forbidden);
+            is_lasting.then(|| failure.message.clone())
+        };
+        let why = repo.pause(&scope.repo).map(|pause| pause.to_string()).or_else(refused)?;
+        Some((scope.repo.clone(), why))
+    });
+    told.collect()
 }
 
 fn owners(view: &View) -> Vec<OwnerStatus> {

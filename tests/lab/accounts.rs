@@ -282,3 +282,32 @@ async fn a_users_repositories_cannot_be_listed_with_a_token_and_that_is_told() {
     let told = status.owners[1].problem.as_ref().expect("a problem");
     assert!(told.contains("only an organization's repositories can be listed with a token"), "{told}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn named_repositories_that_changed_are_told_one_by_one() {
+    let repos = ["acme/web", "acme/old", "acme/gone", "acme/moves"];
+    let jobs = vec![job(1, "acme/web", 4_000.0)];
+    let lab = Lab::new(Profile::calm(), Scenario { jobs, ..scenario(&repos, 0) }, 3);
+    let questions = lab.questions();
+    let mut asked = Asked::default();
+    let outcome = lab
+        .drive(Duration::from_secs(2 * 3_600), Duration::from_secs(60), |world| {
+            match minutes(world) {
+                1 => world.set_repo("acme/old", RepoAbout { archived: true, ..RepoAbout::default() }),
+                2 => {
+                    world.delete_repo("acme/gone");
+                    world.rename_repo("acme/moves", "acme/moved");
+                }
+                65 => asked.ask(&questions),
+                _ => {}
+            }
+            if minutes(world) > 75 { Next::End } else { Next::GoOn }
+        })
+        .await;
+    assert_eq!(outcome.report.jobs_completed, 1, "{}", outcome.summary());
+    let told = asked.answer().await.paused;
+    let why = |repo: &str| told[&repo.parse().expect("a repository")].as_str();
+    assert_eq!(why("acme/old"), "it is archived");
+    assert!(why("acme/gone").contains("404") && why("acme/moves").contains("renamed or moved"), "{told:?}");
+    assert_eq!(told.len(), 3);
+}
