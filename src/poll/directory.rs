@@ -18,6 +18,11 @@ const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
 const FACTS_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How far apart such questions are, so that a start does not ask all at once.
 const FACTS_APART: TimeDelta = TimeDelta::seconds(2);
+/// The most such questions at a time.
+const FACTS_AT_ONCE: usize = 16;
+
+/// A repository, and when it was last asked for.
+type Asked<'a> = (Option<DateTime<Utc>>, &'a Scope);
 
 impl Schedule {
     /// Where Apps are installed, and lists of repositories.
@@ -44,9 +49,9 @@ impl Schedule {
         }
     }
 
-    /// What GitHub says of repositories that no list shows: one at a time for each credential.
+    /// What GitHub says of repositories that no list shows: the oldest answers first, at an even rate per credential.
     pub(super) fn facts(&mut self, observed: &Observed, policy: &Policy) {
-        let mut next: BTreeMap<CredentialName, (Option<DateTime<Utc>>, &Scope)> = BTreeMap::new();
+        let mut next: BTreeMap<CredentialName, Vec<Asked<'_>>> = BTreeMap::new();
         let mut last: BTreeMap<CredentialName, DateTime<Utc>> = BTreeMap::new();
         for (scope, repo) in &observed.repos {
             let credential = policy.credential(scope);
@@ -61,13 +66,14 @@ impl Schedule {
             if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, FACTS_AGAIN) {
                 continue;
             }
-            let (first, candidate) = next.entry(credential).or_insert((repo.facts_read.tried_at, scope));
-            if repo.facts_read.tried_at < *first {
-                (*first, *candidate) = (repo.facts_read.tried_at, scope);
-            }
+            next.entry(credential).or_default().push((repo.facts_read.tried_at, scope));
         }
-        for (credential, (tried, scope)) in next {
-            if last.get(&credential).is_none_or(|at| self.now - *at >= FACTS_APART) {
+        for (credential, mut due) in next {
+            due.sort_unstable();
+            // What has gathered since the last answer: passes may be far apart.
+            let gathered =
+                last.get(&credential).map_or(1, |at| (self.now - *at).num_seconds() / FACTS_APART.num_seconds());
+            for (tried, scope) in due.into_iter().take(usize::try_from(gathered).unwrap_or(0).min(FACTS_AT_ONCE)) {
                 self.add(Read::Repo(scope.clone()), Purpose::Other, Rank::Facts, tried);
             }
         }
