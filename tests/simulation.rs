@@ -1,6 +1,10 @@
 //! The unchanged controller against the simulated services, in virtual time.
 
-#![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
+#![expect(
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests tell their figures and look at few kinds of events"
+)]
 
 #[path = "lab/claims.rs"]
 mod claims;
@@ -12,12 +16,15 @@ mod crash;
 mod idle;
 #[path = "lab/kill.rs"]
 mod kill;
+#[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "lab/lab.rs"]
 mod lab;
 #[path = "lab/modal_faults.rs"]
 mod modal_faults;
 #[path = "lab/pair.rs"]
 mod pair;
+#[path = "lab/polling.rs"]
+mod polling;
 
 use std::path::Path;
 use std::time::Duration;
