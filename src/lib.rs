@@ -20,7 +20,7 @@
 //! |---|---|
 //! | [`controller`] | the spine: one pass after the other |
 //! | [`poll`], [`observe`], [`state`] | what to read next; the readings; what was observed, as plain data |
-//! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims; the file that keeps some of it over a restart |
+//! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims; the files that keep some of it, and pages of lists, over a restart |
 //! | [`plan`], [`class`], [`allow`] | demand, supply, limits, what may be destroyed, and a reason for each job that gets nothing; from labels to a machine; which repositories |
 //! | [`act`] | carries out a plan, one outcome per action |
 //! | [`budget`], [`retry`] | what may be asked and when; when to try again |

@@ -211,12 +211,11 @@ impl View {
         let asked_at = match read {
             Read::Sandbox(name, _) => observed.fleet.sandboxes.get_mut(name).map(|sandbox| &mut sandbox.asked_at),
             Read::Named(name) => observed.fleet.unsure.get_mut(name).map(|creating| &mut creating.asked_at),
-            Read::Run(scope, run) => observed.repos.get_mut(scope).and_then(|repo| match repo.runs.get_mut(run) {
-                Some(run) => Some(&mut run.asked_at),
-                None => {
+            Read::Run(scope, run) => observed.repos.get_mut(scope).and_then(|repo| {
+                if !repo.runs.contains_key(run) {
                     repo.hints.asked(now);
-                    None
                 }
+                repo.runs.get_mut(run).map(|run| &mut run.asked_at)
             }),
             Read::Fleet
             | Read::Ended

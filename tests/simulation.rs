@@ -1,6 +1,10 @@
 //! The unchanged controller against the simulated services, in virtual time.
 
-#![expect(clippy::print_stdout, reason = "a measurement tells its figures")]
+#![expect(
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests tell their figures and look at few kinds of events"
+)]
 
 #[path = "lab/accounts.rs"]
 mod accounts;
@@ -14,6 +18,7 @@ mod crash;
 mod idle;
 #[path = "lab/kill.rs"]
 mod kill;
+#[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "lab/lab.rs"]
 mod lab;
 #[path = "lab/modal_faults.rs"]
@@ -22,6 +27,8 @@ mod modal_faults;
 mod organization;
 #[path = "lab/pair.rs"]
 mod pair;
+#[path = "lab/polling.rs"]
+mod polling;
 #[path = "lab/trust.rs"]
 mod trust;
 

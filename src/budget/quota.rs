@@ -118,30 +118,31 @@ impl Quotas {
                 self.own_in_a_row = 0;
                 self.writes = 0;
             }
-            self.learn_cost(is_unchanged, quota.limit.saturating_sub(quota.remaining), quota.remaining);
+            match self.saw_before(&quota) {
+                Some(true) => (self.unchanged, self.own_in_a_row) = (Unchanged::Free, 0),
+                Some(false) if is_unchanged => {
+                    self.own_in_a_row += 1;
+                    if self.own_in_a_row >= CHARGED_IN_A_ROW {
+                        self.unchanged = Unchanged::Charged;
+                    }
+                }
+                Some(false) | None => {}
+            }
             self.of_reads = Some(quota.resource.clone());
         }
         self.stated.insert(quota.resource.clone(), quota);
     }
 
-    /// Every charged request of a window is told a number of its own, until none remain.
-    fn learn_cost(&mut self, is_unchanged: bool, used: u32, remaining: u32) {
-        if remaining == 0 {
-            return;
-        }
-        if self.used.contains(&used) {
-            self.unchanged = Unchanged::Free;
-            self.own_in_a_row = 0;
-        } else if is_unchanged {
-            self.own_in_a_row += 1;
-            if self.own_in_a_row >= CHARGED_IN_A_ROW {
-                self.unchanged = Unchanged::Charged;
-            }
-        }
+    /// Whether an answer in this window stated the same number of requests used. Every charged request is told a number
+    /// of its own, until none remain.
+    fn saw_before(&mut self, quota: &RateHeaders) -> Option<bool> {
+        let used = quota.limit.saturating_sub(quota.remaining);
+        let is_known = self.used.contains(&used);
         self.used.push_back(used);
         if self.used.len() > REMEMBERED {
             self.used.pop_front();
         }
+        (quota.remaining > 0).then_some(is_known)
     }
 
     /// Counts a request that is about to be sent: until its answer comes, it is taken as charged.

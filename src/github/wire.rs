@@ -280,8 +280,13 @@ pub(super) fn job_status(status: Option<String>) -> JobStatus {
 /// The word that means a status.
 pub(super) fn run_status_word(status: &RunStatus) -> &str {
     match status {
+        RunStatus::Queued => "queued",
+        RunStatus::InProgress => "in_progress",
+        RunStatus::Waiting => "waiting",
+        RunStatus::Pending => "pending",
+        RunStatus::Requested => "requested",
+        RunStatus::Completed => "completed",
         RunStatus::Other(word) => word,
-        known => status_filter(known).unwrap_or(NO_STATUS),
     }
 }
 

@@ -335,10 +335,10 @@ mod tests {
     #[test]
     fn the_loop_sleeps_until_the_next_reading_is_admitted() {
         let observed = read_before(&[60, 60]);
-        let until = |admitted: Option<f64>| {
-            let admitted = admitted.map(|seconds| at(0) + TimeDelta::milliseconds((seconds * 1e3) as i64));
+        let until = |admitted: Option<i64>| {
+            let admitted = admitted.map(|millis| at(0) + TimeDelta::milliseconds(millis));
             (next(&observed, &policy(), admitted, at(0)) - at(0)).num_milliseconds()
         };
-        assert_eq!([None, Some(0.4), Some(5.0)].map(until), [100, 400, 1_000]);
+        assert_eq!([None, Some(400), Some(5_000)].map(until), [100, 400, 1_000]);
     }
 }

@@ -96,6 +96,7 @@ pub enum Assignment {
 /// A list answer is late by `max · u³` with `u` even in 0 to 1: half of the answers are at most an eighth
 /// of the bound old, a few come near it. Each answer draws its own lag, so a later answer may show an
 /// older state.
+#[expect(clippy::struct_excessive_bools, reason = "knobs that have nothing to do with each other")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
