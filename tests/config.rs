@@ -192,7 +192,7 @@ fn a_webhook_has_a_secret_from_wherever_it_comes_and_may_have_the_one_before() {
     let lines = format!("{MINIMAL}[http]\nwebhook_secret = \"one\\ntwo\"\n");
     assert_eq!(
         load_text(&lines, &[]).unwrap_err().to_string(),
-        "`http.webhook_secret` is not shown: must be one line of visible ASCII characters"
+        "`http.webhook_secret` is not shown: must be one line of visible characters"
     );
 }
 

@@ -214,6 +214,7 @@ fn max_interval(
     accounts: &BTreeMap<AccountName, AccountPolicy>,
 ) -> Result<Duration, ConfigError> {
     let key = "reconcile.max_interval";
+    interval(reconcile)?;
     let longest = duration(key, reconcile.max_interval, 10, 86_400)?;
     let text = |duration| humantime::format_duration(duration);
     if longest < reconcile.interval {
@@ -568,7 +569,14 @@ fn runner_settings(runner: &RunnerConfig) -> Result<RunnerSettings, ConfigError>
 /// The secrets of the webhook, where there is one.
 fn webhook_secrets(http: &HttpConfig, environment: &Environment) -> Result<Option<webhook::Secrets>, ConfigError> {
     let find = |key, given: &Option<SecretString>, file: &Option<PathBuf>, credential| {
-        secret_if_any(key, given.as_ref(), file.as_deref(), credential, environment)
+        let secret = secret_if_any(key, given.as_ref(), file.as_deref(), credential, environment)?;
+        let is_one_line = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+        match &secret {
+            Some(secret) if !is_one_line(secret.expose_secret()) => {
+                Err(bad(key, "not shown", "must be one line of visible characters"))
+            }
+            Some(_) | None => Ok(secret),
+        }
     };
     let previous = find(
         "http.webhook_secret_previous",
@@ -609,19 +617,14 @@ pub(super) fn secret_text(
     credential: &str,
     environment: &Environment,
 ) -> Result<SecretString, ConfigError> {
-    let secret = secret_if_any(key, given, file, credential, environment)?.ok_or_else(|| {
+    secret_if_any(key, given, file, credential, environment)?.ok_or_else(|| {
         let variable = credential.replace('-', "_").to_uppercase();
         let remedy = format!("set it, {key}_file, {variable}, or the systemd credential `{credential}`");
         bad(key, "missing", remedy)
-    })?;
-    // Header values and octocrab take visible ASCII only.
-    if !secret.expose_secret().bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(bad(key, "not shown", "must be one line of visible ASCII characters"));
-    }
-    Ok(secret)
+    })
 }
 
-/// A secret from the configuration, a file, or a systemd credential; trimmed, and never empty.
+/// A secret from the configuration, a file, or a systemd credential; trimmed.
 fn secret_if_any(
     key: &str,
     given: Option<&SecretString>,

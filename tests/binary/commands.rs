@@ -153,7 +153,8 @@ async fn plan_says_what_would_be_done_and_changes_nothing() {
 
 /// Every call that is no reading, and everything that came of one.
 async fn changes(simulation: &Simulation) -> Vec<Value> {
-    let reading = ["list_runs", "list_jobs", "list_runners", "get_run", "hello", "auth_token", "list_sandboxes"];
+    let reading =
+        ["list_runs", "list_jobs", "list_runners", "get_run", "get_repo", "hello", "auth_token", "list_sandboxes"];
     let history = simulation.history().await;
     // An App that is only looked up is not found; one that is made would be.
     let is_lookup = |what: &Value| what["operation"] == "app" && what["status"] == 5;

@@ -108,7 +108,13 @@ async fn jobs_are_served_where_nothing_can_be_kept() {
         assert!(failed.is_some_and(|line| !line.ends_with(" 0")), "{dir:?}: {failed:?}");
         let ended = one_job(&simulation, daemon, index).await;
         let warnings = warnings(&ended, dir);
-        assert!(warnings.len() == 1 && warnings[0].contains("nothing is kept for a restart"), "{dir:?}: {warnings:#?}");
+        // One for each file, however often it was tried.
+        let tells = |what: &str| warnings.iter().filter(|line| line.contains(what)).count();
+        assert!(
+            tells("nothing is kept for a restart") == 1 && tells("pages of lists are not kept") <= 1,
+            "{warnings:#?}"
+        );
+        assert!(warnings.len() <= 2, "{dir:?}: {warnings:#?}");
     }
     assert!(fs::read_dir(&full).unwrap().next().is_none(), "a part of the file takes room");
 }

@@ -62,6 +62,7 @@ pub(crate) fn day(seed: u64, hours: f64, repos: usize) -> (Scenario, BTreeMap<u6
         arrivals.insert(run, line.arrival_secs);
         jobs.extend((0..line.jobs).map(|index| line.job(run, FIRST_JOB + run % FIRST_RUN * 100 + index, index)));
     }
-    let repos = (0..repos).map(|repo| ScenarioRepo { name: name(repo), allowed: true, about: Default::default() }).collect();
+    let repos =
+        (0..repos).map(|repo| ScenarioRepo { name: name(repo), allowed: true, about: Default::default() }).collect();
     (Scenario { repos, jobs, ..Scenario::default() }, arrivals)
 }
