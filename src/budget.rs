@@ -126,7 +126,7 @@ const REFRESH_SHARE: f64 = 0.2;
 /// Sweeps for old runs have at most this part of all.
 const SWEEP_SHARE: f64 = 0.05;
 /// What was not used for so long may be read at once.
-const READS_SAVED_SECS: f64 = 2.0;
+const READS_SAVED_SECS: f64 = 60.0;
 /// The same for what has only a share.
 const SHARE_SAVED_SECS: f64 = 60.0;
 /// What was borrowed delays other readings for so long at most.

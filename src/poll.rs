@@ -52,7 +52,7 @@ const LEFTOVERS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: Tim
 /// How often the runner group of an organization is looked at.
 const GROUP_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How long the turn of a repository lasts whose runners were never read; each has one in every such hour.
-const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(5);
+const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(10);
 /// How long a new sandbox may be missing from lists before it is looked up by its id.
 const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
 /// How often a sandbox that lists lack is looked up, and a name that may have one.
@@ -119,13 +119,12 @@ pub fn due(
         };
         let fence = fences.get(&repo.registry).copied();
         for run in repo.runs.values() {
-            let tendency = if is_stuck(run, trials.get(&(scope, run.run.id)).copied(), evidence) {
-                Tendency::Slowing
-            } else {
-                Tendency::Usual
-            };
+            let tried_until = trials.get(&(scope, run.run.id)).copied();
+            // What the last of its runners did before it ended shows in a later reading, and until then it holds a job.
+            let ended = tried_until.filter(|until| *until < DateTime::<Utc>::MAX_UTC);
+            let tendency = if is_stuck(run, tried_until, evidence) { Tendency::Slowing } else { Tendency::Usual };
             all.run(scope, (repo, run), tendency, capacity);
-            all.jobs(scope, run, fence, &Weighing { tendency, evidence, capacity, hints: &repo.hints });
+            all.jobs(scope, run, [fence, ended], &Weighing { tendency, evidence, capacity, hints: &repo.hints });
         }
         all.hinted_run(scope, repo);
         all.sweep(scope, repo, sweep);
@@ -298,15 +297,16 @@ impl Schedule {
         }
     }
 
-    fn jobs(&mut self, scope: &Scope, run: &RunView, fence: Option<DateTime<Utc>>, weighing: &Weighing<'_>) {
+    /// The jobs of a run, which are to be read after each of the `marks`.
+    fn jobs(&mut self, scope: &Scope, run: &RunView, marks: [Option<DateTime<Utc>>; 2], weighing: &Weighing<'_>) {
         let read = Read::Jobs(scope.clone(), run.run.id);
         let (known_at, tried_at) = (run.jobs_read.known_at, run.jobs_read.tried_at);
         let hint = weighing.hints.iter().find(|(hinted, _)| *hinted == run.run.id).map(|(_, at)| at);
         let is_hinted =
             hint.is_some_and(|at| tried_at.is_none_or(|tried| tried < at)) && Hints::may_ask(tried_at, self.now);
         let is_first = known_at.is_none() || run.needs_jobs == NeedsJobs::Now || is_hinted;
-        let fence = fence.map(|fenced| fenced + LISTS_LAG).filter(|at| *at <= self.now);
-        let is_asked = fence > known_at || run.needs_jobs == NeedsJobs::Soon;
+        let shown = marks.into_iter().flatten().map(|mark| mark + LISTS_LAG).filter(|at| *at <= self.now).max();
+        let is_asked = shown > known_at || run.needs_jobs == NeedsJobs::Soon;
         let usual = || self.paced(run, weighing.tendency, self.jobs_again(run, weighing));
         let again = if is_asked { TimeDelta::zero() } else { usual() };
         if is_first && self.is_due(&run.jobs_read, TimeDelta::zero()) {

@@ -1,7 +1,7 @@
 //! Cached pages as text that survives a restart (pure).
 //!
 //! The text only saves requests: a page that it holds is never used before GitHub has said, by its `ETag`, that it is
-//! still true. It holds ids, statuses, labels, times and the names of runners, and for a credential a part of its
+//! still true. It holds ids, statuses, labels, times, the names of runners and repositories, and for a credential a part of its
 //! hash; no token, no name of a job, and nothing else of what GitHub sends. Pages of other credentials than the one that asks are
 //! never found, as their keys differ. The checksum protects from accidents, not from whoever may write the file.
 
@@ -15,7 +15,7 @@ use super::etag::{Credential, EtagCache, Page, PageCaches, PageKey};
 use super::wire;
 use crate::class::Risks;
 use crate::ids::{Fingerprint, JobId, Labels, RunId, RunnerId};
-use crate::state::{Connection, Runner, WorkflowJob, WorkflowRun};
+use crate::state::{Connection, RepoFacts, Runner, WorkflowJob, WorkflowRun};
 
 /// Raised where a text of before can't be read any more.
 const VERSION: u64 = 1;
@@ -47,6 +47,7 @@ struct Pages {
     runs: Vec<KeptPage<KeptRun>>,
     jobs: Vec<KeptPage<KeptJob>>,
     runners: Vec<KeptPage<KeptRunner>>,
+    repos: Vec<KeptPage<RepoFacts>>,
 }
 
 /// Id, attempt, status, creation and last change in milliseconds since 1970, and whether strangers have a hand in it.
@@ -180,6 +181,18 @@ impl Keep for Runner {
     }
 }
 
+impl Keep for RepoFacts {
+    type Kept = Self;
+
+    fn keep(&self) -> Self {
+        self.clone()
+    }
+
+    fn believe(kept: Self) -> Self {
+        kept
+    }
+}
+
 /// Writes the pages of some clients; none where the text would be too long to be read again.
 ///
 /// # Panics
@@ -187,11 +200,11 @@ impl Keep for Runner {
 pub(super) fn encode<'a>(all: impl Iterator<Item = &'a PageCaches>) -> Option<String> {
     let mut pages = Pages::default();
     for caches in all {
-        // Pages of repositories' facts are few, and read at an even rate.
-        let PageCaches { runs, jobs, runners, repos: _ } = caches;
+        let PageCaches { runs, jobs, runners, repos } = caches;
         pages.runs.extend(keep(runs));
         pages.jobs.extend(keep(jobs));
         pages.runners.extend(keep(runners));
+        pages.repos.extend(keep(repos));
     }
     let pages = serde_json::value::to_raw_value(&pages).expect("there is nothing in it that JSON cannot say");
     let document = Document { version: VERSION, sha256: checksum(pages.get()), pages: &pages };
@@ -241,10 +254,12 @@ pub(super) fn decode(text: &str, caches: &[(Credential, &PageCaches)]) -> Result
     if sha256 != checksum(pages.get()) {
         return Err(UnusablePages::Checksum);
     }
-    let Pages { runs, jobs, runners } = serde_json::from_str(pages.get()).map_err(|_| UnusablePages::Malformed)?;
+    let Pages { runs, jobs, runners, repos } =
+        serde_json::from_str(pages.get()).map_err(|_| UnusablePages::Malformed)?;
     let count = believe(runs, caches, |caches| &caches.runs)
         + believe(jobs, caches, |caches| &caches.jobs)
-        + believe(runners, caches, |caches| &caches.runners);
+        + believe(runners, caches, |caches| &caches.runners)
+        + believe(repos, caches, |caches| &caches.repos);
     Ok(count)
 }
 

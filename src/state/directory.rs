@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ReadState;
 use crate::ids::{AccountName, RepoName, RepositoryId};
@@ -24,7 +24,7 @@ impl std::fmt::Display for Owner {
 }
 
 /// Who may see a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
     /// Everybody: strangers can open pull requests.
@@ -36,7 +36,7 @@ pub enum Visibility {
 }
 
 /// What GitHub says of a repository itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 pub struct RepoFacts {
     /// Its id, which it keeps under another name.

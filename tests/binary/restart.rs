@@ -89,7 +89,7 @@ async fn a_daemon_killed_in_the_middle_of_its_work_converges_after_its_next_star
     let is_quiet = |state: &Value| {
         number(state, "expected_jobs_open") <= held_back && number(state, "sandboxes_live") == FOREIGN_SANDBOXES
     };
-    simulation.reaches(Duration::from_secs(30), is_quiet).await;
+    simulation.reaches(Duration::from_secs(60), is_quiet).await;
     let report = simulation.report().await;
     let log = second.log();
     judge(&report, &under_way, &log);

@@ -54,7 +54,10 @@ async fn a_sandbox_that_is_never_started_stays_so_in_both_generations() {
     let config = config_of(&mint(&world, "sr-main-gh-5000000000-2", &PLAIN).await);
     let secret = api::SecretGetOrCreateRequest {
         object_creation_type: 5,
-        env_dict: std::collections::HashMap::from([("SANDRUNNER_JITCONFIG".to_owned(), config)]),
+        env_dict: std::collections::HashMap::from([
+            ("SANDRUNNER_JITCONFIG".to_owned(), config),
+            ("SANDRUNNER_REPOSITORIES".to_owned(), "acme/web".to_owned()),
+        ]),
         ..Default::default()
     };
     let secret = modal.client.secret_get_or_create(modal.signed(secret)).await.unwrap().into_inner().secret_id;

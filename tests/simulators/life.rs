@@ -176,7 +176,10 @@ async fn a_gpu_sandbox_waits_for_a_machine_and_reads_its_config_from_a_secret() 
     let config = config_of(&mint(&world, "sr-main-gh-5000000000-1", &["modal", "gpu:a100"]).await);
     let secret = api::SecretGetOrCreateRequest {
         object_creation_type: 5,
-        env_dict: HashMap::from([("SANDRUNNER_JITCONFIG".to_owned(), config)]),
+        env_dict: HashMap::from([
+            ("SANDRUNNER_JITCONFIG".to_owned(), config),
+            ("SANDRUNNER_REPOSITORIES".to_owned(), "acme/web".to_owned()),
+        ]),
         ..api::SecretGetOrCreateRequest::default()
     };
     let secret_id = modal.client.secret_get_or_create(modal.signed(secret)).await.unwrap().into_inner().secret_id;
@@ -218,7 +221,10 @@ async fn a_sandbox_without_network_never_registers() {
     let world = world(Profile::calm(), jobs(0));
     let mut modal = Modal::connect(&world).await;
     let config = config_of(&mint(&world, "sr-main-gh-1-1", &PLAIN).await);
-    let environment = HashMap::from([("SANDRUNNER_JITCONFIG".to_owned(), config)]);
+    let environment = HashMap::from([
+        ("SANDRUNNER_JITCONFIG".to_owned(), config),
+        ("SANDRUNNER_REPOSITORIES".to_owned(), "acme/web".to_owned()),
+    ]);
     let mut definition = modal.definition("sr-main-gh-1-1");
     definition.network_access = Some(api::NetworkAccess { network_access_type: 2, ..api::NetworkAccess::default() });
     let request = api::SandboxCreateV2Request {

@@ -99,7 +99,10 @@ impl Modal {
     }
 
     pub(crate) async fn create(&mut self, name: &str, config: &str) -> Result<String, Status> {
-        let environment = HashMap::from([("SANDRUNNER_JITCONFIG".to_owned(), config.to_owned())]);
+        let environment = HashMap::from([
+            ("SANDRUNNER_JITCONFIG".to_owned(), config.to_owned()),
+            ("SANDRUNNER_REPOSITORIES".to_owned(), "acme/web".to_owned()),
+        ]);
         let request = api::SandboxCreateV2Request {
             app_id: self.app_id.clone(),
             definition: Some(self.definition(name)),

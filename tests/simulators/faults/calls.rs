@@ -32,6 +32,10 @@ async fn call(world: &World, operation: Operation, etag: Option<&str>) -> Result
         Operation::InstallationToken => ("POST", "/app/installations/1/access_tokens".to_owned(), Value::Null),
         Operation::ListInstallationRepos => ("GET", "/installation/repositories".to_owned(), Value::Null),
         Operation::ListOrgRepos => ("GET", "/orgs/acme/repos".to_owned(), Value::Null),
+        Operation::ListGroups => ("GET", "/orgs/acme/actions/runner-groups?page=2".to_owned(), Value::Null),
+        Operation::ListGroupRepos => {
+            ("GET", "/orgs/acme/actions/runner-groups/4/repositories?page=2".to_owned(), Value::Null)
+        }
         Operation::RateLimit => ("GET", "/rate_limit".to_owned(), Value::Null),
         _ => ("GET", "/unknown".to_owned(), Value::Null),
     };
@@ -47,7 +51,12 @@ async fn every_mode_strikes_at_every_call_of_github_that_it_applies_to() {
     let mut struck = BTreeSet::new();
     for (operation, mode) in &pairs {
         // One runner works; lists have more than one page.
-        let world = world(Profile { github_list_page: 1, ..Profile::calm() }, jobs(3));
+        let mut scenario = jobs(3);
+        let groups =
+            json!([{ "id": 1, "name": "Default" }, { "id": 4, "name": "gpu", "repos": ["acme/web", "acme/api"] }]);
+        scenario["repos"] = json!([{ "name": "acme/web" }, { "name": "acme/api" }]);
+        scenario["organizations"] = json!([{ "name": "acme", "groups": groups }]);
+        let world = world(Profile { github_list_page: 1, ..Profile::calm() }, scenario);
         let mut modal = Modal::connect(&world).await;
         start(&world, &mut modal, 1, &PLAIN).await;
         pass(&world, 10.0).await;
