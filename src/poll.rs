@@ -175,13 +175,8 @@ pub fn next(
 ) -> DateTime<Utc> {
     let interval = delta(policy.interval);
     let fleet = again_at(&observed.fleet.read, interval);
-    let next = match admitted {
-        Some(at) => at.min(fleet),
-        None => {
-            let lists = observed.served().map(|(_, repo)| again_at(&repo.runs_read, interval));
-            lists.min().unwrap_or(now).min(fleet)
-        }
-    };
+    let lists = || observed.served().map(|(_, repo)| again_at(&repo.runs_read, interval)).min().unwrap_or(now);
+    let next = admitted.unwrap_or_else(lists).min(fleet);
     next.clamp(now + interval / 100, now + interval / 10)
 }
 

@@ -198,6 +198,7 @@ pub(super) fn number(count: usize) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use super::super::read::Due;
     use super::super::{due, next};
     use super::*;
     use crate::budget::Unchanged;
@@ -253,12 +254,11 @@ mod tests {
     fn lists(observed: &Observed, policy: &Policy, reads_per_second: f64, now: i64) -> Vec<(usize, Purpose)> {
         let due = due(observed, &Evidence::default(), policy, &capacities(reads_per_second), at(now));
         let number = |scope: &Scope| scope.repo.as_str().rsplit('-').next().unwrap().parse().unwrap();
-        due.iter()
-            .filter_map(|due| match &due.read {
-                Read::Runs(scope, _) => Some((number(scope), due.purpose)),
-                _ => None,
-            })
-            .collect()
+        let list = |due: &Due| {
+            let Read::Runs(scope, _) = &due.read else { return None };
+            Some((number(scope), due.purpose))
+        };
+        due.iter().filter_map(list).collect()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sandrunner::sim::{Scenario, ScenarioJob, ScenarioRepo};
+use sandrunner::sim::{RepoAbout, Scenario, ScenarioJob, ScenarioRepo};
 use serde_json::json;
 
 /// How many repositories there are; most are idle for days.
@@ -63,6 +63,6 @@ pub(crate) fn day(seed: u64, hours: f64, repos: usize) -> (Scenario, BTreeMap<u6
         jobs.extend((0..line.jobs).map(|index| line.job(run, FIRST_JOB + run % FIRST_RUN * 100 + index, index)));
     }
     let repos =
-        (0..repos).map(|repo| ScenarioRepo { name: name(repo), allowed: true, about: Default::default() }).collect();
+        (0..repos).map(|repo| ScenarioRepo { name: name(repo), allowed: true, about: RepoAbout::default() }).collect();
     (Scenario { repos, jobs, ..Scenario::default() }, arrivals)
 }
