@@ -140,8 +140,8 @@ const SECONDARY_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 const READ_SHARE_WHILE_MINTING: f64 = 0.5;
 /// Readings that only refresh what is known get at most this part of the points while writes wait.
 const REFRESH_SHARE_WHILE_MINTING: f64 = 0.02;
-/// There is room for what can wait while this part of what may be saved is left.
-const ROOM_SHARE: f64 = 0.6;
+/// There is room for what can wait while what comes in within so long is left.
+const ROOM_SECS: f64 = 1.2;
 
 /// The accounts of one credential.
 #[derive(Debug, Clone)]
@@ -272,7 +272,7 @@ impl Budget {
     /// Whether less was spent than an even rate would have spent: of what may be saved, and of the hourly quota.
     fn has_room(&mut self, others: f64, now: DateTime<Utc>) -> bool {
         let rate = self.reads_per_second(now);
-        let is_rested = self.reads.has(others + (rate * READS_SAVED_SECS * ROOM_SHARE).max(1.0));
+        let is_rested = self.reads.has(others + (rate * ROOM_SECS).max(1.0));
         let is_ahead = self.quotas.stated().filter(|stated| stated.reset > now).all(|stated| {
             let left = seconds(stated.reset - now) / 3600.0;
             f64::from(stated.remaining) >= f64::from(stated.limit) * left

@@ -101,7 +101,7 @@ pub fn due(
     all.fleet(observed, evidence);
     all.ended(observed, policy);
     all.directories(observed, policy);
-    all.facts(observed, policy);
+    all.facts(observed, policy, capacities);
     all.run_lists(observed, policy, capacities);
     let sweeps = sweep_intervals(observed, policy, capacities);
     let mut last: Option<(&Scope, Capacity, TimeDelta)> = None;

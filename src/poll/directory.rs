@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Schedule;
+use super::lists::number;
 use super::read::{Rank, Read};
-use crate::budget::Purpose;
+use super::{Costly, Schedule, means};
+use crate::budget::{Capacity, Purpose};
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, CredentialName};
 use crate::plan::{Credentials, Policy};
@@ -14,10 +15,12 @@ use crate::state::{Observed, Owner, Scope};
 
 /// How often it is asked where Apps are installed, and for lists of repositories.
 const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
-/// How often it is asked what GitHub says of a repository that no list shows; nothing changed costs no quota.
-const FACTS_AGAIN: TimeDelta = TimeDelta::hours(1);
-/// How far apart such questions are, so that a start does not ask all at once.
-const FACTS_APART: TimeDelta = TimeDelta::seconds(2);
+/// How often it is asked what GitHub says of a repository that no list shows.
+const FACTS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: TimeDelta::hours(24) };
+/// How far apart such questions are at least, so that a start does not ask all at once.
+const FACTS_APART_SECS: f64 = 2.0;
+/// What part of all readings they may be.
+const FACTS_SHARE: f64 = 0.05;
 /// The most such questions at a time.
 const FACTS_AT_ONCE: usize = 16;
 
@@ -50,7 +53,12 @@ impl Schedule {
     }
 
     /// What GitHub says of repositories that no list shows: the oldest answers first, at an even rate per credential.
-    pub(super) fn facts(&mut self, observed: &Observed, policy: &Policy) {
+    pub(super) fn facts(
+        &mut self,
+        observed: &Observed,
+        policy: &Policy,
+        capacities: &BTreeMap<CredentialName, Capacity>,
+    ) {
         let mut next: BTreeMap<CredentialName, Vec<Asked<'_>>> = BTreeMap::new();
         let mut last: BTreeMap<CredentialName, DateTime<Utc>> = BTreeMap::new();
         for (scope, repo) in &observed.repos {
@@ -59,21 +67,25 @@ impl Schedule {
                 let latest = last.entry(credential.clone()).or_insert(tried);
                 *latest = tried.max(*latest);
             }
+            let again = FACTS_AGAIN.at(means(capacities, &credential));
             let owner = Owner { account: scope.account.clone(), login: scope.repo.owner().into() };
             let directory = observed.owners.get(&owner).map(|owner| &owner.read);
             let is_listed = directory
                 .is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
-            if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, FACTS_AGAIN) {
+            if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, again) {
                 continue;
             }
             next.entry(credential).or_default().push((repo.facts_read.tried_at, scope));
         }
         for (credential, mut due) in next {
             due.sort_unstable();
+            let apart = 1.0 / (means(capacities, &credential).reads_per_second * FACTS_SHARE).max(1e-3);
             // What has gathered since the last answer: passes may be far apart.
             let gathered =
-                last.get(&credential).map_or(1, |at| (self.now - *at).num_seconds() / FACTS_APART.num_seconds());
-            for (tried, scope) in due.into_iter().take(usize::try_from(gathered).unwrap_or(0).min(FACTS_AT_ONCE)) {
+                last.get(&credential).map_or(1.0, |at| (self.now - *at).as_seconds_f64() / apart.max(FACTS_APART_SECS));
+            let is_earned = |count: &usize| number(*count) <= gathered;
+            let count = (1..=FACTS_AT_ONCE).take_while(is_earned).count();
+            for (tried, scope) in due.into_iter().take(count) {
                 self.add(Read::Repo(scope.clone()), Purpose::Other, Rank::Facts, tried);
             }
         }
