@@ -40,6 +40,8 @@ const SANDBOXES_MAX: u32 = 10;
 const SERVED_WITHIN: Duration = Duration::from_secs(120);
 /// From the last harm to the end of the last leftover: its grace, its readings, and as much again.
 const CLEAN_WITHIN: Duration = Duration::from_secs(9 * 60);
+/// How long the last calls of a process that was killed may still take effect: several times their latency.
+const LAST_EFFECTS: Duration = Duration::from_secs(1);
 /// How long nothing may change in the end.
 const QUIET: Duration = Duration::from_secs(40);
 /// Before that: a second daemon may still find out for itself that the last leftover is gone.
@@ -253,6 +255,10 @@ fn keep(seed: u64, history: &Path, logs: &[String]) {
         fs::write(folder.join(format!("kills-{seed}-{index}.log")), log).unwrap();
     }
     println!("seed {seed}: the history is kept in {}, and logs beside it", kept.display());
+    for log in logs {
+        let last: Vec<&str> = log.lines().rev().take(40).collect();
+        last.iter().rev().for_each(|line| println!("{line}"));
+    }
 }
 
 fn daemons(campaign: &Campaign, folder: &TempDir, simulation: &Simulation, proxies: &[Proxy]) -> Vec<Daemon> {
@@ -285,22 +291,32 @@ fn daemons(campaign: &Campaign, folder: &TempDir, simulation: &Simulation, proxi
 
 /// Waits for the end that is asked for; returns how many creates were cut off, and how long it took.
 async fn settle(simulation: &Simulation, extent: Extent) -> (usize, Option<Duration>) {
-    let cut_creates = in_flight(&simulation.history().await);
-    let held_back = u64::try_from(cut_creates.len()).unwrap();
-    let is_over = |state: &Value| match extent {
-        Extent::Served => number(state, "expected_jobs_open") <= held_back,
-        // The foreign runner and the foreign sandbox are there for ever.
-        Extent::Quiet => ["expected_jobs_open", "runners", "sandboxes_live"].map(|key| number(state, key)) == [0, 1, 1],
-    };
     let limit = if extent == Extent::Served { SERVED_WITHIN } else { CLEAN_WITHIN };
     let began = Instant::now();
-    while !is_over(&simulation.state().await) {
+    // What was on its way to the services while its process was killed still takes effect.
+    sleep(LAST_EFFECTS).await;
+    let begun = in_flight(&simulation.history().await);
+    loop {
+        // A create that was under way and not cut off has its sandbox by and by.
+        let now = in_flight(&simulation.history().await);
+        let cut_creates = begun.intersection(&now).count();
+        let state = simulation.state().await;
+        let is_over = match extent {
+            Extent::Served => number(&state, "expected_jobs_open") <= u64::try_from(cut_creates).unwrap(),
+            // The foreign runner and the foreign sandbox are there for ever.
+            Extent::Quiet => {
+                ["expected_jobs_open", "runners", "sandboxes_live"].map(|key| number(&state, key)) == [0, 1, 1]
+            }
+        };
+        if is_over {
+            return (cut_creates, Some(began.elapsed()));
+        }
         if began.elapsed() > limit {
-            return (cut_creates.len(), None);
+            println!("not reached: {state}");
+            return (cut_creates, None);
         }
         sleep(LOOK_EVERY).await;
     }
-    (cut_creates.len(), Some(began.elapsed()))
 }
 
 /// Lets the daemons go on through the quiet window, stops them, and returns what they logged.

@@ -102,8 +102,9 @@ impl Tally {
     pub(crate) fn require_every_mode(&mut self) {
         let harmed: BTreeSet<Operation> = self.fired.keys().map(|(operation, _)| *operation).collect();
         for (operation, mode) in Fault::pairs().filter(|(operation, _)| harmed.contains(operation)) {
-            // The controller asks for these without an ETag.
-            let is_conditional = !matches!(operation, Operation::GetRun | Operation::Downloads);
+            // The controller asks for these without an ETag, or, for a repository, first without one and not again
+            // within the hours that a plan lasts.
+            let is_conditional = !matches!(operation, Operation::GetRun | Operation::Downloads | Operation::GetRepo);
             if mode == FaultMode::WrongNotModified && !is_conditional {
                 continue;
             }
