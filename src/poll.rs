@@ -373,12 +373,12 @@ impl Schedule {
     }
 
     fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
-        let is_due = |swept: Option<DateTime<Utc>>, again| swept.is_none_or(|at| self.now - at >= again);
-        if repo.reaches_back != ReachesBack::NotEnough || !is_due(repo.swept_at, again) {
+        if repo.reaches_back != ReachesBack::NotEnough || !self.is_due(&repo.swept, again) {
             return;
         }
-        let breadth = if is_due(repo.swept_wide_at, SWEEP_AGAIN.1) { Breadth::Wide } else { Breadth::Usual };
-        self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, Rank::Sweep, repo.swept_at);
+        let is_wide = repo.swept_wide_at.is_none_or(|at| self.now - at >= SWEEP_AGAIN.1);
+        let breadth = if is_wide { Breadth::Wide } else { Breadth::Usual };
+        self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, Rank::Sweep, repo.swept.tried_at);
     }
 }
 

@@ -369,9 +369,9 @@ pub struct RepoView {
     pub deep_read_at: Option<DateTime<Utc>>,
     /// Whether its runs go back so far that nothing older can be re-run, or the list's end was read.
     pub reaches_back: ReachesBack,
-    /// When the filtered lists were last swept, where that is needed.
-    pub swept_at: Option<DateTime<Utc>>,
-    /// When they were swept for every status.
+    /// How the filtered lists were swept, where that is needed.
+    pub swept: ReadState,
+    /// When they were last swept for every status, to their end.
     pub swept_wide_at: Option<DateTime<Utc>>,
     /// How often new runs come.
     pub activity: Activity,
@@ -397,7 +397,7 @@ impl RepoView {
             active_at: None,
             deep_read_at: None,
             reaches_back: ReachesBack::Unknown,
-            swept_at: None,
+            swept: ReadState::default(),
             swept_wide_at: None,
             activity: Activity::default(),
             hints: Hints::default(),

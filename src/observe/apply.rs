@@ -69,9 +69,12 @@ impl View {
             }
             (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, began_at),
             (Read::Group(org), Found::Group(found)) => self.apply_group(org, found, began_at),
-            (Read::Sweep(scope, breadth), Found::Sweep(found)) => {
+            (Read::Sweep(scope, breadth), Found::Sweep(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
-                    apply_sweep(repo, found, breadth, began_at);
+                    if let Some(failure) = reading.failure() {
+                        warn_once(&repo.swept, failure, &scope, "a sweep for old runs is incomplete");
+                    }
+                    apply_sweep(repo, reading, breadth, began_at);
                 }
             }
             // A reading finds its own kind by construction.
@@ -439,29 +442,21 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
     }
 }
 
-fn apply_sweep(
-    repo: &mut RepoView,
-    found: Result<Vec<WorkflowRun>, CallFailure>,
-    breadth: Breadth,
-    began_at: DateTime<Utc>,
-) {
-    if breadth == Breadth::Wide {
-        repo.swept_wide_at = Some(began_at);
-    }
-    match found {
-        Ok(runs) => {
-            repo.swept_at = Some(began_at);
-            for run in runs {
-                // The index lags: only runs that are new to us are taken from it.
-                if !repo.runs.contains_key(&run.id) {
-                    listed(repo, run, began_at);
-                }
+fn apply_sweep(repo: &mut RepoView, reading: Reading<Vec<WorkflowRun>>, breadth: Breadth, began_at: DateTime<Utc>) {
+    match reading.failure() {
+        // What is missing is soon asked for again.
+        Some(failure) => repo.swept.failed(began_at, failure.clone()),
+        None => {
+            repo.swept.succeeded(began_at);
+            if breadth == Breadth::Wide {
+                repo.swept_wide_at = Some(began_at);
             }
         }
-        Err(failure) => {
-            tracing::warn!(error = %failure, "a sweep for old runs failed");
-            // It is due again after the interval, like a success: it only supplements.
-            repo.swept_at = Some(began_at);
+    }
+    for run in reading.seen().into_iter().flatten() {
+        // The index lags: only runs that are new to us are taken from it.
+        if !repo.runs.contains_key(&run.id) {
+            listed(repo, run.clone(), began_at);
         }
     }
 }
@@ -477,19 +472,39 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
     }
 
-    #[test]
-    fn a_run_loses_its_jobs_only_by_two_answers_a_minute_apart() {
+    fn repo() -> RepoView {
         let scope = Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() };
-        let mut repo = RepoView::new(Registry::Repo(scope));
-        let run: WorkflowRun = WorkflowRun {
-            id: RunId(1),
+        RepoView::new(Registry::Repo(scope))
+    }
+
+    fn run(id: u64) -> WorkflowRun {
+        WorkflowRun {
+            id: RunId(id),
             attempt: 1,
             status: RunStatus::Queued,
             created_at: None,
             updated_at: None,
             risks: Risks::NONE,
-        };
-        listed(&mut repo, run, at(0));
+        }
+    }
+
+    #[test]
+    fn a_sweep_that_failed_halfway_keeps_what_it_saw_and_is_due_again() {
+        let mut repo = repo();
+        let missing =
+            CallFailure { class: ErrorClass::Unavailable, message: "connection reset".to_owned(), retry_after: None };
+        apply_sweep(&mut repo, Reading::Partial { seen: vec![run(1)], missing }, Breadth::Wide, at(0));
+        assert!(repo.runs.contains_key(&RunId(1)));
+        assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (None, 1, None));
+        apply_sweep(&mut repo, Reading::Known(vec![run(2)]), Breadth::Wide, at(9));
+        assert!(repo.runs.contains_key(&RunId(1)) && repo.runs.contains_key(&RunId(2)), "a sweep only adds");
+        assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (Some(at(9)), 0, Some(at(9))));
+    }
+
+    #[test]
+    fn a_run_loses_its_jobs_only_by_two_answers_a_minute_apart() {
+        let mut repo = repo();
+        listed(&mut repo, run(1), at(0));
         let job = WorkflowJob {
             id: JobId(7),
             run_id: RunId(1),

@@ -49,7 +49,7 @@ pub(super) enum Found {
     Jobs(Reading<Option<Vec<WorkflowJob>>>),
     Runners(Reading<Vec<Runner>>),
     Group(Result<Option<RunnerGroup>, CallFailure>),
-    Sweep(Result<Vec<WorkflowRun>, CallFailure>),
+    Sweep(Reading<Vec<WorkflowRun>>),
 }
 
 /// What is asked for, and what the reading needs to know.
@@ -192,15 +192,18 @@ async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, Call
     }
 }
 
-/// A sweep only adds: what its lists lack is no news.
-async fn sweep(reader: &GithubReader, scope: &Scope, breadth: Breadth) -> Result<Vec<WorkflowRun>, CallFailure> {
-    let mut runs = Vec::new();
+/// A sweep only adds: what its lists lack is no news. What it saw before a failure is as good as the rest.
+async fn sweep(reader: &GithubReader, scope: &Scope, breadth: Breadth) -> Reading<Vec<WorkflowRun>> {
+    let mut seen = Vec::new();
     for status in breadth.statuses() {
         match reader.list_runs_by_status(&scope.repo, status).await {
-            Reading::Known(list) => runs.extend(list.runs),
-            Reading::Partial { missing, .. } => return Err(missing),
-            Reading::Unknown(failure) => return Err(failure),
+            Reading::Known(list) => seen.extend(list.runs),
+            Reading::Partial { seen: list, missing } => {
+                seen.extend(list.runs);
+                return Reading::Partial { seen, missing };
+            }
+            Reading::Unknown(missing) => return Reading::Partial { seen, missing },
         }
     }
-    Ok(runs)
+    Reading::Known(seen)
 }
