@@ -19,8 +19,10 @@ const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
 const FACTS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: TimeDelta::hours(24) };
 /// How far apart such questions are at least, so that a start does not ask all at once.
 const FACTS_APART_SECS: f64 = 2.0;
-/// What part of all readings they may be.
-const FACTS_SHARE: f64 = 0.05;
+/// What part of all readings they may be: they only tell why a repository is quiet, or its list is refused.
+const FACTS_SHARE: f64 = 0.01;
+/// The same where readings that show nothing new cost nothing.
+const FACTS_SHARE_FREE: f64 = 0.05;
 /// The most such questions at a time.
 const FACTS_AT_ONCE: usize = 16;
 
@@ -79,7 +81,9 @@ impl Schedule {
         }
         for (credential, mut due) in next {
             due.sort_unstable();
-            let apart = 1.0 / (means(capacities, &credential).reads_per_second * FACTS_SHARE).max(1e-3);
+            let means = means(capacities, &credential);
+            let share = if means.charges_unchanged() { FACTS_SHARE } else { FACTS_SHARE_FREE };
+            let apart = 1.0 / (means.reads_per_second * share).max(1e-3);
             // What has gathered since the last answer: passes may be far apart.
             let gathered =
                 last.get(&credential).map_or(1.0, |at| (self.now - *at).as_seconds_f64() / apart.max(FACTS_APART_SECS));

@@ -161,8 +161,8 @@ fn bounded() -> ExitCode {
     let [index, uniform] = side_by_side([index, Setting { order: ListOrder::Uniform, ..index }]);
     let mut verdict = Verdict::default();
     // So early in the day little is known of the repositories.
-    verdict.most("mean wait", index.mean(), 150.0);
-    verdict.least("gain over the oldest list first", uniform.mean() / index.mean(), 1.8);
+    verdict.most("mean wait", index.mean(), 120.0);
+    verdict.least("gain over the oldest list first", uniform.mean() / index.mean(), 2.0);
     verdict.most("longest wait", index.longest(), MAX_INTERVAL_SECS + 400.0);
     verdict.most("charged in the peak hour", f64::from(index.charged_peak), 1_000.0);
     let limited = u32::try_from(index.limited + uniform.limited).unwrap_or(u32::MAX);
