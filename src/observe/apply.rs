@@ -74,7 +74,7 @@ impl View {
                     if let Some(failure) = reading.failure() {
                         warn_once(&repo.swept, failure, &scope, "a sweep for old runs is incomplete");
                     }
-                    apply_sweep(repo, reading, breadth, began_at);
+                    apply_sweep(repo, &reading, breadth, began_at);
                 }
             }
             // A reading finds its own kind by construction.
@@ -442,7 +442,7 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
     }
 }
 
-fn apply_sweep(repo: &mut RepoView, reading: Reading<Vec<WorkflowRun>>, breadth: Breadth, began_at: DateTime<Utc>) {
+fn apply_sweep(repo: &mut RepoView, reading: &Reading<Vec<WorkflowRun>>, breadth: Breadth, began_at: DateTime<Utc>) {
     match reading.failure() {
         // What is missing is soon asked for again.
         Some(failure) => repo.swept.failed(began_at, failure.clone()),
@@ -493,10 +493,10 @@ mod tests {
         let mut repo = repo();
         let missing =
             CallFailure { class: ErrorClass::Unavailable, message: "connection reset".to_owned(), retry_after: None };
-        apply_sweep(&mut repo, Reading::Partial { seen: vec![run(1)], missing }, Breadth::Wide, at(0));
+        apply_sweep(&mut repo, &Reading::Partial { seen: vec![run(1)], missing }, Breadth::Wide, at(0));
         assert!(repo.runs.contains_key(&RunId(1)));
         assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (None, 1, None));
-        apply_sweep(&mut repo, Reading::Known(vec![run(2)]), Breadth::Wide, at(9));
+        apply_sweep(&mut repo, &Reading::Known(vec![run(2)]), Breadth::Wide, at(9));
         assert!(repo.runs.contains_key(&RunId(1)) && repo.runs.contains_key(&RunId(2)), "a sweep only adds");
         assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (Some(at(9)), 0, Some(at(9))));
     }
