@@ -443,14 +443,13 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
 }
 
 fn apply_sweep(repo: &mut RepoView, reading: &Reading<Vec<WorkflowRun>>, breadth: Breadth, began_at: DateTime<Utc>) {
-    match reading.failure() {
+    if let Some(failure) = reading.failure() {
         // What is missing is soon asked for again.
-        Some(failure) => repo.swept.failed(began_at, failure.clone()),
-        None => {
-            repo.swept.succeeded(began_at);
-            if breadth == Breadth::Wide {
-                repo.swept_wide_at = Some(began_at);
-            }
+        repo.swept.failed(began_at, failure.clone());
+    } else {
+        repo.swept.succeeded(began_at);
+        if breadth == Breadth::Wide {
+            repo.swept_wide_at = Some(began_at);
         }
     }
     for run in reading.seen().into_iter().flatten() {
