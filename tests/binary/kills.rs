@@ -295,11 +295,11 @@ async fn settle(simulation: &Simulation, extent: Extent) -> (usize, Option<Durat
     let began = Instant::now();
     // What was on its way to the services while its process was killed still takes effect.
     sleep(LAST_EFFECTS).await;
-    let begun = in_flight(&simulation.history().await);
+    let known = in_flight(&simulation.history().await);
     loop {
         // A create that was under way and not cut off has its sandbox by and by.
         let now = in_flight(&simulation.history().await);
-        let cut_creates = begun.intersection(&now).count();
+        let cut_creates = known.intersection(&now).count();
         let state = simulation.state().await;
         let is_over = match extent {
             Extent::Served => number(&state, "expected_jobs_open") <= u64::try_from(cut_creates).unwrap(),
