@@ -20,7 +20,7 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::budget::Purpose;
 use crate::class::{ImageSource, RunnerClass};
 use crate::clock::Clock;
-use crate::config::{RunnerReleaseChoice, RunnerSettings};
+use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReaders, GithubWriter, GithubWriters};
@@ -30,7 +30,7 @@ use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
 use crate::state::{Creating, Origin, Registry};
 
-pub use outcome::{Effect, Outcome};
+pub use outcome::{BuiltImage, Effect, Outcome};
 
 /// The writers, and what actions need to know.
 #[derive(Debug)]
@@ -218,11 +218,6 @@ impl Actor {
         *self.app.lock().expect("no holder of the App's id panics") = None;
     }
 
-    /// Whether the default image holds whatever release GitHub offers.
-    pub fn follows_releases(&self) -> bool {
-        self.writers.runner.release == RunnerReleaseChoice::Auto
-    }
-
     /// Creates under way.
     pub fn creating(&self) -> &BTreeMap<OurName, Creating> {
         &self.creating
@@ -371,7 +366,10 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
             info!(runner_name = %name, reason = action.labels().1, elapsed_seconds, "terminated sandbox");
         }
         Effect::SecretDeleted { name, found, .. } => tracing::debug!(runner_name = %name, ?found, "deleted secret"),
-        Effect::Image { result: Ok(image), .. } => info!(image_id = %image, elapsed_seconds, "the image is ready"),
+        Effect::Image { result: Ok(built), .. } => {
+            let runner_version = built.runner.map(tracing::field::display);
+            info!(image_id = %built.image, runner_version, elapsed_seconds, "the image is ready");
+        }
         Effect::Image { result: Err(error), .. } => warn!(error, elapsed_seconds, "the image could not be made"),
         Effect::Failed { failure } => warn!(action = %action, error = %failure, elapsed_seconds, "an action failed"),
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::act::{Actor, Effect, Outcome, Writers};
+use crate::act::{Actor, BuiltImage, Effect, Outcome, Writers};
 use crate::budget::CreateBudget;
 use crate::class::ImageSource;
 use crate::clock::Clock;
@@ -27,7 +27,7 @@ use crate::observe::{Made, Readers, View};
 use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
 use crate::retry;
-use crate::runner::Exit;
+use crate::runner::{Exit, RunnerVersion};
 use crate::state::{Admission, Allowance, ImageState};
 use crate::state_dir::{Keeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
@@ -222,7 +222,7 @@ impl Controller {
     /// GitHub refuses the runner of an image: where the image follows GitHub's releases, it is made again with the one that
     /// is offered now. An image that comes out the same keeps its breaker.
     fn renew_refused_images(&mut self, learned: &Learned) {
-        if self.actor.as_ref().is_none_or(|actor| !actor.follows_releases()) {
+        if !self.policy.follows_releases {
             return;
         }
         let is_default =
@@ -274,7 +274,12 @@ impl Controller {
                 let source = self.policy.class(class).map(|class| class.image.clone());
                 let failures = match self.view.observed.images.get(class) {
                     Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
-                    Some(ImageState::Ready(_)) | None => 0,
+                    // It serves until the new one is made.
+                    Some(ImageState::Ready(_)) => {
+                        self.view.observed.renewed_at = Some(now);
+                        continue;
+                    }
+                    None => 0,
                 };
                 let building = ImageState::Building { failures };
                 set_images(&mut self.view.observed.images, &self.policy, source.as_ref(), &building);
@@ -298,8 +303,12 @@ impl Controller {
                     self.view.unsure(name, origin.clone(), now);
                 }
                 Effect::Image { source, result } => {
-                    let state = self.image_state(source, result, now);
-                    set_images(&mut self.view.observed.images, &self.policy, Some(source), &state);
+                    if let Some(state) = self.image_state(source, result, now) {
+                        set_images(&mut self.view.observed.images, &self.policy, Some(source), &state);
+                    }
+                    if let Ok(built) = result {
+                        self.note_runner(source, built.runner);
+                    }
                 }
                 Effect::CreateFailed { failure, .. } if failure.class == ErrorClass::RateLimited => {
                     let pause = failure.retry_after.unwrap_or(Duration::from_secs(1)).min(retry::LONGEST);
@@ -330,19 +339,35 @@ impl Controller {
         }
     }
 
-    fn image_state(&self, source: &ImageSource, result: &Result<ImageId, String>, now: DateTime<Utc>) -> ImageState {
+    /// Notes which runner is in the image of some classes; one that we did not put there is found by its registrations.
+    fn note_runner(&mut self, source: &ImageSource, runner: Option<RunnerVersion>) {
+        let runners = &mut self.view.observed.runners_in_use;
+        for class in self.policy.classes.iter().filter(|class| class.image == *source) {
+            match runner {
+                Some(version) => runners.insert(class.name.clone(), version),
+                None => runners.remove(&class.name),
+            };
+        }
+    }
+
+    /// What the making of an image changes; nothing where it failed and the image of before can still be used.
+    fn image_state(
+        &self,
+        source: &ImageSource,
+        result: &Result<BuiltImage, String>,
+        now: DateTime<Utc>,
+    ) -> Option<ImageState> {
         match result {
-            Ok(image) => ImageState::Ready(image.clone()),
+            Ok(built) => Some(ImageState::Ready(built.image.clone())),
             Err(message) => {
-                let earlier = self.policy.classes.iter().filter(|class| class.image == *source).find_map(|class| {
-                    match self.view.observed.images.get(&class.name) {
-                        Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => {
-                            Some(*failures)
-                        }
-                        Some(ImageState::Ready(_)) | None => None,
-                    }
-                });
-                ImageState::Failed { message: message.clone(), failures: earlier.unwrap_or(0) + 1, at: now }
+                let mut of_source = self.policy.classes.iter().filter(|class| class.image == *source);
+                let earlier = of_source.find_map(|class| self.view.observed.images.get(&class.name));
+                let earlier = match earlier {
+                    Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
+                    Some(ImageState::Ready(_)) => return None,
+                    None => 0,
+                };
+                Some(ImageState::Failed { message: message.clone(), failures: earlier + 1, at: now })
             }
         }
     }
@@ -392,6 +417,7 @@ impl Controller {
         }
         self.metered_at = Some(now);
         self.meter.meter(&self.view, &self.plan, &self.policy, now);
+        metrics::meter_runners(&self.view.observed, &self.evidence, now);
     }
 
     /// Starts nothing more, waits for what is under way, and keeps what it came to; no sandbox is touched.

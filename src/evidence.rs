@@ -20,7 +20,7 @@ use crate::error::{CallFailure, ErrorClass};
 use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
 use crate::plan::Policy;
 use crate::retry;
-use crate::runner::Exit;
+use crate::runner::{Exit, RunnerVersion};
 use crate::state::{
     Connection, JobStatus, Observed, Origin, OurSandbox, Registry, RegistryView, RepoView, Runner, SandboxEnd, Scope,
     WorkflowJob,
@@ -44,6 +44,8 @@ const COMPANY_HOLDS: TimeDelta = TimeDelta::minutes(5);
 /// How long something unseen is remembered.
 const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
 
+/// Of how many versions of the runner it is remembered when a newer one came.
+const VERSIONS_KEPT: usize = 100;
 /// How often that is looked at.
 const FORGET_EVERY: TimeDelta = TimeDelta::minutes(1);
 
@@ -66,6 +68,8 @@ pub struct Evidence {
     pub failed_starts: BTreeMap<ClassName, Breaker>,
     /// Images whose runner version GitHub refused.
     pub refused_images: BTreeMap<ImageId, Breaker>,
+    /// Since when it is known that there is a newer runner than one in use.
+    pub newer_since: BTreeMap<RunnerVersion, DateTime<Utc>>,
     /// How many sandboxes served a job, since the start.
     pub served: BTreeMap<(Scope, ClassName), u64>,
     /// Where no runner could be registered; with a label set where GitHub refused just that.
@@ -194,8 +198,19 @@ impl Evidence {
             self.learn_runners(registry, view, &lesson);
         }
         self.learn_in_vain(observed, policy, now);
+        self.learn_versions(observed, now);
         self.forget(observed, now);
         lesson.learned
+    }
+
+    fn learn_versions(&mut self, observed: &Observed, now: DateTime<Utc>) {
+        let Some(newest) = observed.newest_release() else { return };
+        for version in observed.runners_in_use.values().filter(|version| **version < newest) {
+            self.newer_since.entry(*version).or_insert(now);
+        }
+        while self.newer_since.len() > VERSIONS_KEPT {
+            self.newer_since.pop_first();
+        }
     }
 
     /// Whether another process of this deployment was at work a short time ago.

@@ -23,6 +23,7 @@ mod kept;
 mod pages;
 mod rate;
 mod reader;
+mod releases;
 mod source;
 mod token;
 mod transport;
@@ -44,7 +45,8 @@ pub use self::client::{CredentialState, RequestCounts};
 pub use self::error::{GithubError, Malformed, Refusal};
 pub use self::jwt::{AppKey, InvalidKey};
 pub use self::kept::{LONGEST as PAGES_LONGEST, UnusablePages};
-pub use self::reader::{GithubReader, Paging, RunList, RunnerRelease};
+pub use self::reader::{GithubReader, Paging, RunList};
+pub use self::releases::RunnerRelease;
 pub use self::wire::parse_job;
 pub use self::writer::{Deregistered, GithubWriter, MintRequest, Minted};
 

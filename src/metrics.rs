@@ -9,11 +9,12 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::act::Outcome;
-use crate::evidence::{CrossClass, Learned, Pickup};
+use crate::evidence::{CrossClass, Evidence, Learned, Pickup};
 use crate::http::endpoint::DELIVERIES;
 use crate::ids::{ClassName, RepoName};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason};
+use crate::state::Observed;
 
 const QUEUED_JOBS: &str = "sandrunner_queued_jobs";
 const OLDEST_QUEUED: &str = "sandrunner_oldest_queued_job_age_seconds";
@@ -37,6 +38,8 @@ const POINTS_PEAK: &str = "sandrunner_github_points_per_minute_peak";
 const GITHUB_REQUESTS: &str = "sandrunner_github_requests_total";
 const MODAL_REQUESTS: &str = "sandrunner_modal_requests_total";
 const STATE_SAVES: &str = "sandrunner_state_saves_total";
+const RUNNER_VERSION_AGE: &str = "sandrunner_runner_version_age_seconds";
+const RUNNER_VERSION_LEFT: &str = "sandrunner_runner_version_left_seconds";
 const BUILD_INFO: &str = "sandrunner_build_info";
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -86,6 +89,16 @@ fn describe() {
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
     describe_counter!(DELIVERIES, "Deliveries of GitHub's webhooks, by what became of them");
     describe_counter!(STATE_SAVES, "Saves of what a restart can use, by result");
+    describe_gauge!(
+        RUNNER_VERSION_AGE,
+        Unit::Seconds,
+        "Since when GitHub offers a newer runner than is in the image of a class; 0 where it does not"
+    );
+    describe_gauge!(
+        RUNNER_VERSION_LEFT,
+        Unit::Seconds,
+        "Until GitHub takes no more runners of the version in the image of a class; +Inf where it has set no date"
+    );
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(CROSS_CLASS).absolute(0);
@@ -217,6 +230,16 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
     counter!(RECONCILE, "result" => result).increment(1);
     if is_complete {
         gauge!(LAST_SUCCESS).set((now - DateTime::UNIX_EPOCH).as_seconds_f64());
+    }
+}
+
+/// Tells how old the runners in the images are.
+pub fn meter_runners(observed: &Observed, evidence: &Evidence, now: DateTime<Utc>) {
+    for (class, version) in &observed.runners_in_use {
+        let newer_since = evidence.newer_since.get(version).map_or(0.0, |since| (now - *since).as_seconds_f64());
+        let left = observed.ends_at(class).map_or(f64::INFINITY, |ends_at| (ends_at - now).as_seconds_f64());
+        gauge!(RUNNER_VERSION_AGE, "class" => class.to_string()).set(newer_since);
+        gauge!(RUNNER_VERSION_LEFT, "class" => class.to_string()).set(left);
     }
 }
 

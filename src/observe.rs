@@ -144,7 +144,9 @@ impl View {
             self.under_way.insert(key, credential);
             self.note_asked(&read, now);
             let known = self.known_runs(&read);
-            let asked = read::Asked { read, purpose, known, deployment: self.deployment.clone() };
+            let deployment = self.deployment.clone();
+            let versions = self.observed.runner_versions();
+            let asked = read::Asked { read, purpose, known, deployment, versions };
             self.tasks.spawn(read::read(Arc::clone(&self.readers), asked));
         }
         // What has only a share, or waits for room, is tried in the next pass, whenever that is.
@@ -222,6 +224,7 @@ impl View {
             | Read::Installations(_)
             | Read::Directory(_)
             | Read::Repo(_)
+            | Read::Releases(_)
             | Read::Runs(..)
             | Read::Jobs(..)
             | Read::Runners(_)
@@ -245,6 +248,7 @@ impl View {
             | Read::Installations(_)
             | Read::Directory(_)
             | Read::Repo(_)
+            | Read::Releases(_)
             | Read::Run(..)
             | Read::Jobs(..)
             | Read::Runners(_)

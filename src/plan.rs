@@ -8,6 +8,7 @@ mod claims;
 mod demand;
 mod display;
 mod group;
+mod images;
 mod limits;
 mod reap;
 mod supply;
@@ -28,6 +29,7 @@ use crate::ids::{
     SandboxId, SecretId,
 };
 use crate::poll::ListOrder;
+use crate::runner::RunnerVersion;
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
 pub(crate) use supply::LISTS_LAG;
@@ -57,6 +59,8 @@ pub struct Policy {
     pub max_interval: Duration,
     /// Which run list is read next then.
     pub list_order: ListOrder,
+    /// Whether the default image holds whatever release of the runner GitHub offers.
+    pub follows_releases: bool,
 }
 
 /// What one GitHub account serves.
@@ -319,6 +323,13 @@ pub enum SkipReason {
     ImageBuilding,
     /// The image of its class could not be made.
     ImageFailed(String),
+    /// GitHub takes no runners of the version that is in the image of its class.
+    RunnerVersion {
+        /// The version.
+        version: RunnerVersion,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
     /// A limit is reached.
     AtLimit(Limit),
     /// As many runners of its run are there as its wave admits.
@@ -401,6 +412,7 @@ pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: Date
     let needs = demand::needs(&mut groups, &context, &mut plan);
     let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
     limits::admit(needs, &groups, &supply, &context, &mut plan);
+    images::renew(&context, &mut plan);
     reap::reap(&supply, &context, &mut plan);
     plan
 }

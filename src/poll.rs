@@ -102,6 +102,7 @@ pub fn due(
     all.ended(observed, policy);
     all.directories(observed, policy);
     all.facts(observed, policy, capacities);
+    all.releases(observed);
     all.run_lists(observed, policy, capacities);
     let sweeps = sweep_intervals(observed, policy, capacities);
     let mut last: Option<(&Scope, Capacity, TimeDelta)> = None;

@@ -1,6 +1,10 @@
 //! What runs inside a sandbox: the supervisor script, what it reads from its environment, and the exit codes by which
 //! it says why it ended. It never talks to GitHub or Modal; the runner's own listener does.
 
+mod version;
+
+pub use version::{InvalidVersion, RunnerVersion, VersionNotice};
+
 /// The supervisor script: bash and coreutils are all it needs.
 ///
 /// It ends the sandbox when no job comes or when the runner ends, and never while a job runs. The just-in-time config

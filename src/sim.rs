@@ -38,6 +38,7 @@ mod jobs;
 mod limits;
 mod modal;
 mod profile;
+mod releases;
 mod replay;
 mod report;
 mod runners;
@@ -57,7 +58,7 @@ pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
 pub use scenario::{
     Conclusion, ForeignRunner, ForeignSandbox, Ghost, RepoAbout, Scenario, ScenarioError, ScenarioGroup, ScenarioJob,
-    ScenarioOrganization, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
+    ScenarioOrganization, ScenarioRelease, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

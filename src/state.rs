@@ -5,6 +5,7 @@
 
 mod activity;
 mod directory;
+mod releases;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +18,11 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
     RunnerId, SandboxId, SecretId,
 };
+use crate::runner::RunnerVersion;
 
 pub use activity::{Activity, Hints};
 pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
+pub use releases::ReleaseView;
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +207,8 @@ pub struct Runner {
     pub is_busy: bool,
     /// The fingerprint of its labels; none where GitHub lists none. It adds none of its own to those asked for.
     pub labels: Option<Fingerprint>,
+    /// Its version, where GitHub tells it: from its first connection on.
+    pub version: Option<RunnerVersion>,
 }
 
 /// Whether a runner is connected.
@@ -287,6 +292,12 @@ pub struct Observed {
     pub in_flight: BTreeMap<OurName, Creating>,
     /// The image of each class.
     pub images: BTreeMap<ClassName, ImageState>,
+    /// The runner that is in the image of a class, where that is known.
+    pub runners_in_use: BTreeMap<ClassName, RunnerVersion>,
+    /// When the default image was last made anew for a newer runner.
+    pub renewed_at: Option<DateTime<Utc>>,
+    /// What GitHub says of the runner's releases.
+    pub releases: BTreeMap<AccountName, ReleaseView>,
     /// What the limiters would let start.
     pub admission: Admission,
     /// How far the times that services state are ahead of ours.

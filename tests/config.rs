@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sandrunner::config::{Config, ConfigError, Environment, Settings, load};
+use sandrunner::config::{Config, ConfigError, Environment, RunnerReleaseChoice, Settings, load};
 use sandrunner::github::{GithubAuth, GithubSettings};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -167,7 +167,10 @@ fn the_names_of_the_earlier_project_work() {
     .unwrap();
     let repos: Vec<String> = settings.policy.scopes().map(|scope| scope.repo.to_string()).collect();
     assert_eq!(repos, ["acme/api", "acme/web"]);
-    assert!(format!("{:?}", settings.runner).contains("2.336.0"));
+    assert_eq!(
+        settings.runner.release,
+        RunnerReleaseChoice::Pinned { version: "2.336.0".parse().unwrap(), sha256: None }
+    );
     assert_eq!(settings.policy.accounts.values().next().unwrap().runner_group_id, 7);
     assert_eq!(settings.policy.limits.sandboxes_per_repo, Some(3));
     assert_eq!(settings.policy.classes[0].regions, ["us-east"]);
@@ -229,6 +232,10 @@ fn bad_values_name_key_value_and_remedy() {
         (
             "[http]\nlisten = \"9464\"",
             "`http.listen` is `9464`: must be an address with a port, such as 127.0.0.1:9464",
+        ),
+        (
+            "[runner]\nversion = \"2.328.9\"",
+            "`runner.version` is `2.328.9`: GitHub registers no runner older than 2.329.0: set a newer one, or `auto`",
         ),
         ("[runner]\nversion = \"latest\"", "`runner.version` is `latest`: must be `auto` or a version such as 2.336.0"),
         (

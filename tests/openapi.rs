@@ -165,6 +165,9 @@ async fn reading_endpoints_answer_as_described() {
     let downloads =
         sim.get("/repos/{owner}/{repo}/actions/runners/downloads", "/repos/acme/web/actions/runners/downloads").await;
     assert_eq!(downloads[0]["sha256_checksum"].as_str().unwrap().len(), 64);
+    let notice = "/repos/{owner}/{repo}/actions/runners/deprecations/{version}";
+    let notice = sim.get(notice, "/repos/acme/web/actions/runners/deprecations/2.330.0").await;
+    assert_eq!(notice["runner_version"], "2.330.0");
     sim.get("/repos/{owner}/{repo}", "/repos/acme/web").await;
     sim.get("/rate_limit", "/rate_limit").await;
 }

@@ -29,6 +29,8 @@ mod organization;
 mod pair;
 #[path = "lab/polling.rs"]
 mod polling;
+#[path = "lab/releases.rs"]
+mod releases;
 #[path = "lab/trust.rs"]
 mod trust;
 

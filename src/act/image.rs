@@ -2,13 +2,14 @@
 
 use std::iter;
 
-use super::{Effect, Task};
+use super::{BuiltImage, Effect, Task};
 use crate::class::{ImageSource, RunnerClass};
 use crate::config::RunnerReleaseChoice;
 use crate::error::CallFailure;
 use crate::github::RunnerRelease;
 use crate::ids::ImageId;
 use crate::modal::{self, BuildProgress, ImageDefinition};
+use crate::runner::RunnerVersion;
 use crate::state::Scope;
 
 pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> Effect {
@@ -17,19 +18,23 @@ pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> 
     Effect::Image { source, result }
 }
 
-async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<ImageId, String> {
+async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<BuiltImage, String> {
     let app = task.app().await.map_err(|failure| failure.message)?;
-    let definition = match source {
-        ImageSource::Default => default_definition(task, scope).await?,
-        ImageSource::Registry(reference) => ImageDefinition::registry_layers(reference).map_err(text)?,
-        ImageSource::Existing(id) => ImageDefinition::Existing(ImageId::new(id.as_str())),
+    let (definition, runner) = match source {
+        ImageSource::Default => {
+            let (definition, runner) = default_definition(task, scope).await?;
+            (definition, Some(runner))
+        }
+        ImageSource::Registry(reference) => (ImageDefinition::registry_layers(reference).map_err(text)?, None),
+        ImageSource::Existing(id) => (ImageDefinition::Existing(ImageId::new(id.as_str())), None),
     };
     let progress = |progress: BuildProgress| match progress {
         BuildProgress::Known { layer, layers } => tracing::debug!(layer, layers, "the image's layer exists"),
         BuildProgress::Building { layer, layers } => tracing::info!(layer, layers, "building the image's layer"),
         BuildProgress::Log(line) => tracing::debug!(line = line.trim_end(), "image build"),
     };
-    modal::build(&task.writers.modal, &app, &definition, progress).await.map_err(text)
+    let image = modal::build(&task.writers.modal, &app, &definition, progress).await.map_err(text)?;
+    Ok(BuiltImage { image, runner })
 }
 
 fn text(error: modal::ModalError) -> String {
@@ -38,14 +43,14 @@ fn text(error: modal::ModalError) -> String {
 }
 
 /// The image that Sandrunner defines, with the release that the configuration asks for.
-async fn default_definition(task: &Task, scope: &Scope) -> Result<ImageDefinition, String> {
+async fn default_definition(task: &Task, scope: &Scope) -> Result<(ImageDefinition, RunnerVersion), String> {
     let wanted = &task.writers.runner.release;
     let release = match wanted {
         RunnerReleaseChoice::Pinned { version, sha256: Some(sha256) } => RunnerRelease {
             download_url: format!(
                 "https://github.com/actions/runner/releases/download/v{version}/actions-runner-linux-x64-{version}.tar.gz"
             ),
-            version: version.clone(),
+            version: *version,
             sha256: Some(sha256.clone()),
         },
         RunnerReleaseChoice::Auto | RunnerReleaseChoice::Pinned { sha256: None, .. } => offered(task, scope).await?,
@@ -64,7 +69,9 @@ async fn default_definition(task: &Task, scope: &Scope) -> Result<ImageDefinitio
             release.version
         ));
     };
-    ImageDefinition::default_layers(&release.version, &sha256, &release.download_url, &task.writers.runner.dir)
+    let version = release.version.to_string();
+    ImageDefinition::default_layers(&version, &sha256, &release.download_url, &task.writers.runner.dir)
+        .map(|definition| (definition, release.version))
         .map_err(text)
 }
 

@@ -7,6 +7,7 @@ use crate::class::ImageSource;
 use crate::error::CallFailure;
 use crate::ids::{ImageId, OurName, RunnerId, SandboxId, SecretId};
 use crate::modal::Deletion;
+use crate::runner::RunnerVersion;
 use crate::state::Origin;
 
 /// What an action came to.
@@ -20,6 +21,15 @@ pub struct Outcome {
     pub effect: Effect,
     /// How long it took.
     pub took: Duration,
+}
+
+/// An image that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// The image.
+    pub image: ImageId,
+    /// The runner that was put into it; none where somebody else did.
+    pub runner: Option<RunnerVersion>,
 }
 
 /// What an action changed, as far as we know.
@@ -116,7 +126,7 @@ pub enum Effect {
         /// Its source.
         source: ImageSource,
         /// The image, or why there is none.
-        result: Result<ImageId, String>,
+        result: Result<BuiltImage, String>,
     },
     /// Nothing is known to have changed.
     Failed {
@@ -162,7 +172,7 @@ impl fmt::Display for Outcome {
             }
             Effect::SecretDenied { name, .. } => write!(f, "{action} {name}: its Secret is looked for once more")?,
             Effect::StillRunning { name, .. } => write!(f, "{action} {name}: it runs a job")?,
-            Effect::Image { result: Ok(image), .. } => write!(f, "{action}: {image}")?,
+            Effect::Image { result: Ok(built), .. } => write!(f, "{action}: {}", built.image)?,
             Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,
             Effect::Failed { failure } => write!(f, "{action}: {failure}")?,
         }

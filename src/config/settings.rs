@@ -20,6 +20,7 @@ use crate::ids::{AccountName, ClassName, Fingerprint, Labels};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Credentials, Limits, Policy, Waves};
 use crate::poll::{ListOrder, least_longest};
+use crate::runner::RunnerVersion;
 
 /// Whether the controller may change anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ pub enum RunnerReleaseChoice {
     /// A version; the checksum comes from GitHub where it still offers that version.
     Pinned {
         /// The version.
-        version: String,
+        version: RunnerVersion,
         /// The archive's SHA-256, in hexadecimal digits.
         sha256: Option<String>,
     },
@@ -126,7 +127,7 @@ impl Settings {
         let configured: Vec<ClassConfig> = runner_classes.iter().cloned().chain(builtin).collect();
         check_label("required_label", &required_label)?;
         let accounts = accounts::policies(github)?;
-        let runner_settings = runner_settings(runner)?;
+        let runner_settings = runner_settings(runner, &accounts)?;
         let max_interval = max_interval(reconcile, github, &accounts)?;
         let policy = Policy {
             deployment: deployment.parse().map_err(|_| {
@@ -141,6 +142,7 @@ impl Settings {
             interval: interval(reconcile)?,
             max_interval,
             list_order: ListOrder::Index,
+            follows_releases: runner_settings.release == RunnerReleaseChoice::Auto,
         };
         Ok(Self {
             mode: *mode,
@@ -530,9 +532,10 @@ fn modal_creates(modal: &ModalConfig) -> Result<(f64, u32), ConfigError> {
     Ok((rate, in_range("modal.create_burst", modal.create_burst, 1, 10_000)?))
 }
 
-fn runner_settings(runner: &RunnerConfig) -> Result<RunnerSettings, ConfigError> {
-    let is_version =
-        |text: &str| text.split('.').count() == 3 && text.split('.').all(|part| part.parse::<u32>().is_ok());
+fn runner_settings(
+    runner: &RunnerConfig,
+    accounts: &BTreeMap<AccountName, AccountPolicy>,
+) -> Result<RunnerSettings, ConfigError> {
     let is_sha = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     for name in runner.env.keys() {
         check_env_name("runner.env", name)?;
@@ -545,12 +548,11 @@ fn runner_settings(runner: &RunnerConfig) -> Result<RunnerSettings, ConfigError>
         ("auto", Some(_)) => {
             return Err(bad("runner.sha256", "set", "belongs to a pinned runner.version; remove it for `auto`"));
         }
-        (version, sha256) if is_version(version) => RunnerReleaseChoice::Pinned {
-            version: version.to_owned(),
-            sha256: sha256.as_ref().map(|sha| sha.to_lowercase()),
-        },
-        (version, _) => {
-            return Err(bad("runner.version", format!("`{version}`"), "must be `auto` or a version such as 2.336.0"));
+        (version, sha256) => {
+            let remedy = "must be `auto` or a version such as 2.336.0";
+            let parsed = version.parse().map_err(|_| bad("runner.version", format!("`{version}`"), remedy))?;
+            check_floor(parsed, accounts)?;
+            RunnerReleaseChoice::Pinned { version: parsed, sha256: sha256.as_ref().map(|sha| sha.to_lowercase()) }
         }
     };
     let is_dir = runner.dir.starts_with('/')
@@ -564,6 +566,16 @@ fn runner_settings(runner: &RunnerConfig) -> Result<RunnerSettings, ConfigError>
         ));
     }
     Ok(RunnerSettings { release, dir: runner.dir.clone() })
+}
+
+/// An Enterprise Server takes older runners; everybody else's GitHub registers none.
+fn check_floor(version: RunnerVersion, accounts: &BTreeMap<AccountName, AccountPolicy>) -> Result<(), ConfigError> {
+    let is_of_github = |host: &str| host == "https://api.github.com" || host.ends_with(".ghe.com");
+    if version >= RunnerVersion::FLOOR || !accounts.values().any(|account| is_of_github(&account.host)) {
+        return Ok(());
+    }
+    let remedy = format!("GitHub registers no runner older than {}: set a newer one, or `auto`", RunnerVersion::FLOOR);
+    Err(bad("runner.version", format!("`{version}`"), remedy))
 }
 
 /// The secrets of the webhook, where there is one.

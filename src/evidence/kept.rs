@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Claim, Evidence, JobEvidence, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, JobId, OurName, RunId};
+use crate::runner::RunnerVersion;
 use crate::state::Scope;
 
 /// Raised where a text of before can't be read any more, or would mean something else. A field that is added needs
@@ -102,6 +103,7 @@ struct Kept<'a> {
     names: Cow<'a, BTreeMap<OurName, NameEvidence>>,
     proven: Cow<'a, BTreeSet<ClassName>>,
     parallel: Vec<Parallel>,
+    newer_since: Cow<'a, BTreeMap<RunnerVersion, DateTime<Utc>>>,
 }
 
 /// How many jobs of a run and label set ran at the same time.
@@ -127,6 +129,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         names,
         proven,
         parallel,
+        newer_since,
         groups: _,          // a restart is how an operator says: try again
         started_at: _,      // the next one tells
         failed_starts: _,   // likewise
@@ -153,6 +156,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         names: Cow::Borrowed(names),
         proven: Cow::Borrowed(proven),
         parallel: parallel.collect(),
+        newer_since: Cow::Borrowed(newer_since),
     };
     let evidence = serde_json::value::to_raw_value(&kept).expect("there is nothing in it that JSON cannot say");
     let document = Document { version: VERSION, sha256: checksum(VERSION, evidence.get()), evidence: &evidence };
@@ -207,6 +211,7 @@ impl Kept<'_> {
             names: names.collect(),
             proven: if is_as_set { self.proven.into_owned() } else { BTreeSet::new() },
             parallel: parallel.map(|of| ((of.scope, of.group, of.run), of.count.min(COUNT_MAX))).collect(),
+            newer_since: self.newer_since.iter().map(|(version, since)| (*version, (*since).min(now))).collect(),
             // What is still there has a moment to be seen again, however long nobody looked.
             forgot_at: Some(now),
             ..Evidence::default()

@@ -32,6 +32,8 @@ pub enum Operation {
     ListGroupRepositories,
     /// `GET …/actions/runners/downloads`.
     ListRunnerReleases,
+    /// `GET …/actions/runners/deprecations/{version}`.
+    GetRunnerDeprecation,
     /// `POST …/actions/runners/generate-jitconfig`.
     GenerateJitConfig,
     /// `DELETE …/actions/runners/{id}`.
@@ -60,6 +62,7 @@ impl Operation {
             Self::ListRunnerGroups => "list_runner_groups",
             Self::ListGroupRepositories => "list_group_repositories",
             Self::ListRunnerReleases => "list_runner_releases",
+            Self::GetRunnerDeprecation => "get_runner_deprecation",
             Self::GenerateJitConfig => "generate_jit_config",
             Self::DeleteRunner => "delete_runner",
         }
@@ -80,6 +83,7 @@ impl Operation {
             Self::ListRunners => "list the runners of",
             Self::ListRunnerGroups => "list the runner groups of",
             Self::ListRunnerReleases => "list the runner releases for",
+            Self::GetRunnerDeprecation => "ask for the end of",
             Self::GenerateJitConfig => "generate a JIT config for",
             Self::DeleteRunner => "delete",
         }
@@ -89,7 +93,7 @@ impl Operation {
     pub(super) fn permission(self) -> &'static str {
         match self {
             Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
-            Self::ListRunners | Self::ListRunnerReleases => "administration=read",
+            Self::ListRunners | Self::ListRunnerReleases | Self::GetRunnerDeprecation => "administration=read",
             Self::ListRunnerGroups | Self::ListGroupRepositories => "organization_self_hosted_runners=read",
             Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
             Self::ListInstallations
@@ -121,6 +125,7 @@ impl Operation {
             | Self::ListRunnerGroups
             | Self::ListGroupRepositories
             | Self::ListRunnerReleases
+            | Self::GetRunnerDeprecation
             | Self::DeleteRunner => READ_DEADLINE,
         }
     }

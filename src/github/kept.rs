@@ -15,6 +15,7 @@ use super::etag::{Credential, EtagCache, Page, PageCaches, PageKey};
 use super::wire;
 use crate::class::Risks;
 use crate::ids::{Fingerprint, JobId, Labels, RunId, RunnerId};
+use crate::runner::RunnerVersion;
 use crate::state::{Connection, RepoFacts, Runner, WorkflowJob, WorkflowRun};
 
 /// Raised where a text of before can't be read any more.
@@ -76,6 +77,8 @@ struct KeptRunner {
     online: Option<bool>,
     busy: bool,
     labels: Option<Fingerprint>,
+    #[serde(default)]
+    version: Option<RunnerVersion>,
 }
 
 /// A row that can be kept.
@@ -161,23 +164,23 @@ impl Keep for Runner {
     type Kept = KeptRunner;
 
     fn keep(&self) -> KeptRunner {
-        let Self { id, name, connection, is_busy, labels } = self;
+        let Self { id, name, connection, is_busy, labels, version } = self;
         let online = match connection {
             Connection::Online => Some(true),
             Connection::Offline => Some(false),
             Connection::Unknown => None,
         };
-        KeptRunner { id: id.0, name: name.clone(), online, busy: *is_busy, labels: *labels }
+        KeptRunner { id: id.0, name: name.clone(), online, busy: *is_busy, labels: *labels, version: *version }
     }
 
     fn believe(kept: KeptRunner) -> Self {
-        let KeptRunner { id, name, online, busy, labels } = kept;
+        let KeptRunner { id, name, online, busy, labels, version } = kept;
         let connection = match online {
             Some(true) => Connection::Online,
             Some(false) => Connection::Offline,
             None => Connection::Unknown,
         };
-        Self { id: RunnerId(id), name, connection, is_busy: busy, labels }
+        Self { id: RunnerId(id), name, connection, is_busy: busy, labels, version }
     }
 }
 
@@ -316,7 +319,14 @@ mod tests {
     }
 
     fn runner(labels: Option<Fingerprint>) -> Runner {
-        Runner { id: RunnerId(3), name: "build-box".into(), connection: Connection::Unknown, is_busy: true, labels }
+        Runner {
+            id: RunnerId(3),
+            name: "build-box".into(),
+            connection: Connection::Unknown,
+            is_busy: true,
+            labels,
+            version: None,
+        }
     }
 
     fn key(token: &str, path: &str) -> PageKey {

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::GithubError;
 use super::call::{Call, Operation};
 use super::client::{Client, CredentialState, Request, RequestCounts};
 use super::error::Malformed;
 use super::pages::{List, Listed, unreadable};
-use super::wire::{self, Row, WireDownload};
-use super::{Answer, GithubError};
+use super::wire::{self, Row};
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
 use crate::ids::{CredentialName, RepoName, RunId};
@@ -47,17 +47,6 @@ impl From<Listed<WorkflowRun>> for RunList {
     fn from(listed: Listed<WorkflowRun>) -> Self {
         Self { runs: listed.rows, reaches_end: listed.reaches_end, is_unchanged: listed.is_unchanged }
     }
-}
-
-/// The release of the runner application that GitHub wants a repository to use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunnerRelease {
-    /// The version, such as `2.330.0`.
-    pub version: String,
-    /// Where the archive for Linux on x64 is.
-    pub download_url: String,
-    /// The archive's SHA-256 in hexadecimal digits, where GitHub gives it.
-    pub sha256: Option<String>,
 }
 
 /// Reads runs, jobs and runners with one credential; clones share everything.
@@ -193,17 +182,6 @@ impl GithubReader {
             Err(error) => Reading::Unknown(error.into()),
         }
     }
-
-    /// Reads which release of the runner GitHub wants a repository to use, for Linux on x64.
-    ///
-    /// # Errors
-    /// [`GithubError`], also where GitHub lists none whose name, address and checksum are of the usual form.
-    pub async fn runner_release(&self, repo: &RepoName) -> Result<RunnerRelease, GithubError> {
-        let call = Call { operation: Operation::ListRunnerReleases, subject: repo.to_string() };
-        let path = format!("/repos/{repo}/actions/runners/downloads");
-        let answer = self.client.send(&call, Purpose::Other, Request::Get { path: &path, known: None }).await?;
-        read_release(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))
-    }
 }
 
 /// Where runners are listed, registered and deleted.
@@ -212,30 +190,4 @@ pub(super) fn runners_path(registry: &Registry) -> String {
         Registry::Repo(scope) => format!("/repos/{}/actions/runners", scope.repo),
         Registry::Org(org) => format!("/orgs/{}/actions/runners", org.name),
     }
-}
-
-fn read_release(answer: &Answer) -> Result<RunnerRelease, Malformed> {
-    let entries: Vec<serde_json::Value> =
-        serde_json::from_slice(&answer.body).map_err(|error| Malformed::json("the list", &error))?;
-    entries
-        .into_iter()
-        .filter_map(|entry| serde_json::from_value::<WireDownload>(entry).ok())
-        .filter(|entry| entry.os == "linux" && entry.architecture == "x64")
-        .find_map(release)
-        .ok_or(Malformed::NoRelease)
-}
-
-/// The release of an entry, all of whose texts are fit for an image definition.
-fn release(entry: WireDownload) -> Option<RunnerRelease> {
-    let WireDownload { os: _, architecture: _, download_url, filename, sha256_checksum } = entry;
-    let version = filename.strip_prefix("actions-runner-linux-x64-")?.strip_suffix(".tar.gz")?;
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let is_version = version.split('.').count() == 3 && version.split('.').all(is_number);
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?&=%+@".contains(&b);
-    let is_address = download_url.starts_with("https://") && download_url.bytes().all(is_plain);
-    let is_sum = |sum: &String| sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_version || !is_address || !sha256_checksum.as_ref().is_none_or(is_sum) {
-        return None;
-    }
-    Some(RunnerRelease { version: version.to_owned(), download_url, sha256: sha256_checksum })
 }

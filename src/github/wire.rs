@@ -170,11 +170,12 @@ struct WireRunner {
     status: Option<String>,
     busy: Option<bool>,
     labels: Option<Vec<WireLabel>>,
+    version: Option<String>,
 }
 
 impl Row for Runner {
     fn read(row: &str) -> serde_json::Result<Self> {
-        let WireRunner { id, name, status, busy, labels } = serde_json::from_str(row)?;
+        let WireRunner { id, name, status, busy, labels, version } = serde_json::from_str(row)?;
         let labels = Labels::new(labels.into_iter().flatten().map(|label| label.name));
         Ok(Self {
             id: RunnerId(id),
@@ -186,6 +187,7 @@ impl Row for Runner {
             },
             is_busy: busy.unwrap_or(false),
             labels: (labels.iter().next().is_some()).then(|| labels.fingerprint()),
+            version: version.and_then(|version| version.parse().ok()),
         })
     }
 
@@ -317,7 +319,7 @@ pub(super) fn status_filter(status: &RunStatus) -> Option<&'static str> {
 }
 
 /// A time is never worth a row: one that cannot be read is taken as unknown.
-fn time(text: Option<String>) -> Option<DateTime<Utc>> {
+pub(super) fn time(text: Option<String>) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(&text?).ok().map(|time| time.to_utc())
 }
 
@@ -345,16 +347,6 @@ impl WireRegistered {
     pub(super) fn labels(&self) -> Labels {
         Labels::new(self.labels.iter().map(|label| &label.name))
     }
-}
-
-/// One entry of `runners/downloads`.
-#[derive(Deserialize)]
-pub(super) struct WireDownload {
-    pub(super) os: String,
-    pub(super) architecture: String,
-    pub(super) download_url: String,
-    pub(super) filename: String,
-    pub(super) sha256_checksum: Option<String>,
 }
 
 #[cfg(test)]

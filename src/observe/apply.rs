@@ -5,18 +5,19 @@ use std::fmt::Display;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::read::{Arrival, Found};
+use super::read::{Arrival, Found, Releases};
 use super::{Made, View, class_of_tag, tag};
+use crate::class::ImageSource;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::AGREEMENT_APART;
 use crate::github::RunList;
-use crate::ids::{OurName, RunId, RunnerId, SandboxId, SecretId};
+use crate::ids::{ClassName, OurName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::state::{
     Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState, Reading,
-    Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob, WorkflowRun,
+    Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -48,6 +49,7 @@ impl View {
                 self.apply_installations(&account, found, began_at);
             }
             (Read::Directory(owner), Found::Directory(reading)) => self.apply_directory(&owner, reading, began_at),
+            (Read::Releases(scope), Found::Releases(found)) => self.apply_releases(&scope, found, began_at),
             (Read::Repo(scope), Found::Repo(found)) => self.apply_repo(&scope, found, began_at),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
@@ -262,6 +264,33 @@ impl View {
         }
     }
 
+    fn apply_releases(&mut self, scope: &Scope, found: Result<Releases, CallFailure>, began_at: DateTime<Utc>) {
+        let used = self.observed.runner_versions();
+        let view = self.observed.releases.entry(scope.account.clone()).or_default();
+        let failure = match found {
+            Ok(Releases { offered, notices, missing }) => {
+                view.offered = Some(offered);
+                view.notices.retain(|version, _| used.contains(version));
+                view.notices.extend(notices);
+                missing
+            }
+            Err(failure) => Some(failure),
+        };
+        match failure {
+            Some(failure) => {
+                warn_once(&view.read, &failure, scope, "cannot read the releases of the runner");
+                view.read.failed(began_at, failure);
+            }
+            None => view.read.succeeded(began_at),
+        }
+        for version in used {
+            if let Some(ends_at) = view.refused_at(version).filter(|at| *at - began_at < WARN_BEFORE_END) {
+                let offered = view.offered.map(tracing::field::display);
+                tracing::warn!(%version, %ends_at, offered, "GitHub soon takes no runners of a version that is in use");
+            }
+        }
+    }
+
     fn apply_runners(&mut self, registry: &Registry, reading: Reading<Vec<Runner>>, began_at: DateTime<Utc>) {
         let deployment = self.deployment.clone();
         let Some(view) = self.observed.registries.get_mut(registry) else { return };
@@ -277,6 +306,7 @@ impl View {
             }
         };
         let count = runners.len();
+        let runners_in_use = &mut self.observed.runners_in_use;
         view.runners = runners
             .into_iter()
             .filter_map(|runner| Some((runner.name.parse::<OurName>().ok()?, runner)))
@@ -284,8 +314,21 @@ impl View {
             .filter(|(name, _)| name.account == *registry.account())
             .collect();
         view.foreign_runners = count - view.runners.len();
+        // What is in an image that we did not define shows only so.
+        for (name, runner) in &view.runners {
+            let class = self.observed.fleet.sandboxes.get(name).map(|sandbox| &sandbox.origin.class);
+            let is_unknown = |class: &&ClassName| {
+                self.readers.policy.class(class).is_some_and(|class| class.image != ImageSource::Default)
+            };
+            if let (Some(class), Some(version)) = (class.filter(is_unknown), runner.version) {
+                runners_in_use.insert(class.clone(), version);
+            }
+        }
     }
 }
+
+/// How long before GitHub refuses a version that is told every hour (GitHub: a release has to be installed within 30 days).
+const WARN_BEFORE_END: TimeDelta = TimeDelta::days(10);
 
 /// The first failure in a row is a warning; the rest is in the metrics.
 fn warn_once(state: &ReadState, failure: &CallFailure, place: &dyn Display, what: &str) {
@@ -465,7 +508,7 @@ mod tests {
     use super::*;
     use crate::class::Risks;
     use crate::ids::{JobId, Labels};
-    use crate::state::{Registry, Scope};
+    use crate::state::Registry;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)

@@ -14,6 +14,7 @@ use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
+use crate::runner::{RunnerVersion, VersionNotice};
 use crate::state::{
     Installed, Org, Owner, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
     WorkflowRun,
@@ -44,12 +45,23 @@ pub(super) enum Found {
     Installations(Result<Vec<Installed>, CallFailure>),
     Directory(Reading<Vec<RepoFacts>>),
     Repo(Result<RepoFacts, CallFailure>),
+    Releases(Result<Releases, CallFailure>),
     Runs(Reading<RunList>),
     Run(Result<Option<WorkflowRun>, CallFailure>),
     Jobs(Reading<Option<Vec<WorkflowJob>>>),
     Runners(Reading<Vec<Runner>>),
     Group(Result<Option<RunnerGroup>, CallFailure>),
     Sweep(Reading<Vec<WorkflowRun>>),
+}
+
+/// What GitHub says of the runner's releases.
+#[derive(Debug)]
+pub(super) struct Releases {
+    pub(super) offered: RunnerVersion,
+    /// Of those that are in use, as far as it answered.
+    pub(super) notices: BTreeMap<RunnerVersion, VersionNotice>,
+    /// Why it did not answer for all.
+    pub(super) missing: Option<CallFailure>,
 }
 
 /// What is asked for, and what the reading needs to know.
@@ -59,6 +71,8 @@ pub(super) struct Asked {
     /// The runs of the repository that are known.
     pub(super) known: BTreeSet<RunId>,
     pub(super) deployment: Deployment,
+    /// The versions of the runner that are in use.
+    pub(super) versions: BTreeSet<RunnerVersion>,
 }
 
 /// Whether a list of repositories was read to its end.
@@ -72,7 +86,7 @@ pub(super) enum Listing {
 
 /// Carries out one reading.
 pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
-    let Asked { read, purpose, known, deployment } = asked;
+    let Asked { read, purpose, known, deployment, versions } = asked;
     let began_at = readers.clock.now();
     let result = match &read {
         Read::Fleet => Found::Fleet(fleet(&readers, &deployment).await),
@@ -82,6 +96,7 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Installations(account) => Found::Installations(installations(&readers, account).await),
         Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
         Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
+        Read::Releases(scope) => Found::Releases(releases(&github(&readers, scope), scope, versions).await),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
         Read::Run(scope, run) => {
             Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
@@ -190,6 +205,24 @@ async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, Call
         Some(choice) => Ok(github_at(readers, &Registry::Org(org.clone())).runner_group(&org.name, choice).await?),
         None => Ok(None),
     }
+}
+
+async fn releases(
+    reader: &GithubReader,
+    scope: &Scope,
+    versions: BTreeSet<RunnerVersion>,
+) -> Result<Releases, CallFailure> {
+    let offered = reader.runner_release(&scope.repo).await?.version;
+    let mut releases = Releases { offered, notices: BTreeMap::new(), missing: None };
+    for version in versions {
+        match reader.runner_notice(&scope.repo, version).await {
+            Ok(notice) => {
+                releases.notices.insert(version, notice);
+            }
+            Err(error) => releases.missing = Some(error.into()),
+        }
+    }
+    Ok(releases)
 }
 
 /// A sweep only adds: what its lists lack is no news. What it saw before a failure is as good as the rest.

@@ -7,7 +7,7 @@ use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 20] = [
+    pub const LABELS: [&'static str; 21] = [
         "not_opted_in",
         "not_trusted",
         "no_matching_class",
@@ -18,6 +18,7 @@ impl SkipReason {
         "runner_group",
         "image_building",
         "image_failed",
+        "runner_version",
         "at_limit",
         "first_wave",
         "unproven",
@@ -43,6 +44,7 @@ impl SkipReason {
             Self::RunnerGroup(_) => "runner_group",
             Self::ImageBuilding => "image_building",
             Self::ImageFailed(_) => "image_failed",
+            Self::RunnerVersion { .. } => "runner_version",
             Self::AtLimit(_) => "at_limit",
             Self::FirstWave { .. } => "first_wave",
             Self::Unproven => "unproven",
@@ -70,6 +72,11 @@ impl fmt::Display for SkipReason {
             Self::RunnerGroup(reason) => f.write_str(reason),
             Self::ImageBuilding => f.write_str("the image of its class is being made"),
             Self::ImageFailed(why) => write!(f, "the image of its class could not be made: {why}"),
+            Self::RunnerVersion { version, since } => write!(
+                f,
+                "GitHub takes no runners of version {version} since {since}: set `runner.version = \"auto\"`, or put a \
+                 newer runner into the image of its class"
+            ),
             Self::AtLimit(limit) => limit.fmt(f),
             Self::FirstWave { wave } => {
                 write!(

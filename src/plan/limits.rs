@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::demand::{Group, Groups, Need, Queued, skip_of};
+use super::images::check_version;
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, SkipReason};
 use crate::ids::{ClassName, CredentialName, ImageId, OurName};
@@ -131,7 +132,7 @@ struct Probe<'a> {
     image: Option<&'a ImageId>,
 }
 
-type Refusal = (SkipReason, DateTime<Utc>);
+pub(super) type Refusal = (SkipReason, DateTime<Utc>);
 
 impl<'a> Room<'a> {
     fn new(supply: &Supply<'a>, groups: &Groups<'_>, context: &Context<'a>) -> Self {
@@ -239,7 +240,7 @@ fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         return Err((SkipReason::CreateRefused(failing.failure.message.clone()), failing.again_at));
     }
     match observed.images.get(class) {
-        Some(ImageState::Ready(_)) => Ok(()),
+        Some(ImageState::Ready(_)) => check_version(group, context),
         Some(ImageState::Building { .. }) | None => Err((SkipReason::ImageBuilding, soon)),
         Some(ImageState::Failed { message, failures, at }) => {
             let pause = crate::retry::delay(crate::retry::IMAGE, *failures);

@@ -17,6 +17,10 @@ use crate::state::{Observed, Owner, Scope};
 const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How often it is asked what GitHub says of a repository that no list shows.
 const FACTS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: TimeDelta::hours(24) };
+/// How often it is asked which release of the runner is offered, and until when others are taken.
+const RELEASES_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// The same while nothing is known of a version that is in use.
+const NEW_VERSION_AGAIN: TimeDelta = TimeDelta::minutes(1);
 /// How far apart such questions are at least, so that a start does not ask all at once.
 const FACTS_APART_SECS: f64 = 2.0;
 /// What part of all readings they may be: they only tell why a repository is quiet, or its list is refused.
@@ -50,6 +54,26 @@ impl Schedule {
             let again = if is_doubted { AGREEMENT_APART } else { DIRECTORY_AGAIN };
             if self.is_due(&view.read, again) {
                 self.add(Read::Directory(owner.clone()), Purpose::Other, Rank::Directory, view.read.tried_at);
+            }
+        }
+    }
+
+    /// The runner's releases, asked for with the first repository of an account that can be read, from the first image on.
+    pub(super) fn releases(&mut self, observed: &Observed) {
+        if observed.runners_in_use.is_empty() {
+            return;
+        }
+        let mut asked: BTreeSet<&AccountName> = BTreeSet::new();
+        for (scope, _) in observed.served().filter(|(_, repo)| repo.runs_read.known_at.is_some()) {
+            if !asked.insert(&scope.account) {
+                continue;
+            }
+            let view = observed.releases.get(&scope.account);
+            let is_known = |version| view.is_some_and(|view| view.notices.contains_key(version));
+            let again = if observed.runners_in_use.values().all(is_known) { RELEASES_AGAIN } else { NEW_VERSION_AGAIN };
+            if view.is_none_or(|view| self.is_due(&view.read, again)) {
+                let tried = view.and_then(|view| view.read.tried_at);
+                self.add(Read::Releases(scope.clone()), Purpose::Other, Rank::Facts, tried);
             }
         }
     }

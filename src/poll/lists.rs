@@ -224,6 +224,7 @@ mod tests {
             interval: Duration::from_secs(10),
             max_interval: Duration::from_secs(900),
             list_order: ListOrder::Index,
+            follows_releases: false,
         }
     }
 

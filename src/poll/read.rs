@@ -26,6 +26,8 @@ pub enum Read {
     Directory(Owner),
     /// What GitHub says of a repository.
     Repo(Scope),
+    /// The releases of the runner that an account is offered, asked for with one of its repositories.
+    Releases(Scope),
     /// The run list of a repository.
     Runs(Scope, Depth),
     /// A run by its id.
@@ -78,6 +80,7 @@ impl Read {
             Self::Installations(account) => Some(CredentialName::of_account(account.clone())),
             Self::Directory(owner) => Some(policy.credential_at(&owner.account, &owner.login)),
             Self::Repo(scope)
+            | Self::Releases(scope)
             | Self::Runs(scope, _)
             | Self::Run(scope, _)
             | Self::Jobs(scope, _)
@@ -100,6 +103,7 @@ impl Read {
             | Self::Installations(_)
             | Self::Directory(_)
             | Self::Repo(_)
+            | Self::Releases(_)
             | Self::Group(_)
             | Self::Run(..)
             | Self::Jobs(..)

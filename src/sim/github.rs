@@ -143,6 +143,7 @@ impl Asked {
             | Route::Runner(..)
             | Route::DeleteRunner(..)
             | Route::Downloads(_)
+            | Route::Deprecation(..)
             | Route::Groups(_)
             | Route::GroupRepos(..)
             | Route::Installations
@@ -400,6 +401,7 @@ impl State {
             Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
             Route::Mint(_) => self.mint_answer(repo, &asked.body, strike),
             Route::Downloads(_) => self.downloads_answer(),
+            Route::Deprecation(_, version) => self.deprecation_answer(version),
             Route::Groups(_) => self.list_groups(repo, asked),
             Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),
             Route::Installations

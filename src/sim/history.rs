@@ -70,6 +70,8 @@ pub enum Operation {
     Mint,
     /// The runner's releases.
     Downloads,
+    /// Until when a release of the runner is taken.
+    Deprecation,
     /// The state of the rate limits.
     RateLimit,
     /// A path or method that GitHub does not have here.

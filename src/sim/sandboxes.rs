@@ -316,7 +316,7 @@ impl State {
             Some(FaultMode::RegistrationFailed) => Some(66),
             Some(FaultMode::VersionRefused) => Some(65),
             Some(FaultMode::Crash) => Some(68),
-            Some(_) | None => None,
+            Some(_) | None => self.is_version_refused(key).then_some(65),
         };
         if let Some(code) = failed {
             return self.end_sandbox(key, End::exit(code));

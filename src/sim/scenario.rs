@@ -169,6 +169,20 @@ pub struct ScenarioJob {
     pub conclusion: Conclusion,
 }
 
+/// A release of the runner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioRelease {
+    /// Its version, such as `2.337.0`.
+    pub version: String,
+    /// From when on it is offered, in seconds from the start (default 0).
+    #[serde(default)]
+    pub offered_secs: f64,
+    /// From when on GitHub neither registers it nor gives it jobs; absent means never.
+    #[serde(default)]
+    pub refused_secs: Option<f64>,
+}
+
 /// A self-hosted runner of someone else. While it is online it takes every job that its labels cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -243,6 +257,9 @@ pub struct Scenario {
     /// Runs of which there is more to say than their jobs do.
     #[serde(default)]
     pub runs: Vec<ScenarioRun>,
+    /// Releases of the runner, each newer than the one before; until the first, the profile's is offered.
+    #[serde(default)]
+    pub runner_releases: Vec<ScenarioRelease>,
     /// Other people's runners.
     #[serde(default)]
     pub foreign_runners: Vec<ForeignRunner>,

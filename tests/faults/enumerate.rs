@@ -104,7 +104,10 @@ impl Tally {
         for (operation, mode) in Fault::pairs().filter(|(operation, _)| harmed.contains(operation)) {
             // The controller asks for these without an ETag, or, for a repository, first without one and not again
             // within the hours that a plan lasts.
-            let is_conditional = !matches!(operation, Operation::GetRun | Operation::Downloads | Operation::GetRepo);
+            let is_conditional = !matches!(
+                operation,
+                Operation::GetRun | Operation::Downloads | Operation::Deprecation | Operation::GetRepo
+            );
             if mode == FaultMode::WrongNotModified && !is_conditional {
                 continue;
             }

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::github::{Deregistered, GithubError};
 use sandrunner::ids::RunnerId;
+use sandrunner::runner::VersionNotice;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -137,7 +138,36 @@ async fn the_release_for_linux_on_x64_is_found() {
     let entries = json!([{ "os": "win", "architecture": "x64" }, { "os": "linux", "architecture": "arm64" }, download("2.330.0", url, &json!(sum))]);
     let github = Github::answering(move |_| Json(entries.clone()).into_response());
     let release = github.reader.runner_release(&repo()).await.unwrap();
-    assert_eq!((release.version.as_str(), release.download_url.as_str(), release.sha256), ("2.330.0", url, Some(sum)));
+    assert_eq!(release.version.to_string(), "2.330.0");
+    assert_eq!((release.download_url.as_str(), release.sha256), (url, Some(sum)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_when_a_version_is_taken_is_read_and_silence_is_no_date() {
+    let version = "2.330.0".parse().unwrap();
+    let at = |text: &str| Some(text.parse().unwrap());
+    let none = VersionNotice::default();
+    for (status, body, expected) in [
+        (
+            200,
+            json!({ "runner_version": "2.330.0", "registration_deprecates_at": "2026-12-01T00:00:00Z",
+                "runtime_deprecates_at": "2026-12-24T00:00:00Z" }),
+            VersionNotice { registers_until: at("2026-12-01T00:00:00Z"), runs_until: at("2026-12-24T00:00:00Z") },
+        ),
+        (200, json!({ "runner_version": "2.330.0", "runtime_deprecates_at": null }), none),
+        (200, json!({ "runtime_deprecates_at": "some day", "new": [1] }), none),
+        (404, json!({ "message": "Not Found" }), none),
+    ] {
+        let answer = body.clone();
+        let github =
+            Github::answering(move |_| (StatusCode::from_u16(status).unwrap(), Json(answer.clone())).into_response());
+        assert_eq!(github.reader.runner_notice(&repo(), version).await.unwrap(), expected, "{status} {body}");
+        let path = "https://api.github.com/repos/acme/web/actions/runners/deprecations/2.330.0";
+        assert_eq!(github.asked().remove(0).target, path);
+    }
+    let github = Github::answering(|_| (StatusCode::OK, "[]").into_response());
+    let error = github.reader.runner_notice(&repo(), version).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Unreadable, "{error}");
 }
 
 #[tokio::test(start_paused = true)]

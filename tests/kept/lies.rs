@@ -210,7 +210,14 @@ fn a_create_whose_answer_was_not_seen_counts_for_its_time_after_a_restart() {
     situation.evidence = restarted(&situation.evidence);
     // Its registration was made, its sandbox may be under way.
     let taken = create.name.to_string();
-    let runner = Runner { id: RunnerId(5), name: taken, connection: Connection::Offline, is_busy: false, labels: None };
+    let runner = Runner {
+        id: RunnerId(5),
+        name: taken,
+        connection: Connection::Offline,
+        is_busy: false,
+        labels: None,
+        version: None,
+    };
     situation.registry("acme/web").runners.insert(create.name.clone(), runner);
     learn_at(&mut situation, TimeDelta::seconds(1));
     let soon = plan_at(&situation, TimeDelta::seconds(1));

@@ -123,7 +123,7 @@ async fn a_sandbox_that_is_placed_at_the_last_moment_keeps_its_job() {
     let scenario: Scenario =
         serde_json::from_value(json!({ "repos": [{ "name": "acme/web" }], "jobs": jobs })).expect("a scenario");
     let mut placed_late = 0;
-    for seed in 1..=6 {
+    for seed in 1..=20 {
         // GPU classes give up after a quarter of an hour; Modal's list lags by up to ten seconds.
         let gpu_schedule = Lognormal { median_secs: 897.0, p95_secs: 903.0 };
         let profile = Profile { gpu_schedule, boot: Lognormal::constant(2.0), ..Profile::realistic() };

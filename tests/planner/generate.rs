@@ -154,6 +154,7 @@ fn add_sandbox(
             connection: if evidence.online_at.is_some() { Connection::Online } else { Connection::Offline },
             is_busy: evidence.busy_at.is_some(),
             labels: Some(origin.group),
+            version: None,
         };
         let registry = situation.policy.registry(&origin.scope);
         let view = situation.observed.registries.get_mut(&registry).expect("all repositories are there");

@@ -96,6 +96,7 @@ impl Situation {
             interval: Duration::from_secs(10),
             max_interval: Duration::from_secs(900),
             list_order: ListOrder::Index,
+            follows_releases: true,
         };
         let mut observed = Observed::default();
         observed.fleet.read.succeeded(now() - TimeDelta::seconds(1));
@@ -318,6 +319,7 @@ impl Situation {
             connection: if state == "online" { Connection::Online } else { Connection::Offline },
             is_busy: state == "busy",
             labels: Some(options.labels().fingerprint()),
+            version: None,
         };
         self.registry(repo).runners.insert(name(which), runner);
         let evidence = self.evidence.names.entry(name(which)).or_default();

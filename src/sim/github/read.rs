@@ -36,6 +36,7 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
         | Route::DeleteRunner(..)
         | Route::Mint(_)
         | Route::Downloads(_)
+        | Route::Deprecation(..)
         | Route::Installations
         | Route::InstallationToken(_)
         | Route::InstallationRepos
@@ -183,13 +184,13 @@ impl State {
             .filter_map(|runner| runner.at(when))
             .collect();
         let page = self.page_of(asked);
-        let version = &self.profile.runner_version;
         let total = views.len();
         let bodies: Vec<serde_json::Value> = page
             .cut(views, strike, self.seed)
             .into_iter()
             .map(|view| {
                 let is_busy = view.is_busy && !self.flips(&view);
+                let version = self.version_of(view.runner);
                 body::runner_body(seen_wrongly(RunnerView { is_busy, ..view }, strike), version)
             })
             .collect();
@@ -246,15 +247,20 @@ impl State {
 
     pub(super) fn get_runner(&self, repo: RepoKey, id: u64) -> Answer {
         match self.repo(repo).runners.get(&id).filter(|runner| runner.is_registered()) {
-            Some(runner) => {
-                Answer::ok(to_json(&body::runner_body(runner.view(self.now), &self.profile.runner_version)))
-            }
+            Some(runner) => Answer::ok(to_json(&body::runner_body(runner.view(self.now), self.version_of(runner)))),
             None => Answer::not_found(),
         }
     }
 
     pub(super) fn downloads_answer(&self) -> Answer {
-        Answer::ok(to_json(&body::downloads(&self.profile.runner_version)))
+        Answer::ok(to_json(&body::downloads(self.offered_release())))
+    }
+
+    /// Until when a version is taken; both dates are the same here.
+    pub(super) fn deprecation_answer(&self, version: &str) -> Answer {
+        let at = self.refused_from(version).map(body::stamp);
+        let body = json!({ "runner_version": version, "registration_deprecates_at": at, "runtime_deprecates_at": at });
+        Answer::ok(to_json(&body))
     }
 
     pub(super) fn rate_limit(&mut self, token: &str) -> Answer {

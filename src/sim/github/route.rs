@@ -17,6 +17,7 @@ pub(super) enum Route {
     DeleteRunner(String, u64),
     Mint(String),
     Downloads(String),
+    Deprecation(String, String),
     Groups(String),
     GroupRepos(String, u64),
     Installations,
@@ -60,6 +61,7 @@ impl Route {
             ("GET", ["actions", "jobs", job]) => numbered(job, |job| Self::Job(repo, job)),
             ("GET", ["actions", "runners"]) => Self::Runners(repo),
             ("GET", ["actions", "runners", "downloads"]) => Self::Downloads(repo),
+            ("GET", ["actions", "runners", "deprecations", version]) => Self::Deprecation(repo, (*version).to_owned()),
             ("POST", ["actions", "runners", "generate-jitconfig"]) => Self::Mint(repo),
             ("GET", ["actions", "runners", runner]) => numbered(runner, |runner| Self::Runner(repo, runner)),
             ("DELETE", ["actions", "runners", runner]) => numbered(runner, |runner| Self::DeleteRunner(repo, runner)),
@@ -79,6 +81,7 @@ impl Route {
             Self::DeleteRunner(..) => Operation::DeleteRunner,
             Self::Mint(_) => Operation::Mint,
             Self::Downloads(_) => Operation::Downloads,
+            Self::Deprecation(..) => Operation::Deprecation,
             Self::Groups(_) => Operation::ListGroups,
             Self::GroupRepos(..) => Operation::ListGroupRepos,
             Self::Installations => Operation::ListInstallations,
@@ -104,6 +107,7 @@ impl Route {
             | Self::Mint(repo)
             | Self::Groups(repo)
             | Self::GroupRepos(repo, _)
+            | Self::Deprecation(repo, _)
             | Self::Downloads(repo) => repo.to_lowercase(),
             Self::Installations
             | Self::InstallationToken(_)
@@ -130,6 +134,7 @@ impl Route {
             | Self::Mint(_)
             | Self::Groups(_)
             | Self::Downloads(_)
+            | Self::Deprecation(..)
             | Self::Installations
             | Self::InstallationRepos
             | Self::OrgRepos(_)

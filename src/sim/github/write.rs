@@ -39,7 +39,7 @@ impl State {
                     self.spoil_registration(key, strike);
                 }
                 let runner = self.runner(key).expect("it was just registered");
-                let runner = body::runner_body(runner.view(self.now), &self.profile.runner_version);
+                let runner = body::runner_body(runner.view(self.now), self.version_of(runner));
                 let is_corrupt = strike.is_some_and(|strike| strike.mode == FaultMode::ConfigCorrupt);
                 let config = if is_corrupt { format!("{}-", &config[..config.len() / 2]) } else { config };
                 let body = json!({ "runner": runner, "encoded_jit_config": config });
@@ -92,7 +92,12 @@ pub(super) fn refused(asked: &Asked, status: Option<u16>) -> Answer {
 pub(super) fn disabled(asked: &Asked) -> Answer {
     let is_about_runners = matches!(
         asked.route,
-        Route::Mint(_) | Route::DeleteRunner(..) | Route::Runners(_) | Route::Runner(..) | Route::Downloads(_)
+        Route::Mint(_)
+            | Route::DeleteRunner(..)
+            | Route::Runners(_)
+            | Route::Runner(..)
+            | Route::Downloads(_)
+            | Route::Deprecation(..)
     );
     Answer::error(
         403,

@@ -30,6 +30,8 @@ pub(super) struct Image {
     pub(super) commands: Vec<String>,
     pub(super) built_at: Time,
     pub(super) has_failed: bool,
+    /// The version of the runner that is in it, as far as its definition tells.
+    pub(super) runner: Option<String>,
 }
 
 impl Image {
@@ -71,6 +73,13 @@ pub(in crate::sim) struct Objects {
     /// Auth tokens of earlier numbers are refused.
     auth_number: u64,
     has_foreign: bool,
+}
+
+impl Objects {
+    /// The version of the runner that is in an image, as far as its definition tells.
+    pub(in crate::sim) fn runner_in(&self, image: &str) -> Option<&str> {
+        self.images.get(image)?.runner.as_deref()
+    }
 }
 
 impl State {
@@ -176,7 +185,11 @@ impl State {
             return Ok((id.clone(), result));
         }
         let id = self.new_object_id("im");
+        let of_base = |base: &api::BaseImage| self.objects.images.get(&base.image_id)?.runner.clone();
+        let runner = runner_installed(&definition.dockerfile_commands)
+            .or_else(|| definition.base_images.iter().find_map(of_base));
         let image = Image {
+            runner,
             commands: definition.dockerfile_commands.clone(),
             built_at: self.now + seconds(self.profile.image_build_secs),
             has_failed: self.strike(Operation::ImageBuild, "").is_some(),
@@ -262,6 +275,15 @@ impl State {
     pub(in crate::sim) fn secrets_left(&self) -> usize {
         self.objects.secrets.len()
     }
+}
+
+/// The version of the runner whose archive some commands fetch.
+fn runner_installed(commands: &[String]) -> Option<String> {
+    let version = |command: &String| {
+        let (_, rest) = command.split_once("actions-runner-linux-x64-")?;
+        Some(rest.split_once(".tar.gz")?.0.to_owned())
+    };
+    commands.iter().find_map(version)
 }
 
 /// Definitions are known by their content. A message's maps have no order, so they are sorted here.

@@ -28,6 +28,7 @@ async fn call(world: &World, operation: Operation, etag: Option<&str>) -> Result
         Operation::DeleteRunner => ("DELETE", format!("{RUNNERS}/1"), Value::Null),
         Operation::Mint => ("POST", format!("{RUNNERS}/generate-jitconfig"), config),
         Operation::Downloads => ("GET", format!("{RUNNERS}/downloads"), Value::Null),
+        Operation::Deprecation => ("GET", format!("{RUNNERS}/deprecations/2.336.0"), Value::Null),
         Operation::ListInstallations => ("GET", "/app/installations?page=2".to_owned(), Value::Null),
         Operation::InstallationToken => ("POST", "/app/installations/1/access_tokens".to_owned(), Value::Null),
         Operation::ListInstallationRepos => ("GET", "/installation/repositories".to_owned(), Value::Null),

@@ -1,0 +1,43 @@
+//! The runner in the images: what GitHub refuses, and what is made anew.
+
+use chrono::TimeDelta;
+
+use super::demand::Group;
+use super::limits::Refusal;
+use super::{Action, Context, Plan, SkipReason};
+use crate::class::{ImageSource, RunnerClass};
+use crate::state::ImageState;
+
+/// How often a refused version is looked at again: GitHub moves its dates at times.
+const REFUSED_AGAIN: TimeDelta = TimeDelta::minutes(10);
+/// How long after an image was made anew it is tried again, successful or not.
+const RENEW_AGAIN: TimeDelta = TimeDelta::hours(1);
+
+/// Holds creates back whose runners GitHub says it refuses: they would start, get nothing and cost money.
+pub(super) fn check_version(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
+    let (account, class) = (group.registry.account(), &group.class.name);
+    match context.observed.refused_version(account, class, context.now) {
+        Some((version, since)) => Err((SkipReason::RunnerVersion { version, since }, context.now + REFUSED_AGAIN)),
+        None => Ok(()),
+    }
+}
+
+/// Where GitHub offers a newer runner than the default image holds, that image is made anew; the present one serves
+/// meanwhile, and afterwards where the new one could not be made.
+pub(super) fn renew(context: &Context<'_>, plan: &mut Plan) {
+    let Context { observed, policy, now, .. } = *context;
+    if !policy.follows_releases || observed.renewed_at.is_some_and(|at| now - at < RENEW_AGAIN) {
+        return;
+    }
+    let Some(offered) = observed.newest_release() else { return };
+    let is_old = |class: &&RunnerClass| {
+        class.image == ImageSource::Default
+            && matches!(observed.images.get(&class.name), Some(ImageState::Ready(_)))
+            && observed.runners_in_use.get(&class.name).is_some_and(|version| *version < offered)
+    };
+    // Classes with the same image share it.
+    let Some(class) = policy.classes.iter().find(is_old) else { return };
+    let is_asked = |account: &_| observed.releases.get(account).is_some_and(|view| view.offered == Some(offered));
+    let scope = observed.served().map(|(scope, _)| scope).find(|scope| is_asked(&scope.account));
+    plan.actions.extend(scope.map(|scope| Action::PrepareImage { class: class.name.clone(), scope: scope.clone() }));
+}

@@ -1,0 +1,85 @@
+//! Which runner is in the images, and what GitHub says of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use super::{Observed, ReadState};
+use crate::ids::{AccountName, ClassName};
+use crate::runner::{RunnerVersion, VersionNotice};
+
+/// What GitHub says of the runner's releases to one account; it offers a new one to some before others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReleaseView {
+    /// The release that new runners should have.
+    pub offered: Option<RunnerVersion>,
+    /// Until when it takes those that are in use.
+    pub notices: BTreeMap<RunnerVersion, VersionNotice>,
+    /// How that was read.
+    pub read: ReadState,
+}
+
+impl ReleaseView {
+    /// Since when, or from when on, runners of a version are refused. What is offered is not refused, whatever else is
+    /// said of it.
+    pub fn refused_at(&self, version: RunnerVersion) -> Option<DateTime<Utc>> {
+        let is_older = self.offered.is_none_or(|offered| version < offered);
+        self.notices.get(&version).filter(|_| is_older).and_then(VersionNotice::refused_at)
+    }
+}
+
+impl Observed {
+    /// The versions that are in images of classes.
+    pub fn runner_versions(&self) -> BTreeSet<RunnerVersion> {
+        self.runners_in_use.values().copied().collect()
+    }
+
+    /// The newest release that is offered to any account.
+    pub fn newest_release(&self) -> Option<RunnerVersion> {
+        self.releases.values().filter_map(|view| view.offered).max()
+    }
+
+    /// Since when GitHub refuses an account's runners of a class, and which version they have.
+    pub fn refused_version(
+        &self,
+        account: &AccountName,
+        class: &ClassName,
+        now: DateTime<Utc>,
+    ) -> Option<(RunnerVersion, DateTime<Utc>)> {
+        let version = *self.runners_in_use.get(class)?;
+        let at = self.releases.get(account)?.refused_at(version)?;
+        (at <= now + self.skew).then_some((version, at))
+    }
+
+    /// When the first account refuses runners of a class, where GitHub has set a date.
+    pub fn ends_at(&self, class: &ClassName) -> Option<DateTime<Utc>> {
+        let version = *self.runners_in_use.get(class)?;
+        self.releases.values().filter_map(|view| view.refused_at(version)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_version_is_refused_from_its_date_on_unless_it_is_the_one_offered() {
+        let (account, class): (AccountName, ClassName) = ("gh".parse().unwrap(), ClassName::new("cpu"));
+        let (old, new): (RunnerVersion, RunnerVersion) = ("2.330.0".parse().unwrap(), "2.336.0".parse().unwrap());
+        let mut observed = Observed::default();
+        let refused = |observed: &Observed, now| observed.refused_version(&account, &class, at(now));
+        assert_eq!(refused(&observed, 50), None, "nothing is known");
+        observed.runners_in_use.insert(class.clone(), old);
+        let notice = VersionNotice { registers_until: None, runs_until: Some(at(100)) };
+        let view = ReleaseView { offered: Some(new), notices: [(old, notice)].into(), ..ReleaseView::default() };
+        observed.releases.insert(account.clone(), view);
+        assert_eq!((refused(&observed, 99), refused(&observed, 100)), (None, Some((old, at(100)))));
+        assert_eq!(observed.ends_at(&class), Some(at(100)));
+        observed.releases.get_mut(&account).unwrap().offered = Some(old);
+        assert_eq!((refused(&observed, 100), observed.ends_at(&class)), (None, None));
+    }
+}
