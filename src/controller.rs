@@ -20,14 +20,14 @@ use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, ImageId, OurName};
+use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
 use crate::plan::{Action, Plan, Policy, plan};
 use crate::poll;
 use crate::retry;
-use crate::runner::{Exit, RunnerVersion};
+use crate::runner::RunnerVersion;
 use crate::state::{Admission, Allowance, ImageState};
 use crate::state_dir::{Keeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
@@ -227,13 +227,8 @@ impl Controller {
         }
         let is_default =
             |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image == ImageSource::Default);
-        let is_refused = |(_, class, reason): &(OurName, ClassName, &str)| {
-            *reason == Exit::VersionRefused.as_str() && is_default(class)
-        };
-        if learned.ends.iter().any(is_refused) {
-            let images = &mut self.view.observed.images;
-            images.retain(|class, image| !is_default(class) || !matches!(image, ImageState::Ready(_)));
-        }
+        let is_refused = |image: &ImageState| image.id().is_some_and(|id| learned.refused_images.contains(id));
+        self.view.observed.images.retain(|class, image| !is_default(class) || !is_refused(image));
     }
 
     /// Takes everything that webhooks have told, in one pass.
@@ -294,9 +289,14 @@ impl Controller {
                 Effect::Created { .. } if mutant::is(Mutant::NoExpectation) => {}
                 Effect::NameTaken { .. } if mutant::is(Mutant::NameTakenIgnored) => {}
                 Effect::MaybeCreated { .. } if mutant::is(Mutant::UnsureForgotten) => {}
-                Effect::Created { name, origin, sandbox, secret, runner } => {
-                    let (id, origin) = (sandbox.clone(), origin.clone());
-                    let made = Made { id, origin, secret: secret.clone(), runner: Some(*runner) };
+                Effect::Created { name, origin, sandbox, secret, runner, image } => {
+                    let made = Made {
+                        id: sandbox.clone(),
+                        origin: origin.clone(),
+                        secret: secret.clone(),
+                        runner: Some(*runner),
+                        image: Some(image.clone()),
+                    };
                     self.view.created(name, made, now);
                 }
                 Effect::NameTaken { name, origin } | Effect::MaybeCreated { name, origin, .. } => {

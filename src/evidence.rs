@@ -27,6 +27,8 @@ use crate::state::{
 };
 
 pub use ceiling::Ceiling;
+use feedback::image_of;
+
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
 pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
 use name::{EndCounted, is_another};
@@ -170,6 +172,8 @@ pub struct Learned {
     pub pickups: Vec<Pickup>,
     /// Sandboxes that ended, with their class and reason.
     pub ends: Vec<(OurName, ClassName, &'static str)>,
+    /// Images whose runner GitHub refused.
+    pub refused_images: BTreeSet<ImageId>,
 }
 
 /// What one round of learning looks at, and what comes of it.
@@ -355,11 +359,11 @@ impl Evidence {
             *self.served.entry(key).or_default() += 1;
         } else if reason == Exit::Unclaimed.as_str() {
             self.job(name.job, now).waiting.unclaimed += 1;
-            self.learn_start(&sandbox.origin.class, lesson.observed, now);
+            self.learn_start(&sandbox.origin.class, image_of(sandbox, lesson.observed), now);
         } else {
             let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
             self.fruitless(name.job, phase, now);
-            self.learn_fruitless_end(sandbox, &evidence, lesson.observed, now);
+            self.learn_fruitless_end(sandbox, &evidence, lesson);
         }
     }
 
@@ -438,7 +442,8 @@ impl Evidence {
             },
         };
         if let Some(origin) = origin {
-            self.learn_start(&origin.class, lesson.observed, now);
+            let sandbox = lesson.observed.fleet.sandboxes.get(&name);
+            self.learn_start(&origin.class, sandbox.and_then(|it| image_of(it, lesson.observed)), now);
             self.proven.insert(origin.class);
         }
         Some(pickup)
@@ -483,7 +488,7 @@ impl Evidence {
         // Both lists were read since then, however seldom each is.
         let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
         if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
-            self.learn_start(&sandbox.origin.class, observed, now);
+            self.learn_start(&sandbox.origin.class, image_of(sandbox, observed), now);
         }
         let evidence = self.name(name, now);
         let is_anothers = evidence.origin.is_none() && evidence.registered_at.is_none();

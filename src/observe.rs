@@ -17,7 +17,8 @@ use crate::budget::{Budget, Capacity, Purpose, can_wait, is_refresh};
 use crate::clock::Clock;
 use crate::github::{GithubReader, GithubReaders};
 use crate::ids::{
-    AccountName, AppId, ClassName, CredentialName, Deployment, OurName, RepoName, RunId, RunnerId, SandboxId, SecretId,
+    AccountName, AppId, ClassName, CredentialName, Deployment, ImageId, OurName, RepoName, RunId, RunnerId, SandboxId,
+    SecretId,
 };
 use crate::modal::ModalReader;
 use crate::plan::Policy;
@@ -66,6 +67,8 @@ pub struct Made {
     pub secret: Option<SecretId>,
     /// The registration that it was made with.
     pub runner: Option<RunnerId>,
+    /// What it was made from.
+    pub image: Option<ImageId>,
 }
 
 /// What was observed so far, and the readings under way.
@@ -292,7 +295,7 @@ impl View {
 
     /// Takes the sandbox that one of our creates made, before any list shows it.
     pub fn created(&mut self, name: &OurName, made: Made, now: DateTime<Utc>) {
-        let Made { id, origin, secret, runner } = made;
+        let Made { id, origin, secret, runner, image } = made;
         self.observed.fleet.unsure.remove(name);
         let sandbox = OurSandbox {
             is_scheduled: !id.is_v1(),
@@ -303,6 +306,7 @@ impl View {
             started_at: None,
             secret,
             runner,
+            image,
             seen_at: now,
             missing_since: None,
             asked_at: None,

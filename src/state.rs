@@ -237,6 +237,8 @@ pub struct Sandbox {
     pub is_scheduled: bool,
     /// When it started to run.
     pub started_at: Option<DateTime<Utc>>,
+    /// What it was made from.
+    pub image: Option<ImageId>,
     /// How it ended; none while it lives.
     pub result: Option<SandboxResult>,
 }
@@ -592,6 +594,8 @@ pub struct OurSandbox {
     pub secret: Option<SecretId>,
     /// The registration that it was made with.
     pub runner: Option<RunnerId>,
+    /// What it was made from: no longer the image of its class where that was made anew since.
+    pub image: Option<ImageId>,
     /// When it was last seen alive.
     pub seen_at: DateTime<Utc>,
     /// Since when lists lack it, without proof of its end.

@@ -149,7 +149,8 @@ fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
 fn created_again() -> Outcome {
     let Effect::CreateFailed { name, origin, .. } = refused(7, ErrorClass::Invalid).effect else { unreachable!() };
     let (runner, sandbox) = (RunnerId(9), sandrunner::ids::SandboxId::new("sb-new"));
-    let effect = Effect::Created { name, origin, runner, sandbox, secret: None };
+    let image = sandrunner::ids::ImageId::new("im-1");
+    let effect = Effect::Created { name, origin, runner, sandbox, secret: None, image };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
 }
 
@@ -291,7 +292,7 @@ fn a_registration_is_kept_until_modal_said_twice_that_it_knows_no_secret_of_it()
 }
 
 #[test]
-fn a_job_whose_runner_of_ours_lives_is_not_queued_again() {
+fn a_job_whose_runner_of_ours_lives_or_has_served_is_not_queued_again() {
     let plan = |sandbox: &str, advanced: &str| {
         let text = format!("sandbox 7-1 acme/web {sandbox} 300s; job 8 acme/web queued advanced={advanced}");
         let mut situation = Situation::parse(&text);
@@ -300,6 +301,8 @@ fn a_job_whose_runner_of_ours_lives_is_not_queued_again() {
     };
     assert!(!plan("claimed", "100s").contains("create"), "{}", plan("claimed", "100s"));
     assert!(plan("claimed", "601s").contains("create sr-main-gh-8-1"), "{}", plan("claimed", "601s"));
+    assert!(!plan("ended=0", "100s").contains("create"), "{}", plan("ended=0", "100s"));
+    assert!(plan("ended=0", "601s").contains("create sr-main-gh-8-1"), "{}", plan("ended=0", "601s"));
     assert!(plan("ended=66", "100s").contains("create sr-main-gh-8-1"), "{}", plan("ended=66", "100s"));
 }
 

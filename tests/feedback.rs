@@ -249,6 +249,24 @@ fn a_refused_runner_version_stops_its_image_but_for_one_probe_at_a_time() {
 }
 
 #[test]
+fn only_runners_of_an_image_speak_for_it() {
+    let of_former = "sandbox 7-1 acme/web ended=65 5s image=im-former";
+    let mut situation = Situation::parse(&format!("{of_former}{}", queued(5)));
+    learn(&mut situation, 0);
+    assert_eq!(creates(&planned(&situation, 1)).len(), 5, "the image was made anew since");
+    let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{}", queued(5)));
+    learn(&mut situation, 0);
+    for (at, image, created) in [(2, "image=im-former", 0), (4, "", 5)] {
+        let online = format!("sandbox 9-1 acme/api starting 5s {image}; runner 9-1 acme/api online 5s{}", queued(5));
+        becomes(&mut situation, &online);
+        read(&mut situation, at);
+        situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(at));
+        learn(&mut situation, at);
+        assert_eq!(creates(&planned(&situation, at)).len(), created, "{image}");
+    }
+}
+
+#[test]
 fn three_starts_that_never_registered_open_the_class_and_one_online_runner_closes_it() {
     let ended = |count: u64| {
         let sandboxes: Vec<String> = (1..=count).map(|id| format!("sandbox {id}-1 acme/web ended=66 5s; ")).collect();

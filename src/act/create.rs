@@ -93,7 +93,9 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
         answer = task.writers.modal.create_sandbox(&again).await;
     }
     match answer {
-        Ok(created) => Effect::Created { name, origin, runner, sandbox: created.id, secret },
+        Ok(created) => {
+            Effect::Created { name, origin, runner, sandbox: created.id, secret, image: prepared.image.clone() }
+        }
         Err(error) => {
             let failure = CallFailure::from(error);
             if failure.class == ErrorClass::Conflict {

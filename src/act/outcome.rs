@@ -47,6 +47,8 @@ pub enum Effect {
         sandbox: SandboxId,
         /// The Secret with its JIT config, where it needed one.
         secret: Option<SecretId>,
+        /// What the sandbox was made from.
+        image: ImageId,
     },
     /// No runner was registered; or one may be, whose config is lost.
     MintFailed {

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Evidence, NameEvidence};
+use super::{Evidence, Lesson, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, ImageId};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    ImageState, JobStatus, Observed, OurSandbox, Registry, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
+    JobStatus, Observed, OurSandbox, Registry, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
 };
 
 /// A job for which this many runners waited in vain is a ghost.
@@ -308,9 +308,9 @@ impl Evidence {
         &mut self,
         sandbox: &OurSandbox,
         evidence: &NameEvidence,
-        observed: &Observed,
-        now: DateTime<Utc>,
+        lesson: &mut Lesson<'_>,
     ) {
+        let (observed, now) = (lesson.observed, lesson.now);
         let Some(result) = sandbox.ended.as_ref().and_then(|ended| ended.result.as_ref()) else { return };
         let class = &sandbox.origin.class;
         let exit = match result.status {
@@ -325,7 +325,8 @@ impl Evidence {
         };
         let began = sandbox.created_at;
         if exit == Exit::VersionRefused {
-            if let Some(ImageState::Ready(image)) = observed.images.get(class) {
+            if let Some(image) = image_of(sandbox, observed) {
+                lesson.learned.refused_images.insert(image.clone());
                 let mut breaker = self.refused_images.remove(image);
                 Breaker::count(&mut breaker, 1, exit.as_str(), began, now);
                 self.refused_images.extend(breaker.map(|breaker| (image.clone(), breaker)));
@@ -344,10 +345,10 @@ impl Evidence {
     }
 
     /// A runner came online: its class starts, and GitHub takes the version of its image.
-    pub(super) fn learn_start(&mut self, class: &ClassName, observed: &Observed, now: DateTime<Utc>) {
+    pub(super) fn learn_start(&mut self, class: &ClassName, image: Option<&ImageId>, now: DateTime<Utc>) {
         *self.started_at.entry(class.clone()).or_insert(now) = now;
         self.failed_starts.remove(class);
-        if let Some(ImageState::Ready(image)) = observed.images.get(class) {
+        if let Some(image) = image {
             self.refused_images.remove(image);
         }
     }
@@ -373,6 +374,11 @@ impl Evidence {
             group.seen_at.is_some_and(&is_fresh) || queued.contains(&(registry, *labels))
         });
     }
+}
+
+/// What a sandbox was made from; where that is not known, the image that its class has now.
+pub(super) fn image_of<'a>(sandbox: &'a OurSandbox, observed: &'a Observed) -> Option<&'a ImageId> {
+    sandbox.image.as_ref().or_else(|| observed.images.get(&sandbox.origin.class)?.id())
 }
 
 /// Since when a runner waits, or waited until it ended, without a job.

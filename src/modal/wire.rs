@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use super::api;
-use crate::ids::SandboxId;
+use crate::ids::{ImageId, SandboxId};
 use crate::state::{Sandbox, SandboxEnd, SandboxResult};
 
 /// Which of Modal's two interfaces made a sandbox; every later call about it goes to the same one.
@@ -43,6 +43,7 @@ pub(super) fn sandbox(info: api::SandboxInfo) -> Option<Sandbox> {
         tags: tags(info.tags),
         created_at: time(info.created_at).unwrap_or_default(),
         started_at,
+        image: Some(info.image_id).filter(|id| !id.is_empty()).map(ImageId::new),
         result,
     })
 }

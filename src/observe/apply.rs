@@ -89,22 +89,7 @@ impl View {
             tracing::warn!(error = %failure, "the list of sandboxes is incomplete");
         }
         let seen = reading.seen().map(Vec::as_slice).unwrap_or_default();
-        let mut listed = BTreeSet::new();
-        for sandbox in seen {
-            match self.ours(sandbox) {
-                Ok((name, origin)) => {
-                    listed.insert(name.clone());
-                    // Its repository may have been found meanwhile.
-                    self.observed.fleet.unreadable.remove(&sandbox.id);
-                    self.apply_listed(name, origin, sandbox, began_at);
-                }
-                Err(reason) => {
-                    if self.observed.fleet.unreadable.insert(sandbox.id.clone(), reason.clone()).is_none() {
-                        tracing::warn!(sandbox_id = %sandbox.id, reason, "a sandbox with our tag cannot be read");
-                    }
-                }
-            }
-        }
+        let listed = self.apply_sandboxes(seen.iter(), began_at);
         let fleet = &mut self.observed.fleet;
         match reading {
             Reading::Known(seen) => {
@@ -126,9 +111,36 @@ impl View {
         }
     }
 
+    /// Takes listed sandboxes, and returns the names of those that are ours.
+    fn apply_sandboxes<'a>(
+        &mut self,
+        seen: impl Iterator<Item = &'a Sandbox>,
+        began_at: DateTime<Utc>,
+    ) -> BTreeSet<OurName> {
+        let mut listed = BTreeSet::new();
+        for sandbox in seen {
+            match self.ours(sandbox) {
+                Ok((name, origin)) => {
+                    listed.insert(name.clone());
+                    // Its repository may have been found meanwhile.
+                    self.observed.fleet.unreadable.remove(&sandbox.id);
+                    self.apply_listed(name, origin, sandbox, began_at);
+                }
+                Err(reason) => {
+                    if self.observed.fleet.unreadable.insert(sandbox.id.clone(), reason.clone()).is_none() {
+                        tracing::warn!(sandbox_id = %sandbox.id, reason, "a sandbox with our tag cannot be read");
+                    }
+                }
+            }
+        }
+        listed
+    }
+
     fn apply_ended(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>) {
-        let ended = reading.seen().map(Vec::as_slice).unwrap_or_default().iter();
-        let secrets = ended.filter(|sandbox| sandbox.result.is_some()).filter_map(|sandbox| {
+        let seen = reading.seen().map(Vec::as_slice).unwrap_or_default().iter();
+        // It shows the living as well, which the list of those may have lacked.
+        self.apply_sandboxes(seen.clone().filter(|sandbox| sandbox.result.is_none()), began_at);
+        let secrets = seen.filter(|sandbox| sandbox.result.is_some()).filter_map(|sandbox| {
             let (name, _) = self.ours(sandbox).ok()?;
             let id = SecretId::new(sandbox.tags.get(tag::SECRET)?.as_str());
             Some((id, EndedSecret { name, created_at: sandbox.created_at }))
@@ -169,6 +181,7 @@ impl View {
             started_at: None,
             secret: secret.clone(),
             runner,
+            image: listed.image.clone(),
             seen_at: began_at,
             missing_since: None,
             asked_at: None,
@@ -181,6 +194,7 @@ impl View {
         }
         sandbox.secret = sandbox.secret.take().or(secret);
         sandbox.runner = sandbox.runner.or(runner);
+        sandbox.image = sandbox.image.take().or_else(|| listed.image.clone());
         if listed.is_scheduled && !sandbox.is_scheduled {
             (sandbox.is_scheduled, sandbox.scheduled_at) = (true, Some(began_at));
         }
@@ -240,7 +254,11 @@ impl View {
             Ok(Some(id)) => {
                 if let Some(creating) = self.observed.fleet.unsure.get(name).cloned() {
                     tracing::info!(runner_name = %name, sandbox_id = %id, "found the sandbox of a lost create");
-                    self.created(name, Made { id, origin: creating.origin, secret: None, runner: None }, now);
+                    self.created(
+                        name,
+                        Made { id, origin: creating.origin, secret: None, runner: None, image: None },
+                        now,
+                    );
                 }
             }
             // It may still appear; the doubt expires by itself.

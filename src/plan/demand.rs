@@ -9,18 +9,19 @@ use super::group;
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
-use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence, Phase};
+use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence, Phase, end_reason};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
-use crate::state::{JobStatus, Origin, Registry, RunStatus, RunView, Scope};
+use crate::runner::Exit;
+use crate::state::{Ended, JobStatus, Origin, Registry, RunStatus, RunView, Scope};
 
 /// How long what GitHub showed of a run is believed where the last reading of it failed; two intervals, if that is more.
 const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
 /// The same where it was not read since: there was too much to read, or GitHub had asked to wait.
 const UNREAD_OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(12);
 
-/// How long a job that was given to a runner of ours, which lives, is not believed to be queued again.
+/// How long a job that was given to a runner of ours, which lives or has served, is not believed to be queued again.
 const TAKEN_HOLDS: TimeDelta = TimeDelta::minutes(10);
 
 /// The place of a group in [`Groups`].
@@ -396,11 +397,12 @@ fn add_job<'a>(
     Ok(())
 }
 
-/// Whether the runner of ours that a job was given to lives.
+/// Whether the runner of ours that a job was given to lives, or has done a job.
 fn has_runner(known: Option<&JobEvidence>, context: &Context<'_>) -> bool {
     let taken_by = known.and_then(|known| known.taken_by.as_ref());
     let sandbox = taken_by.and_then(|name| context.observed.fleet.sandboxes.get(name));
-    sandbox.is_some_and(|sandbox| sandbox.ended.is_none())
+    let has_served = |ended: &Ended| end_reason(ended.result.as_ref()) == Exit::Served.as_str();
+    sandbox.is_some_and(|sandbox| sandbox.ended.as_ref().is_none_or(has_served))
 }
 
 /// The earlier of two times, where they are known.

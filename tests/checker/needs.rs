@@ -45,6 +45,8 @@ pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
 pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// Two answers that there is no such sandbox agree when they are so far apart.
 const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
+/// So many runners may wait for a job in vain within an hour before it is left alone.
+const IN_VAIN_MAX: usize = 2;
 /// No client waits longer for the answer to a mint.
 const MINT_PATIENCE_SECS: f64 = 30.0;
 /// No client waits longer for the answer to the creation of a Secret.
@@ -73,6 +75,11 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         );
         found.add("one_runner_per_need", &[line.seq], line.at, text);
     }
+    if tally.in_vain > IN_VAIN_MAX {
+        let text =
+            format!("{} runners waited for job {job} in vain within an hour, and it gets another", tally.in_vain);
+        found.add("in_vain", &[line.seq], line.at, text);
+    }
     if tally.supply > tally.believed {
         let text = format!(
             "{} runners could take a job of {place}, of which at most {} can be believed queued",
@@ -95,6 +102,8 @@ struct Tally {
     supply: usize,
     /// Jobs that may be believed queued.
     believed: usize,
+    /// Runners of the same job that were online in the last hour, with nothing that excuses them, and got no job.
+    in_vain: usize,
 }
 
 impl Tally {
@@ -117,6 +126,11 @@ impl Tally {
             let is_in_vain = !has_served && (attempt.job.is_some() || is_over);
             tally.spent += usize::from(is_lost || is_in_vain);
             tally.supply += usize::from(attempt.job.is_none() && !is_over && !is_lost);
+            let is_of_job = rules.names.job_of(&attempt.name) == rules.names.job_of(&newest.name);
+            let has_waited = attempt.job.is_none() && is_over && !is_lost && attempt.online.is_some();
+            let is_own = attempt.process.as_ref() == Some(process);
+            let is_late = newest.registered.at - attempt.registered.at <= TimeDelta::hours(1);
+            tally.in_vain += usize::from(is_of_job && has_waited && is_own && is_late);
         }
         tally.needs += group.jobs.iter().filter(|job| reader.may_come_back(&book.jobs[job])).count();
         tally.believed = group.jobs.iter().filter(|job| reader.may_believe(&book.jobs[job])).count();

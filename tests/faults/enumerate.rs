@@ -64,6 +64,8 @@ pub(crate) struct Tally {
     /// What ought to have been done and was not.
     pub(crate) unfired: BTreeSet<String>,
     pub(crate) failures: Vec<Failure>,
+    /// How long after the faults of each seed everything was done and clean, in seconds.
+    pub(crate) settled: Vec<f64>,
 }
 
 /// A plan that broke an invariant.
@@ -83,6 +85,7 @@ impl Tally {
         }
         self.unfired.extend(other.unfired);
         self.failures.extend(other.failures);
+        self.settled.extend(other.settled);
     }
 
     fn take(&mut self, plan: &Plan, run: Run) {

@@ -217,6 +217,18 @@ fn report(tally: &Tally, begin: Instant) -> ExitCode {
     for unfired in &tally.unfired {
         println!("did not happen: {unfired}");
     }
+    if !tally.settled.is_empty() {
+        let mut settled = tally.settled.clone();
+        settled.sort_by(f64::total_cmp);
+        let at = |share: usize| settled[(settled.len() * share / 1_000).min(settled.len() - 1)];
+        println!(
+            "{} seeds done and clean after the last fault: half within {:.0} s, 99 % within {:.0} s, all within {:.0} s",
+            settled.len(),
+            at(500),
+            at(990),
+            at(1_000)
+        );
+    }
     let wall = begin.elapsed().as_secs_f64();
     println!(
         "{} plans, {} failed {kinds:?}, {} kinds of harm done {} times, {} left undone; {wall:.0} s, {:.0} simulated seconds per second",

@@ -59,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) calls: Vec<Called>,
     /// When everything was done and clean, in seconds from the start.
     pub(crate) converged_at: Option<f64>,
+    /// How long after the time of faults that was.
+    pub(crate) settled_secs: Option<f64>,
     pub(crate) simulated_secs: f64,
     /// Of the history.
     pub(crate) hash: u64,
@@ -230,11 +232,13 @@ impl<'a> Watch<'a> {
     }
 
     fn finish(self, now: DateTime<Utc>) -> Run {
+        let calm_at = epoch() + self.terms.at_least;
         Run {
             violations: self.checker.finish(Some(now)),
             struck: self.struck,
             calls: self.calls,
             converged_at: self.converged_at.map(|at| (at - epoch()).as_seconds_f64()),
+            settled_secs: self.converged_at.map(|at| (at - calm_at).as_seconds_f64().max(0.0)),
             simulated_secs: (now - epoch()).as_seconds_f64(),
             hash: self.hasher.finish(),
             history: self.history,

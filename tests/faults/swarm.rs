@@ -192,6 +192,7 @@ pub(crate) fn seeds(from: u64, count: u64, threads: usize, twice: Twice) -> Tall
             if again.is_some_and(|again| again != run.hash) {
                 tally.unfired.insert(format!("seed {seed} does not repeat: {:x} and {again:x?}", run.hash));
             }
+            tally.settled.extend(run.settled_secs);
             tally.take_case(&format!("seed {seed}"), run);
         }
         if seeds.len() > TOLD_EVERY {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::evidence::Evidence;
 use sandrunner::evidence::kept::{LONGEST, Unusable, decode, encode};
-use sandrunner::ids::{ClassName, Fingerprint, JobId, Labels, RunId, RunnerId, SandboxId};
+use sandrunner::ids::{ClassName, Fingerprint, ImageId, JobId, Labels, RunId, RunnerId, SandboxId};
 use sandrunner::state::Origin;
 use serde_json::json;
 
@@ -26,6 +26,7 @@ fn created(which: &str) -> Outcome {
         runner: RunnerId(5),
         sandbox: SandboxId::new("sb-1"),
         secret: None,
+        image: ImageId::new("im-1"),
     };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
 }

@@ -141,6 +141,7 @@ fn add_sandbox(
         started_at: Some(since),
         secret: None,
         runner: None,
+        image: None,
         seen_at: now(),
         missing_since: None,
         asked_at: None,

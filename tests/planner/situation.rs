@@ -3,7 +3,7 @@
 //! ```text
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|unplaced|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [placed=30s]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|unplaced|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [image=im-1] [placed=30s]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
@@ -284,6 +284,7 @@ impl Situation {
             started_at: (!matches!(state, "unscheduled" | "unplaced") && options.placed.is_none()).then_some(since),
             secret: options.secret.then(|| SecretId::new("st-1")),
             runner: options.tagged.then_some(RunnerId(8)),
+            image: options.image.map(ImageId::new),
             seen_at: options.seen.map_or(now(), |age| now() - age),
             missing_since: None,
             asked_at: None,
@@ -380,6 +381,7 @@ struct Options<'a> {
     terminated: Option<TimeDelta>,
     placed: Option<TimeDelta>,
     tagged: bool,
+    image: Option<&'a str>,
     seen: Option<TimeDelta>,
     secret: bool,
     stale: bool,
@@ -398,6 +400,7 @@ impl Default for Options<'_> {
             terminated: None,
             placed: None,
             tagged: false,
+            image: None,
             seen: None,
             secret: false,
             stale: false,
@@ -412,6 +415,7 @@ impl<'a> Options<'a> {
             match word.split_once('=') {
                 Some(("run", run)) => options.run = RunId(run.parse().unwrap()),
                 Some(("labels", labels)) => options.labels = Some(labels),
+                Some(("image", image)) => options.image = Some(image),
                 Some(("runner", runner)) => options.runner = Some(runner),
                 Some(("advanced", age)) => options.advanced = Some(seconds(age)),
                 Some(("seen", age)) => options.seen = Some(seconds(age)),
