@@ -52,16 +52,21 @@ pub fn delay(growth: Growth, failures: u32) -> Duration {
     delay
 }
 
-/// The delay before a read is repeated after `failure`, the `failures`-th in a row.
-pub fn read_again(failure: &CallFailure, failures: u32) -> Duration {
-    let growth = match failure.class {
+/// How the delays grow before a read is repeated that failed for such a reason.
+pub fn read_growth(class: ErrorClass) -> Growth {
+    match class {
         ErrorClass::Unauthorized
         | ErrorClass::Forbidden
         | ErrorClass::Policy
         | ErrorClass::NotFound
         | ErrorClass::Invalid => REFUSED,
         ErrorClass::Conflict | ErrorClass::RateLimited | ErrorClass::Unavailable | ErrorClass::Unreadable => READ,
-    };
+    }
+}
+
+/// The delay before a read is repeated after `failure`, the `failures`-th of its kind in a row.
+pub fn read_again(failure: &CallFailure, failures: u32) -> Duration {
+    let growth = read_growth(failure.class);
     let computed = delay(growth, failures);
     failure.retry_after.map_or(computed, |asked| asked.clamp(growth.first, LONGEST))
 }
@@ -75,6 +80,18 @@ mod tests {
         let seconds: Vec<u64> = (0..8).map(|failures| delay(PROBE, failures).as_secs()).collect();
         assert_eq!(seconds, [0, 60, 120, 240, 480, 960, 1920, 3600]);
         assert_eq!(delay(PROBE, u32::MAX), PROBE.longest);
+    }
+
+    #[test]
+    fn a_failure_of_another_kind_begins_anew() {
+        let failure = |class| CallFailure { class, message: "no".into(), retry_after: None };
+        let mut read = crate::state::ReadState::default();
+        let counts = [ErrorClass::Unavailable, ErrorClass::RateLimited, ErrorClass::Policy, ErrorClass::Forbidden];
+        let counted = counts.map(|class| {
+            read.failed(chrono::DateTime::UNIX_EPOCH, failure(class));
+            read.failures
+        });
+        assert_eq!(counted, [1, 2, 1, 2]);
     }
 
     #[test]

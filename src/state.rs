@@ -18,6 +18,7 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
     RunnerId, SandboxId, SecretId,
 };
+use crate::retry;
 use crate::runner::RunnerVersion;
 
 pub use activity::{Activity, Hints};
@@ -337,6 +338,9 @@ pub struct RegistryView {
     pub foreign_runners: usize,
     /// How they were read.
     pub runners_read: ReadState,
+    /// When a list first lacked a registration of ours that the one before had shown unconnected: lists flap, so that a
+    /// further one has to agree.
+    pub lacked_at: Option<DateTime<Utc>>,
     /// In an organization: the runner group that new runners join; none where there is none of that name or id.
     pub group: Option<RunnerGroup>,
     /// How it was read.
@@ -462,7 +466,7 @@ pub struct ReadState {
     pub tried_at: Option<DateTime<Utc>>,
     /// Why the last attempt was not complete.
     pub failure: Option<CallFailure>,
-    /// Incomplete attempts in a row.
+    /// Incomplete attempts in a row that failed for the same kind of reason.
     pub failures: u32,
 }
 
@@ -474,9 +478,11 @@ impl ReadState {
 
     /// Notes an attempt that began at `at` and is not complete.
     pub fn failed(&mut self, at: DateTime<Utc>, failure: CallFailure) {
+        let kind = |failure: &CallFailure| retry::read_growth(failure.class);
+        let is_alike = self.failure.as_ref().is_some_and(|before| kind(before) == kind(&failure));
+        self.failures = if is_alike { self.failures.saturating_add(1) } else { 1 };
         self.tried_at = Some(at);
         self.failure = Some(failure);
-        self.failures = self.failures.saturating_add(1);
     }
 }
 

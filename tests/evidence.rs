@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::error::{CallFailure, ErrorClass};
+use sandrunner::evidence::Agreement;
 use sandrunner::ids::{Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
 use sandrunner::plan::{Action, SecretLook};
@@ -304,6 +305,19 @@ fn a_job_whose_runner_of_ours_lives_or_has_served_is_not_queued_again() {
     assert!(!plan("ended=0", "100s").contains("create"), "{}", plan("ended=0", "100s"));
     assert!(plan("ended=0", "601s").contains("create sr-main-gh-8-1"), "{}", plan("ended=0", "601s"));
     assert!(plan("ended=66", "100s").contains("create sr-main-gh-8-1"), "{}", plan("ended=66", "100s"));
+}
+
+#[test]
+fn one_reading_does_not_prove_that_a_runner_failed_to_start() {
+    let plan = |apart: i64| {
+        let mut situation = Situation::parse("job 7 acme/web queued; sandbox 7-1 acme/web failed 240s");
+        let last = now();
+        let readings = Agreement { first: last - TimeDelta::seconds(apart), last };
+        situation.evidence.names.get_mut(&name("7-1")).unwrap().never_online = Some(readings);
+        situation.plan().to_string()
+    };
+    assert!(!plan(59).contains("create"), "{}", plan(59));
+    assert!(plan(60).contains("create"), "{}", plan(60));
 }
 
 #[test]

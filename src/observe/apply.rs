@@ -16,8 +16,8 @@ use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::state::{
-    Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState, Reading,
-    Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun,
+    Connection, Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState,
+    Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -324,6 +324,7 @@ impl View {
             }
         };
         let count = runners.len();
+        let before = std::mem::take(&mut view.runners);
         let runners_in_use = &mut self.observed.runners_in_use;
         view.runners = runners
             .into_iter()
@@ -332,6 +333,11 @@ impl View {
             .filter(|(name, _)| name.account == *registry.account())
             .collect();
         view.foreign_runners = count - view.runners.len();
+        let is_lacking =
+            |(name, runner): (&OurName, &Runner)| !view.runners.contains_key(name) && has_no_connection(runner);
+        if before.iter().any(is_lacking) {
+            view.lacked_at = Some(began_at);
+        }
         // What is in an image that we did not define shows only so.
         for (name, runner) in &view.runners {
             let class = self.observed.fleet.sandboxes.get(name).map(|sandbox| &sandbox.origin.class);
@@ -343,6 +349,10 @@ impl View {
             }
         }
     }
+}
+
+fn has_no_connection(runner: &Runner) -> bool {
+    runner.connection != Connection::Online && !runner.is_busy
 }
 
 /// How long before GitHub refuses a version that is told every hour (GitHub: a release has to be installed within 30 days).

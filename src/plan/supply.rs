@@ -99,10 +99,10 @@ pub fn state_of(
     }
     let started = sandbox.started(skew);
     let limit = clocks.map(|clocks| clocks.start_timeout);
-    // Only a known reading after the limit proves that the runner did not come online in time.
+    // Only readings that agree, the last after the limit, prove that the runner did not come online in time.
     let is_read_since = evidence
         .and_then(|evidence| evidence.never_online)
-        .is_some_and(|agreement| overdue_at(started, limit, agreement.last));
+        .is_some_and(|agreement| agreement.is_firm() && overdue_at(started, limit, agreement.last));
     let is_failed = overdue(started, limit) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
     if is_failed { SandboxState::Failed } else { SandboxState::Starting }
 }

@@ -85,10 +85,12 @@ pub(super) fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, eviden
     !is_tried && run.jobs.values().all(is_over)
 }
 
-/// Whether a registration may have to be deleted soon.
+/// Whether a registration may have to be deleted soon, or was shown a moment ago and a single list lacks it.
 pub(super) fn has_leftover(view: &RegistryView, observed: &Observed) -> bool {
     let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
-    view.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online)
+    let is_lacked_once = view.lacked_at.is_some_and(|at| view.runners_read.known_at.is_none_or(|read| read <= at));
+    is_lacked_once
+        || view.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online)
 }
 
 /// Registries of which something may be created soon.
@@ -99,4 +101,21 @@ pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
         observed.registries.get(&repo.registry).is_some_and(|view| view.runners_read.known_at.is_none())
     };
     observed.repos.values().filter(is_unread).filter(has_queued).map(|repo| &repo.registry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_list_lacks_is_looked_for_once_more() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
+        let (observed, mut view) = (Observed::default(), RegistryView::default());
+        view.runners_read.succeeded(at(60));
+        assert!(!has_leftover(&view, &observed));
+        view.lacked_at = Some(at(60));
+        assert!(has_leftover(&view, &observed));
+        view.runners_read.succeeded(at(120));
+        assert!(!has_leftover(&view, &observed), "two lists agree");
+    }
 }

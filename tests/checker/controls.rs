@@ -117,6 +117,16 @@ fn a_config_is_used_once_at_once_and_under_one_name() {
     let failed = json!({ "event": "sandbox_ended", "sandbox": "sb-1", "name": name(0, 1), "status": 5 });
     let failed = used().created(3.4, "sb-1", &name(0, 1)).then(3.6, failed);
     assert_eq!(failed.created(4.0, "sb-2", &name(0, 1)).violated(running()), [""; 0]);
+    // A create whose answer was cut is sent again at once; its sandbox may have ended by then.
+    let cut = json!({ "event": "fault_struck", "operation": "create", "mode": "truncated" });
+    let again = |secs, came_online: bool| {
+        let tale = used().then(3.4, cut.clone()).created(3.4, "sb-1", &name(0, 1));
+        let tale = if came_online { tale.online(3.5, "sb-1", &name(0, 1)) } else { tale };
+        tale.ended(3.6, "sb-1", &name(0, 1)).created(secs, "sb-2", &name(0, 1)).violated(running())
+    };
+    assert_eq!(again(4.4, false), [""; 0]);
+    assert_eq!(again(4.5, false), ["config_reused"]);
+    assert_eq!(again(4.4, true), ["config_reused"]);
     let mut twice = used().created(3.4, "sb-1", &name(0, 1));
     twice.at(5.0, created("sb-2", &name(0, 1), &json!({ "config": "another" })));
     assert_eq!(twice.violated(running()), ["name_twice"]);

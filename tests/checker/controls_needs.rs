@@ -75,6 +75,20 @@ fn an_attempt_is_excused_where_it_starts_too_late() {
 }
 
 #[test]
+fn an_attempt_is_excused_where_it_was_shown_unconnected_twice_a_minute_apart() {
+    let first = || Tale::new().queued(1.0, 0).started(3.0, "sb-1", &name(0, 1)).online(5.0, "sb-1", &name(0, 1));
+    let hidden = json!({ "event": "fault_struck", "operation": "list_runners", "mode": "online_hidden" });
+    let shown = |tale: Tale, secs| tale.then(secs, hidden.clone()).runners(secs);
+    let second = |tale: Tale| tale.jobs(190.0).started(191.0, "sb-2", &name(0, 2)).violated(running());
+    let both = ["one_runner_per_need", "runners_without_need"];
+    assert_eq!(second(shown(shown(first(), 127.4), 187.4)), [""; 0]);
+    assert_eq!(second(shown(shown(first(), 127.5), 187.4)), both, "less than a minute apart");
+    assert_eq!(second(shown(shown(first(), 120.0), 183.3)), both, "before the limit");
+    assert_eq!(second(shown(first(), 187.4)), both, "once");
+    assert_eq!(second(shown(shown(first(), 60.0).runners(100.0), 187.4)), both, "it was shown in between");
+}
+
+#[test]
 fn an_attempt_is_excused_where_modal_says_that_it_is_gone() {
     let first = || Tale::new().queued(1.0, 0).started(3.0, "sb-1", &name(0, 1));
     let told = |tale: Tale, at| tale.modal(at, "wait", 5, &json!({ "target": "sb-1" }));

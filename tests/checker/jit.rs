@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::TimeDelta;
 
 use super::Found;
-use super::book::{Answer, Attempt, Book};
+use super::book::{Answer, Attempt, Book, Sandbox};
 use super::event::{Line, Time, What};
 
 /// Modal: the sandbox failed before its entry point ran. One whose create was not answered may have been sent again then.
 const INIT_FAILURE: i32 = 5;
+/// Modal's clients send a create once more within this time where its answer was lost; it finds the name free again
+/// where its sandbox ended meanwhile.
+const SENT_AGAIN_WITHIN: TimeDelta = TimeDelta::seconds(1);
 /// A config that is older when it is used was kept too long.
 const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a registration may be left without a sandbox.
@@ -42,6 +45,9 @@ impl Jit {
                 if let Some((seq, other)) = self.used.insert(config.clone(), (line.seq, sandbox.clone()))
                     && !is_late()
                     && !self.unused.contains(&other)
+                    && !newest
+                        .zip(book.sandbox(&other))
+                        .is_some_and(|(attempt, other)| sent_again(attempt, other, line.at))
                 {
                     let text = format!("{sandbox} and {other} were created with one config");
                     found.add("config_reused", &[seq, line.seq], line.at, text);
@@ -75,6 +81,13 @@ impl Jit {
 /// Whether a call is carried out after its answer; then Modal may use a config twice that was sent twice.
 fn is_late(create: &Answer) -> bool {
     create.call.fault.as_deref() == Some("applied_late")
+}
+
+/// Whether a create whose answer was lost was sent again at once, and its first sandbox had ended without having been
+/// online: the second comes too late for the config as well, or is the first to use it.
+fn sent_again(attempt: &Attempt, first: &Sandbox, now: Time) -> bool {
+    let is_lost = attempt.creates.last().is_some_and(|create| !create.call.is_answered());
+    is_lost && attempt.online.is_none() && !first.is_alive() && now - first.created.at <= SENT_AGAIN_WITHIN
 }
 
 fn age(line: &Line, attempt: &Attempt, found: &mut Found) {

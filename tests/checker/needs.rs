@@ -23,6 +23,8 @@
 //!   place the sandbox within the schedule limit.
 //! - `gone`: Modal said that there is no such sandbox, and once more a minute later.
 //!
+//! - `hidden`: the process was never shown it online, and was shown it unconnected twice, a minute apart, the second
+//!   time after the start limit: a fault, or the time before it came online.
 //! - `doubled`: GitHub gave it a job that another runner had got before.
 //!
 //! A list of jobs that is older than lists are known to be (a fault, a lag above 15 s) may show a job queued that
@@ -118,7 +120,7 @@ impl Tally {
                 continue;
             }
             tally.registered += 1;
-            let is_lost = excuse(attempt, book, rules).is_some();
+            let is_lost = excuse(attempt, book, rules).is_some() || reader.is_hidden(attempt, rules);
             let is_over = is_over(attempt, book);
             let has_served = attempt.job.is_some_and(|(_, job)| {
                 book.jobs.get(&job).is_some_and(|job| job.group == newest.group && job.taker == Some(*index))
@@ -177,6 +179,24 @@ impl<'a> Reader<'a> {
             || is_told
             || self.runners.is_some_and(|listed| attempt.registered.at <= listed && is_shown_in_time(attempt))
             || self.sandboxes.zip(created).is_some_and(|(listed, created)| created <= listed)
+    }
+
+    /// Whether all that it read shows a runner unconnected that is online.
+    fn is_hidden(&self, attempt: &Attempt, rules: &Rules) -> bool {
+        let (book, caller) = (self.book, self.process.caller);
+        let sandbox = attempt.sandbox.map(|index| &book.sandboxes[index]);
+        let Some((online, started)) = attempt.online.zip(sandbox.and_then(|sandbox| sandbox.scheduled)) else {
+            return false;
+        };
+        let born = book.born_at(caller).unwrap_or(started);
+        let list = (Operation::ListRunners, &*attempt.group.0, "");
+        let known = book.readings.by(caller);
+        let mut own = known.of(list).iter().filter(|reading| reading.began >= started.max(born)).peekable();
+        let first = own.peek().map(|reading| reading.began);
+        let shows = |reading: &&Reading| reading.is_true && reading.began - book.github_lag() >= online;
+        let last = known.of(list).last().map(|reading| reading.began);
+        let agree = |(first, last): (Time, Time)| last - first >= GONE_AGREED && last - started >= rules.clocks.start;
+        !own.any(|reading| shows(&reading)) && first.zip(last).is_some_and(agree)
     }
 
     /// Whether it may believe that a job is queued.

@@ -34,7 +34,10 @@ impl Subject for api::VolumeGetOrCreateRequest {}
 
 impl Subject for api::SandboxListRequest {
     fn about(&self) -> About {
-        About { target: String::new(), page: Some(if self.before_timestamp > 0.0 { 2 } else { 1 }) }
+        About {
+            target: if self.include_finished { "ended" } else { "" }.to_owned(),
+            page: Some(if self.before_timestamp > 0.0 { 2 } else { 1 }),
+        }
     }
 }
 
