@@ -307,6 +307,10 @@ fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
     check(&format!("{failed} tagged kept=310s"), "deregister sr-main-gh-7-1 in acme/web: failed_start");
     check(&format!("{failed} fenced=30s"), "");
     check(&format!("{failed} fenced=100s"), "terminate sr-main-gh-7-1 (sb-7-1): failed_start");
+    // A run of which nothing is known any more may have given it a job.
+    let mut unlisted = Situation::parse(&format!("{failed} fenced=100s"));
+    unlisted.observed.repos.values_mut().for_each(|repo| repo.deep_read_at = None);
+    assert_eq!(unlisted.plan().to_string(), "");
     check("sandbox 7-1 acme/web failed 250s fenced=100s", "");
     check(&format!("{failed} fenced=100s; job 9 acme/web in_progress runner=7-1"), "");
     check(&format!("{failed} fenced=100s; job 9 acme/web in_progress; old-jobs 200s"), "");

@@ -510,6 +510,8 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
     run.jobs_read.failed(began_at, failure);
     if began_at - first >= AGREEMENT_APART {
         repo.runs.remove(&id);
+        // Where a list still shows it, it is no more gone than that.
+        repo.deep_read_at = None;
     }
 }
 
@@ -569,6 +571,17 @@ mod tests {
         apply_sweep(&mut repo, &Reading::Known(vec![run(2)]), Breadth::Wide, at(9));
         assert!(repo.runs.contains_key(&RunId(1)) && repo.runs.contains_key(&RunId(2)), "a sweep only adds");
         assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (Some(at(9)), 0, Some(at(9))));
+    }
+
+    #[test]
+    fn all_lists_are_read_after_a_run_was_not_found_twice() {
+        let mut repo = repo();
+        listed(&mut repo, run(1), at(0));
+        repo.deep_read_at = Some(at(0));
+        apply_jobs(&mut repo, RunId(1), Reading::Known(None), at(1));
+        assert!(repo.runs.contains_key(&RunId(1)) && repo.deep_read_at.is_some());
+        apply_jobs(&mut repo, RunId(1), Reading::Known(None), at(61));
+        assert!(!repo.runs.contains_key(&RunId(1)) && repo.deep_read_at.is_none());
     }
 
     #[test]

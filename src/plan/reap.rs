@@ -193,7 +193,8 @@ fn never_placed(
     Some(Action::Terminate { name: name.clone(), sandbox: sandbox.id.clone(), reason: TerminateReason::NoCapacity })
 }
 
-/// Whether every active run whose jobs this runner could have been given was read completely since, and no job names it.
+/// Whether every active run whose jobs this runner could have been given is known, was read completely since, and no job
+/// names it.
 fn is_unclaimed_since(name: &OurName, registry: &Registry, since: DateTime<Utc>, context: &Context<'_>) -> bool {
     // Lists lag: one that began right after the fence may show the time before it.
     let is_read =
@@ -202,6 +203,8 @@ fn is_unclaimed_since(name: &OurName, registry: &Registry, since: DateTime<Utc>,
     context.observed.repos_of(registry).all(|(_, repo)| {
         let is_elsewhere =
             |run: &RunView| run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()));
-        is_read(&repo.runs_read) && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
+        repo.deep_read_at.is_some()
+            && is_read(&repo.runs_read)
+            && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
     })
 }

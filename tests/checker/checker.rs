@@ -7,7 +7,7 @@
 //! | Module | Invariants, by the name under which they are reported |
 //! |---|---|
 //! | [`limits`] | `limits`, `lifetime` |
-//! | [`needs`] | `one_runner_per_need`, `runners_without_need`, `labels`, `allow_list` |
+//! | [`needs`] | `one_runner_per_need`, `runners_without_need`, `in_vain`, `labels`, `allow_list` |
 //! | [`destroy`] | `claimed_terminated`, `foreign`, `destroyed_unproven` |
 //! | [`jit`] | `config_reused`, `config_old`, `name_twice`, `mint_lost` |
 //! | [`budget`] | `budget`, `held`, `repeated` |

@@ -19,6 +19,18 @@ fn a_need_gets_one_runner_and_a_second_only_when_the_first_is_lost() {
 }
 
 #[test]
+fn money_is_not_spent_on_a_job_that_nobody_is_given() {
+    let attempt = |tale: Tale, number: u32| {
+        let (sandbox, at, name) = (format!("sb-{number}"), 400.0 * f64::from(number), name(0, number.into()));
+        let tale = tale.jobs(at - 5.0).started(at, &sandbox, &name).online(at + 3.0, &sandbox, &name);
+        tale.removed(at + 303.0, &name).ended(at + 305.0, &sandbox, &name)
+    };
+    let until = |last: u32| (1..=last).fold(Tale::new().queued(1.0, 0), attempt).violated(running());
+    assert_eq!(until(4), [""; 0]);
+    assert_eq!(until(5), ["in_vain"]);
+}
+
+#[test]
 fn an_attempt_is_excused_where_its_mint_was_lost() {
     let need = || Tale::new().queued(1.0, 0);
     let second = |tale: Tale| tale.started(9.0, "sb-2", &name(0, 2)).violated(running());

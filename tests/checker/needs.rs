@@ -1,6 +1,6 @@
 //! At most one live runner per need, beyond those that are provably lost.
 //!
-//! A *need* is one job that was queued; a *group* is a repository and a label set. Two rules hold at every
+//! A *need* is one job that was queued; a *group* is a repository and a label set. Three rules hold at every
 //! registration of a runner, which is the moment at which supply rises:
 //!
 //! 1. **In sum**: registrations of the group so far <= needs of the group so far + attempts that are *excused*
@@ -10,6 +10,9 @@
 //!    group that the controller may believe to be queued. A job may be believed queued if it was queued at
 //!    some moment that its newest reading may show: not before the last true and complete reading of its
 //!    run's jobs less the list's lag. A job of whose run no page was ever read cannot be believed in.
+//!
+//! 3. **In vain**: a job for which three runners of one process waited within an hour, online and with nothing to excuse
+//!    them, gets a fourth and no fifth: whatever keeps it back, money does not help.
 //!
 //! An attempt is excused, for good, where its controller must or may count it as lost:
 //!
@@ -47,8 +50,10 @@ pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
 pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// Two answers that there is no such sandbox agree when they are so far apart.
 const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
+/// A runner that ends sooner did not end because it had waited for long enough.
+const WAIT_LEAST: TimeDelta = TimeDelta::minutes(2);
 /// So many runners may wait for a job in vain within an hour before it is left alone.
-const IN_VAIN_MAX: usize = 2;
+const IN_VAIN_MAX: usize = 3;
 /// No client waits longer for the answer to a mint.
 const MINT_PATIENCE_SECS: f64 = 30.0;
 /// No client waits longer for the answer to the creation of a Secret.
@@ -129,7 +134,11 @@ impl Tally {
             tally.spent += usize::from(is_lost || is_in_vain);
             tally.supply += usize::from(attempt.job.is_none() && !is_over && !is_lost);
             let is_of_job = rules.names.job_of(&attempt.name) == rules.names.job_of(&newest.name);
-            let has_waited = attempt.job.is_none() && is_over && !is_lost && attempt.online.is_some();
+            // One that ended before that was no wait but a failure.
+            let waited_until =
+                attempt.removed.or(attempt.sandbox.and_then(|index| Some(book.sandboxes[index].ended?.at)));
+            let waited = attempt.online.zip(waited_until).map(|(online, until)| until - online);
+            let has_waited = attempt.job.is_none() && is_over && !is_lost && waited >= Some(WAIT_LEAST);
             let is_own = attempt.process.as_ref() == Some(process);
             let is_late = newest.registered.at - attempt.registered.at <= TimeDelta::hours(1);
             tally.in_vain += usize::from(is_of_job && has_waited && is_own && is_late);

@@ -40,7 +40,9 @@ pub(crate) fn situation(size: Size, seed: u64) -> Situation {
         allow(&mut situation.policy, &scope.repo);
         let registry = situation.policy.registry(&scope);
         situation.observed.add(scope.clone(), registry.clone());
-        situation.observed.repos.get_mut(&scope).expect("it was added").runs_read.succeeded(now());
+        let view = situation.observed.repos.get_mut(&scope).expect("it was added");
+        view.runs_read.succeeded(now());
+        view.deep_read_at = Some(now());
         situation.observed.registries.get_mut(&registry).expect("likewise").runners_read.succeeded(now());
     }
     for id in 0..size.jobs {

@@ -220,7 +220,9 @@ impl Situation {
         let registry = self.policy.registry(&scope);
         if !self.observed.repos.contains_key(&scope) {
             self.observed.add(scope.clone(), registry.clone());
-            self.observed.repos.get_mut(&scope).unwrap().runs_read.succeeded(now());
+            let view = self.observed.repos.get_mut(&scope).unwrap();
+            view.runs_read.succeeded(now());
+            view.deep_read_at = Some(now());
             let runners_read = &mut self.observed.registries.get_mut(&registry).unwrap().runners_read;
             if runners_read.known_at.is_none() {
                 runners_read.succeeded(now());
