@@ -366,6 +366,7 @@ impl Book {
                     created: mark,
                     scheduled: (!gpu).then_some(mark.at),
                     ended: None,
+                    end_status: 0,
                     terminate_asked: None,
                     attempt,
                 });
@@ -381,10 +382,11 @@ impl Book {
                     self.fresh.push(Done::Terminated(*index));
                 }
             }
-            What::SandboxEnded { sandbox, .. } => {
+            What::SandboxEnded { sandbox, status } => {
                 let index = self.by_sandbox.get(sandbox.as_str()).copied();
                 if let Some(index) = index {
-                    self.sandboxes[index].ended = Some(mark);
+                    let sandbox = &mut self.sandboxes[index];
+                    (sandbox.ended, sandbox.end_status) = (Some(mark), *status);
                     self.live.retain(|live| *live != index);
                 }
             }

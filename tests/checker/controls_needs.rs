@@ -20,14 +20,18 @@ fn a_need_gets_one_runner_and_a_second_only_when_the_first_is_lost() {
 
 #[test]
 fn money_is_not_spent_on_a_job_that_nobody_is_given() {
-    let attempt = |tale: Tale, number: u32| {
+    let attempt = |tale: Tale, number: u32, status: i32| {
         let (sandbox, at, name) = (format!("sb-{number}"), 400.0 * f64::from(number), name(0, number.into()));
         let tale = tale.jobs(at - 5.0).started(at, &sandbox, &name).online(at + 3.0, &sandbox, &name);
-        tale.removed(at + 303.0, &name).ended(at + 305.0, &sandbox, &name)
+        let end = json!({ "event": "sandbox_ended", "sandbox": sandbox, "name": name, "status": status });
+        tale.removed(at + 303.0, &name).then(at + 305.0, end)
     };
-    let until = |last: u32| (1..=last).fold(Tale::new().queued(1.0, 0), attempt).violated(running());
-    assert_eq!(until(4), [""; 0]);
-    assert_eq!(until(5), ["in_vain"]);
+    let until = |last: u32, status: i32| {
+        (1..=last).fold(Tale::new().queued(1.0, 0), |tale, number| attempt(tale, number, status)).violated(running())
+    };
+    assert_eq!(until(4, 2), [""; 0]);
+    assert_eq!(until(5, 2), ["in_vain"]);
+    assert_eq!(until(5, 3), [""; 0], "they were ended from outside");
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub(crate) struct Sandbox {
     /// When it was placed on a machine; a GPU sandbox is placed some time after its creation.
     pub(crate) scheduled: Option<Time>,
     pub(crate) ended: Option<Mark>,
+    /// Modal's number for how it ended; 0 while it lives.
+    pub(crate) end_status: i32,
     pub(crate) terminate_asked: Option<Mark>,
     /// The registration that its config belongs to.
     pub(crate) attempt: Option<usize>,

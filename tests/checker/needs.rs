@@ -50,8 +50,10 @@ pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
 pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// Two answers that there is no such sandbox agree when they are so far apart.
 const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
-/// A runner that ends sooner did not end because it had waited for long enough.
-const WAIT_LEAST: TimeDelta = TimeDelta::minutes(2);
+/// A runner that ends sooner has crashed.
+const WAIT_LEAST: TimeDelta = TimeDelta::minutes(1);
+/// Modal's number for the end of a sandbox whose entry point says that it has not served.
+const FAILURE: i32 = 2;
 /// So many runners may wait for a job in vain within an hour before it is left alone.
 const IN_VAIN_MAX: usize = 3;
 /// No client waits longer for the answer to a mint.
@@ -134,11 +136,11 @@ impl Tally {
             tally.spent += usize::from(is_lost || is_in_vain);
             tally.supply += usize::from(attempt.job.is_none() && !is_over && !is_lost);
             let is_of_job = rules.names.job_of(&attempt.name) == rules.names.job_of(&newest.name);
-            // One that ended before that was no wait but a failure.
-            let waited_until =
-                attempt.removed.or(attempt.sandbox.and_then(|index| Some(book.sandboxes[index].ended?.at)));
-            let waited = attempt.online.zip(waited_until).map(|(online, until)| until - online);
-            let has_waited = attempt.job.is_none() && is_over && !is_lost && waited >= Some(WAIT_LEAST);
+            let sandbox = attempt.sandbox.map(|index| &book.sandboxes[index]);
+            // One that did not give up by itself would perhaps have got its job.
+            let given_up = sandbox.filter(|sandbox| sandbox.end_status == FAILURE).and_then(|sandbox| sandbox.ended);
+            let waited = attempt.online.zip(given_up).map(|(online, end)| end.at - online);
+            let has_waited = attempt.job.is_none() && !is_lost && waited >= Some(WAIT_LEAST);
             let is_own = attempt.process.as_ref() == Some(process);
             let is_late = newest.registered.at - attempt.registered.at <= TimeDelta::hours(1);
             tally.in_vain += usize::from(is_of_job && has_waited && is_own && is_late);
