@@ -205,9 +205,9 @@ impl<'a> Reader<'a> {
         let mut own = known.of(list).iter().filter(|reading| reading.began >= started.max(born)).peekable();
         let first = own.peek().map(|reading| reading.began);
         let shows = |reading: &&Reading| reading.is_true && reading.began - book.github_lag() >= online;
-        let last = known.of(list).last().map(|reading| reading.began);
+        let newest = known.of(list).last().map(|reading| reading.began);
         let agree = |(first, last): (Time, Time)| last - first >= GONE_AGREED && last - started >= rules.clocks.start;
-        !own.any(|reading| shows(&reading)) && first.zip(last).is_some_and(agree)
+        !own.any(|reading| shows(&reading)) && first.zip(newest).is_some_and(agree)
     }
 
     /// Whether it may believe that a job is queued.
