@@ -115,19 +115,17 @@ fn say(line: &str) {
     println!("{line}");
 }
 
-/// Completes at Ctrl-C or SIGTERM.
-async fn stopped() {
+/// Completes at Ctrl-C or SIGTERM. From this call on, not only from the first poll on, neither ends the process.
+fn stopped() -> impl Future<Output = ()> + Send + 'static {
     use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
+    async move {
+        let received = signals.into_iter().flatten().map(|mut signal| Box::pin(async move { signal.recv().await }));
+        let received: Vec<_> = received.collect();
+        if received.is_empty() {
+            // None can be listened to: they end the process as they do by themselves.
+            std::future::pending::<()>().await;
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
+        futures::future::select_all(received).await;
     }
 }

@@ -228,6 +228,8 @@ fn stated_limits(settings: &Settings) -> StatedLimits {
 
 /// Shows what happens, until the workload is done or someone stops it.
 async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address: &str) {
+    // Before anything tells that Ctrl-C ends it.
+    let stopped = stopped();
     let mut screen = screen::Screen::new(address, !arguments.json && std::io::stdout().is_terminal());
     if !arguments.json {
         screen.greet(world);
@@ -248,7 +250,7 @@ async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address:
     };
     tokio::select! {
         () = ended => {}
-        () = stopped() => {}
+        () = stopped => {}
     }
 }
 

@@ -38,14 +38,15 @@ pub async fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let daemon = Daemon::new(&settings, clients, clock, Some(metrics)).await.map_err(Failure::work)?;
     let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
     let is_acting = settings.mode == Mode::Act;
+    let (first, stop) = (stopped(), stopped());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), is_acting, %address, "started");
     let run = daemon.run(async {
-        stopped().await;
+        stop.await;
         tracing::info!("stopping; running jobs go on, and a second signal ends this at once");
     });
     tokio::select! {
         () = run => {}
-        () = async { stopped().await; stopped().await } => tracing::warn!("ended by a second signal"),
+        () = async { first.await; stopped().await } => tracing::warn!("ended by a second signal"),
     }
     Ok(ExitCode::SUCCESS)
 }
