@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::read::Rank;
-use self::signs::{fences, has_leftover, is_stuck, trials, unsettled, wanting};
+use self::signs::{fences, has_leftover, is_stuck, suspects, trials, unsettled, wanting};
 use crate::budget::{Capacity, Purpose};
 use crate::evidence::Evidence;
 use crate::ids::CredentialName;
@@ -108,6 +108,7 @@ pub fn due(
     let mut last: Option<(&Scope, Capacity, TimeDelta)> = None;
     let unsettled = unsettled(observed, evidence);
     let (fences, trials) = (fences(observed, evidence), trials(observed, evidence));
+    let suspects = suspects(observed, evidence, GROWING_AGAIN, now);
     for (scope, repo) in &observed.repos {
         // They are in the order of their credentials.
         let (_, capacity, sweep) = *match &mut last {
@@ -125,7 +126,13 @@ pub fn due(
             let ended = tried_until.filter(|until| *until < DateTime::<Utc>::MAX_UTC);
             let tendency = if is_stuck(run, tried_until, evidence) { Tendency::Slowing } else { Tendency::Usual };
             all.run(scope, (repo, run), tendency, capacity);
-            all.jobs(scope, run, [fence, ended], &Weighing { tendency, evidence, capacity, hints: &repo.hints });
+            let suspect = suspects.get(&(scope, run.run.id)).copied();
+            all.jobs(
+                scope,
+                run,
+                [fence, ended, suspect],
+                &Weighing { tendency, evidence, capacity, hints: &repo.hints },
+            );
         }
         all.hinted_run(scope, repo);
         all.sweep(scope, repo, sweep);
@@ -294,7 +301,7 @@ impl Schedule {
     }
 
     /// The jobs of a run, which are to be read after each of the `marks`.
-    fn jobs(&mut self, scope: &Scope, run: &RunView, marks: [Option<DateTime<Utc>>; 2], weighing: &Weighing<'_>) {
+    fn jobs(&mut self, scope: &Scope, run: &RunView, marks: [Option<DateTime<Utc>>; 3], weighing: &Weighing<'_>) {
         let read = Read::Jobs(scope.clone(), run.run.id);
         let (known_at, tried_at) = (run.jobs_read.known_at, run.jobs_read.tried_at);
         let hint = weighing.hints.iter().find(|(hinted, _)| *hinted == run.run.id).map(|(_, at)| at);

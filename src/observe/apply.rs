@@ -9,12 +9,13 @@ use super::read::{Arrival, Found, Releases};
 use super::{Made, View, class_of_tag, tag};
 use crate::class::ImageSource;
 use crate::error::{CallFailure, ErrorClass};
-use crate::evidence::AGREEMENT_APART;
+use crate::evidence::{AGREEMENT_APART, end_reason};
 use crate::github::RunList;
 use crate::ids::{ClassName, OurName, RunId, RunnerId, SandboxId, SecretId};
 use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
+use crate::runner::Exit;
 use crate::state::{
     Connection, Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState,
     Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun,
@@ -333,8 +334,10 @@ impl View {
             .filter(|(name, _)| name.account == *registry.account())
             .collect();
         view.foreign_runners = count - view.runners.len();
-        let is_lacking =
-            |(name, runner): (&OurName, &Runner)| !view.runners.contains_key(name) && has_no_connection(runner);
+        let sandboxes = &self.observed.fleet.sandboxes;
+        let is_lacking = |(name, runner): (&OurName, &Runner)| {
+            !view.runners.contains_key(name) && has_no_connection(runner) && is_left(sandboxes.get(name))
+        };
         if before.iter().any(is_lacking) {
             view.lacked_at = Some(began_at);
         }
@@ -353,6 +356,12 @@ impl View {
 
 fn has_no_connection(runner: &Runner) -> bool {
     runner.connection != Connection::Online && !runner.is_busy
+}
+
+/// Whether a registration outlives its sandbox, as far as is known: GitHub removes that of a runner which served.
+fn is_left(sandbox: Option<&OurSandbox>) -> bool {
+    let Some(sandbox) = sandbox else { return true };
+    sandbox.ended.as_ref().is_some_and(|ended| end_reason(ended.result.as_ref()) != Exit::Served.as_str())
 }
 
 /// How long before GitHub refuses a version that is told every hour (GitHub: a release has to be installed within 30 days).

@@ -341,7 +341,7 @@ fn count_unlisted<'a>(
 }
 
 /// Whether it may have taken a job that no reading shows: a sandbox that was killed says nothing of that.
-fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
+pub(crate) fn may_have_served(sandbox: &OurSandbox, evidence: Option<&NameEvidence>) -> bool {
     if evidence.is_some_and(|evidence| evidence.claim.is_some()) || mutant::is(Mutant::EndedServedNothing) {
         return false;
     }

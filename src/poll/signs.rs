@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::evidence::{Evidence, NameEvidence, end_reason};
-use crate::ids::{OurName, RunId};
+use crate::ids::{Fingerprint, OurName, RunId};
+use crate::plan::{LISTS_LAG, may_have_served};
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, Observed, OurSandbox, Registry, RegistryView, RepoView, RunView, Scope, WorkflowJob,
+    Connection, JobStatus, Observed, OurSandbox, Registry, RegistryView, RepoView, RunStatus, RunView, Scope,
+    WorkflowJob,
 };
 
 /// A registration that a failed create left appears in lists within this time: they lag, and GitHub may still
@@ -69,6 +71,61 @@ pub(super) fn trials<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMa
     trials
 }
 
+/// Where else it may show which jobs runners took that ended unseen, since when: GitHub gives a runner any job of its
+/// labels, and its end counts as supply until that is known. Of each group these are as many runs that nothing was made
+/// for as there are such runners, those read the longest ago; so many are read within `pace`.
+pub(super) fn suspects<'a>(
+    observed: &'a Observed,
+    evidence: &Evidence,
+    pace: TimeDelta,
+    now: DateTime<Utc>,
+) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
+    let mut ends: BTreeMap<(&Registry, Fingerprint), Vec<DateTime<Utc>>> = BTreeMap::new();
+    for (name, sandbox) in &observed.fleet.sandboxes {
+        let Some(ended) = sandbox.ended.as_ref().filter(|ended| ended.at + LISTS_LAG <= now) else { continue };
+        let origin = &sandbox.origin;
+        // The run that it was made for comes first.
+        let own = observed.repos.get(&origin.scope).and_then(|repo| repo.runs.get(&origin.run));
+        let is_read = own.is_none_or(|run| run.jobs_read.known_at.is_some_and(|at| at >= ended.at + LISTS_LAG));
+        let known = evidence.names.get(name);
+        if is_read && known.is_none_or(|known| known.claim.is_none()) && may_have_served(sandbox, known) {
+            let Some((registry, _)) = observed.registry(&origin.scope) else { continue };
+            ends.entry((registry, origin.group)).or_default().push(ended.at);
+        }
+    }
+    let mut runs: BTreeMap<(&Registry, Fingerprint), Vec<(DateTime<Utc>, &Scope, RunId)>> = BTreeMap::new();
+    for (scope, repo) in observed.repos.iter().filter(|_| !ends.is_empty()) {
+        for run in repo.runs.values().filter(|run| run.run.status != RunStatus::Completed) {
+            let Some(read_at) = run.jobs_read.known_at else { continue };
+            for labels in untried(run, evidence) {
+                if ends.contains_key(&(&repo.registry, labels)) {
+                    runs.entry((&repo.registry, labels)).or_default().push((read_at, scope, run.run.id));
+                }
+            }
+        }
+    }
+    let mut suspects = BTreeMap::new();
+    for (group, mut runs) in runs {
+        let ends = &ends[&group];
+        let last = ends.iter().max().copied().unwrap_or(now);
+        let recent = runs.iter().filter(|(read_at, ..)| now - *read_at < pace).count();
+        runs.sort_unstable();
+        let unread = runs.into_iter().take_while(|(read_at, ..)| *read_at < last + LISTS_LAG);
+        suspects.extend(unread.take(ends.len().saturating_sub(recent)).map(|(_, scope, run)| ((scope, run), last)));
+    }
+    suspects
+}
+
+/// The label sets of the queued jobs of a run for none of which a runner was made.
+fn untried(run: &RunView, evidence: &Evidence) -> BTreeSet<Fingerprint> {
+    let queued = || run.jobs.values().filter(|job| job.status == JobStatus::Queued);
+    let is_tried = |job: &WorkflowJob| evidence.jobs.get(&job.id).is_some_and(|known| known.attempt > 0);
+    if queued().any(is_tried) {
+        return BTreeSet::new();
+    }
+    queued().map(|job| job.labels.fingerprint()).collect()
+}
+
 /// Whether nothing of a run moves, as far as was read: no runner is being tried on it, and each job has ended, or is
 /// queued although a runner waited for it in vain.
 pub(super) fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, evidence: &Evidence) -> bool {
@@ -106,10 +163,120 @@ pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Risks;
+    use crate::ids::{ClassName, JobId, Labels, SandboxId};
+    use crate::state::{Ended, NeedsJobs, Origin, ReadState, SandboxEnd, SandboxResult, WorkflowRun};
+
+    /// Exit codes of the supervisor.
+    const SERVED: i32 = 0;
+    const UNCLAIMED: i32 = 64;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn scope() -> Scope {
+        Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() }
+    }
+
+    /// A run in progress with one queued job of the same number.
+    fn run(number: u64, label: &str, read_at: i64) -> RunView {
+        let id = RunId(number);
+        let job = WorkflowJob {
+            id: JobId(number),
+            run_id: id,
+            run_attempt: 1,
+            status: JobStatus::Queued,
+            labels: Labels::new([label.to_owned()]),
+            runner_name: None,
+            runner_id: None,
+            created_at: None,
+            started_at: None,
+            completed_at: None,
+            name: "test".into(),
+        };
+        let status = RunStatus::InProgress;
+        let mut view = RunView {
+            run: WorkflowRun { id, attempt: 1, status, created_at: None, updated_at: None, risks: Risks::NONE },
+            first_listed_at: at(0),
+            changed_at: at(0),
+            listed_at: at(0),
+            asked_at: None,
+            gone_at: None,
+            jobs: BTreeMap::from([(job.id, job)]),
+            jobs_read: ReadState::default(),
+            needs_jobs: NeedsJobs::InTurn,
+            emptied_at: None,
+            partly_read: BTreeMap::new(),
+        };
+        view.jobs_read.succeeded(at(read_at));
+        view
+    }
+
+    /// One that was made for the run and ended at a time with an exit code.
+    fn ended(number: u64, ended_at: i64, exit_code: i32) -> (OurName, OurSandbox) {
+        let result = SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() };
+        let sandbox = OurSandbox {
+            id: SandboxId::new(format!("sb-{number}")),
+            origin: Origin {
+                scope: scope(),
+                run: RunId(number),
+                class: ClassName::new("cpu"),
+                group: Labels::new(["modal".to_owned()]).fingerprint(),
+            },
+            created_at: at(0),
+            is_scheduled: true,
+            scheduled_at: None,
+            started_at: None,
+            secret: None,
+            runner: None,
+            image: None,
+            seen_at: at(0),
+            missing_since: None,
+            asked_at: None,
+            unknown_since: None,
+            ended: Some(Ended { at: at(ended_at), result: Some(result) }),
+        };
+        (format!("sr-main-gh-{number}-1").parse().unwrap(), sandbox)
+    }
+
+    #[test]
+    fn what_a_runner_took_of_another_run_is_looked_for_in_the_runs_of_its_labels() {
+        let mut observed = Observed::default();
+        let registry = Registry::Repo(scope());
+        observed.add(scope(), registry);
+        let runs = [run(1, "modal", 200), run(2, "modal", 90), run(3, "modal", 80), run(4, "other", 10)];
+        let tried = run(5, "modal", 70);
+        let repo = observed.repos.get_mut(&scope()).unwrap();
+        repo.runs = runs.into_iter().chain([tried]).map(|run| (run.run.id, run)).collect();
+        let mut evidence = Evidence::default();
+        for tried in [1, 5] {
+            let name = format!("sr-main-gh-{tried}-1").parse().unwrap();
+            evidence.started(&name, &ended(tried, 100, SERVED).1.origin, at(0));
+        }
+        observed.fleet.sandboxes.extend([ended(1, 100, SERVED)]);
+        let suspects = |observed: &Observed, now| -> Vec<u64> {
+            let pace = TimeDelta::seconds(20);
+            suspects(observed, &evidence, pace, at(now)).into_keys().map(|(_, run)| run.0).collect()
+        };
+        assert_eq!(suspects(&observed, 110), [0; 0], "the lists may lag");
+        assert_eq!(suspects(&observed, 210), [3], "of its labels, without a runner of its own, read the longest ago");
+        let read = |observed: &mut Observed, run: u64, read_at| {
+            let run = observed.repos.get_mut(&scope()).unwrap().runs.get_mut(&RunId(run)).unwrap();
+            run.jobs_read.succeeded(at(read_at));
+        };
+        read(&mut observed, 3, 210);
+        assert_eq!(suspects(&observed, 211), [0; 0], "one at a time");
+        assert_eq!(suspects(&observed, 230), [2]);
+        observed.fleet.sandboxes.extend([ended(6, 100, SERVED)]);
+        assert_eq!(suspects(&observed, 211), [2], "as many as runners");
+        observed.fleet.sandboxes.clear();
+        observed.fleet.sandboxes.extend([ended(1, 100, UNCLAIMED)]);
+        assert_eq!(suspects(&observed, 230), [0; 0], "it took none");
+    }
 
     #[test]
     fn what_one_list_lacks_is_looked_for_once_more() {
-        let at = |seconds| DateTime::from_timestamp(seconds, 0).unwrap();
         let (observed, mut view) = (Observed::default(), RegistryView::default());
         view.runners_read.succeeded(at(60));
         assert!(!has_leftover(&view, &observed));

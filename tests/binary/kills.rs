@@ -36,9 +36,8 @@ use crate::restart::in_flight;
 const REPOS: [&str; 3] = ["acme/web", "acme/api", "widgets/cli"];
 /// `limits.max_sandboxes`, so low that it is reached.
 const SANDBOXES_MAX: u32 = 10;
-/// From the last harm to the last job in the small form: jobs that another run's runner took are read again after two
-/// minutes, and served within the third.
-const SERVED_WITHIN: Duration = Duration::from_secs(180);
+/// From the last harm to the last job in the small form: several times what it takes on an idle machine.
+const SERVED_WITHIN: Duration = Duration::from_secs(120);
 /// From the last harm to the end of the last leftover: its grace, its readings, and as much again.
 const CLEAN_WITHIN: Duration = Duration::from_secs(9 * 60);
 /// How long the last calls of a process that was killed may still take effect: several times their latency.
