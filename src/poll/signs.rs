@@ -71,6 +71,17 @@ pub(super) fn trials<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeMa
     trials
 }
 
+/// Where runners are registered, and with which labels.
+type Group<'a> = (&'a Registry, Fingerprint);
+
+/// A run with queued jobs for none of which a runner was made; those read the longest ago come first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Untried<'a> {
+    read_at: DateTime<Utc>,
+    scope: &'a Scope,
+    run: RunId,
+}
+
 /// Where else it may show which jobs runners took that ended unseen, since when: GitHub gives a runner any job of its
 /// labels, and its end counts as supply until that is known. Of each group these are as many runs that nothing was made
 /// for as there are such runners, those read the longest ago; so many are read within `pace`.
@@ -80,7 +91,7 @@ pub(super) fn suspects<'a>(
     pace: TimeDelta,
     now: DateTime<Utc>,
 ) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
-    let mut ends: BTreeMap<(&Registry, Fingerprint), Vec<DateTime<Utc>>> = BTreeMap::new();
+    let mut ends: BTreeMap<Group<'_>, Vec<DateTime<Utc>>> = BTreeMap::new();
     for (name, sandbox) in &observed.fleet.sandboxes {
         let Some(ended) = sandbox.ended.as_ref().filter(|ended| ended.at + LISTS_LAG <= now) else { continue };
         let origin = &sandbox.origin;
@@ -93,13 +104,13 @@ pub(super) fn suspects<'a>(
             ends.entry((registry, origin.group)).or_default().push(ended.at);
         }
     }
-    let mut runs: BTreeMap<(&Registry, Fingerprint), Vec<(DateTime<Utc>, &Scope, RunId)>> = BTreeMap::new();
+    let mut runs: BTreeMap<Group<'_>, Vec<Untried<'_>>> = BTreeMap::new();
     for (scope, repo) in observed.repos.iter().filter(|_| !ends.is_empty()) {
         for run in repo.runs.values().filter(|run| run.run.status != RunStatus::Completed) {
             let Some(read_at) = run.jobs_read.known_at else { continue };
             for labels in untried(run, evidence) {
                 if ends.contains_key(&(&repo.registry, labels)) {
-                    runs.entry((&repo.registry, labels)).or_default().push((read_at, scope, run.run.id));
+                    runs.entry((&repo.registry, labels)).or_default().push(Untried { read_at, scope, run: run.run.id });
                 }
             }
         }
@@ -108,10 +119,10 @@ pub(super) fn suspects<'a>(
     for (group, mut runs) in runs {
         let ends = &ends[&group];
         let last = ends.iter().max().copied().unwrap_or(now);
-        let recent = runs.iter().filter(|(read_at, ..)| now - *read_at < pace).count();
+        let recent = runs.iter().filter(|run| now - run.read_at < pace).count();
         runs.sort_unstable();
-        let unread = runs.into_iter().take_while(|(read_at, ..)| *read_at < last + LISTS_LAG);
-        suspects.extend(unread.take(ends.len().saturating_sub(recent)).map(|(_, scope, run)| ((scope, run), last)));
+        let unread = runs.into_iter().take_while(|run| run.read_at < last + LISTS_LAG);
+        suspects.extend(unread.take(ends.len().saturating_sub(recent)).map(|run| ((run.scope, run.run), last)));
     }
     suspects
 }
