@@ -24,7 +24,7 @@ use crate::ids::{ClassName, ImageId};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
-use crate::plan::{Action, Plan, Policy, plan};
+use crate::plan::{Action, Plan, Policy, plan, workflow_doubt};
 use crate::poll;
 use crate::retry;
 use crate::runner::RunnerVersion;
@@ -261,6 +261,12 @@ impl Controller {
         });
         let images: BTreeMap<ClassName, ImageId> = images.collect();
         for (name, origin) in actor.start(&self.plan, &images, now) {
+            if let Some((workflow, group)) = workflow_doubt(&self.view.observed, &origin) {
+                tracing::warn!(
+                    repo = %origin.scope.repo, run_id = origin.run.0, runner_name = %name, workflow, group,
+                    "the runner group is kept to selected workflows, and this may be none of them"
+                );
+            }
             self.evidence.started(&name, &origin, now);
             self.creates.take(now);
         }

@@ -6,8 +6,10 @@
 mod activity;
 mod directory;
 mod releases;
+mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use crate::runner::RunnerVersion;
 pub use activity::{Activity, Hints};
 pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
 pub use releases::ReleaseView;
+pub use workflow::{AdmittedWorkflows, Fit, SelectedWorkflow, Workflow, WorkflowFile, WrittenIn};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
 #[derive(Debug, Clone, PartialEq)]
@@ -146,6 +149,8 @@ pub struct WorkflowRun {
     pub updated_at: Option<DateTime<Utc>>,
     /// Whether strangers may have a hand in what it runs.
     pub risks: Risks,
+    /// What it runs, where GitHub says so; not kept of a completed run.
+    pub workflow: Option<Arc<Workflow>>,
 }
 
 /// The status of a workflow job.
@@ -358,6 +363,8 @@ pub struct RunnerGroup {
     pub admits: AdmittedRepos,
     /// Whether public repositories are among them.
     pub allows_public: bool,
+    /// Which of their workflows.
+    pub workflows: AdmittedWorkflows,
 }
 
 /// Whose jobs the runners of a group take.

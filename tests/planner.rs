@@ -417,3 +417,42 @@ fn sandboxes_are_counted_by_class_and_state() {
     let expected = [(SandboxState::Creating, 1), (SandboxState::Idle, 2), (SandboxState::Claimed, 1)];
     assert_eq!(states, [("default", expected.into())]);
 }
+
+#[test]
+fn jobs_of_workflows_that_a_runner_group_is_not_kept_to_get_nothing_and_those_of_others_do() {
+    let group = "group acme/web workflows=acme/web/.github/workflows/deploy.yml@refs/heads/main";
+    let with = |job: &str| format!("org acme; job 7 acme/web queued {job}; {group}");
+    let refused = |file: &str, whole: &str| {
+        format!(
+            "skip job 7 of acme/web: runner group `Modal` is kept to selected workflows and does not run {file}: add {whole} to them, or let it run all"
+        )
+    };
+    for (file, whole) in [
+        (".github/workflows/ci.yml", "acme/web/.github/workflows/ci.yml@<branch>"),
+        (".github/workflows/deploy.yml@dev", "acme/web/.github/workflows/deploy.yml@dev"),
+    ] {
+        check(&with(&format!("workflow={file}")), &refused(file, whole));
+    }
+    // What is not certain is tried.
+    for job in [
+        "workflow=.github/workflows/deploy.yml@main",
+        "workflow=.github/workflows/deploy.yml",
+        "workflow=.github/workflows/ci.yml calls",
+        "",
+    ] {
+        check(&with(job), CREATE_7);
+    }
+    check("org acme; job 7 acme/web queued workflow=.github/workflows/ci.yml; group acme/web", CREATE_7);
+}
+
+#[test]
+fn a_refused_workflow_neither_uses_up_the_runners_of_others_nor_waits_for_them() {
+    check(
+        "org acme; job 7 acme/web queued run=1 workflow=.github/workflows/ci.yml@main; \
+         job 8 acme/web queued run=2 workflow=.github/workflows/deploy.yml@main; sandbox 8-1 acme/web idle 5s run=2; \
+         group acme/web workflows=acme/web/.github/workflows/deploy.yml@main",
+        "skip job 7 of acme/web: runner group `Modal` is kept to selected workflows and does not run \
+         .github/workflows/ci.yml@main: add acme/web/.github/workflows/ci.yml@main to them, or let it run all; \
+         skip job 8 of acme/web: a runner that can take it starts or waits",
+    );
+}

@@ -14,7 +14,7 @@ use super::reader::GithubReader;
 use crate::budget::Purpose;
 use crate::ids::{OrgName, RepoName};
 use crate::plan::RunnerGroupChoice;
-use crate::state::{AdmittedRepos, RunnerGroup};
+use crate::state::{AdmittedRepos, AdmittedWorkflows, RunnerGroup, SelectedWorkflow};
 
 /// The most pages of a list, 100 entries each.
 const PAGES_MAX: u32 = 20;
@@ -30,6 +30,9 @@ struct WireGroup {
     name: String,
     visibility: Option<String>,
     allows_public_repositories: Option<bool>,
+    restricted_to_workflows: Option<bool>,
+    /// Without meaning where it is not restricted.
+    selected_workflows: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -59,16 +62,21 @@ impl GithubReader {
             RunnerGroupChoice::Id(id) => group.id == *id,
         };
         let groups = read_all(self.client(), &call, &path, |body: GroupsBody| body.runner_groups).await?;
-        let Some(WireGroup { id, name, visibility, allows_public_repositories }) = groups.into_iter().find(is_it)
-        else {
-            return Ok(None);
-        };
+        let Some(group) = groups.into_iter().find(is_it) else { return Ok(None) };
+        let WireGroup { id, name, visibility, allows_public_repositories, restricted_to_workflows, selected_workflows } =
+            group;
+        // A restriction to what GitHub does not say is none that could be judged.
+        let selected = selected_workflows.filter(|_| restricted_to_workflows == Some(true));
+        let workflows = selected.map_or(AdmittedWorkflows::All, |selected| {
+            AdmittedWorkflows::Selected(selected.iter().map(|text| SelectedWorkflow::read(text)).collect())
+        });
         let admits = match visibility.as_deref() {
             Some("selected") => AdmittedRepos::Selected(self.repositories_of_group(org, id).await?),
             Some("private") => AdmittedRepos::Private,
             Some(_) | None => AdmittedRepos::All,
         };
-        Ok(Some(RunnerGroup { id, name, admits, allows_public: allows_public_repositories.unwrap_or(false) }))
+        let allows_public = allows_public_repositories.unwrap_or(false);
+        Ok(Some(RunnerGroup { id, name, admits, allows_public, workflows }))
     }
 
     async fn repositories_of_group(&self, org: &OrgName, group: u64) -> Result<BTreeSet<RepoName>, GithubError> {

@@ -1,9 +1,11 @@
 //! Cached pages as text that survives a restart (pure).
 //!
 //! The text only saves requests: a page that it holds is never used before GitHub has said, by its `ETag`, that it is
-//! still true. It holds ids, statuses, labels, times, the names of runners and repositories, and for a credential a part of its
-//! hash; no token, no name of a job, and nothing else of what GitHub sends. Pages of other credentials than the one that asks are
-//! never found, as their keys differ. The checksum protects from accidents, not from whoever may write the file.
+//! still true. It holds ids, statuses, labels, times, the names of runners and repositories, of active runs the workflow
+//! and its branch, and for a credential a part of its hash; no token, no name of a job, and nothing else of what GitHub
+//! sends. Pages of other credentials than the one that asks are never found, as their keys differ. The checksum protects from accidents, not from whoever may write the file.
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use http::HeaderValue;
@@ -16,7 +18,7 @@ use super::wire;
 use crate::class::Risks;
 use crate::ids::{Fingerprint, JobId, Labels, RunId, RunnerId};
 use crate::runner::RunnerVersion;
-use crate::state::{Connection, RepoFacts, Runner, WorkflowJob, WorkflowRun};
+use crate::state::{Connection, RepoFacts, Runner, Workflow, WorkflowJob, WorkflowRun};
 
 /// Raised where a text of before can't be read any more.
 const VERSION: u64 = 1;
@@ -51,9 +53,18 @@ struct Pages {
     repos: Vec<KeptPage<RepoFacts>>,
 }
 
-/// Id, attempt, status, creation and last change in milliseconds since 1970, and whether strangers have a hand in it.
+/// Id, attempt, status, creation and last change in milliseconds since 1970, whether strangers have a hand in it, and what
+/// it runs, which earlier texts lack.
 #[derive(Serialize, Deserialize)]
-struct KeptRun(u64, u32, String, Option<i64>, Option<i64>, Risks);
+struct KeptRun(
+    u64,
+    u32,
+    String,
+    Option<i64>,
+    Option<i64>,
+    Risks,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<Workflow>,
+);
 
 #[derive(Serialize, Deserialize)]
 struct KeptJob {
@@ -100,14 +111,16 @@ impl Keep for WorkflowRun {
     type Kept = KeptRun;
 
     fn keep(&self) -> KeptRun {
-        let Self { id, attempt, status, created_at, updated_at, risks } = self;
+        let Self { id, attempt, status, created_at, updated_at, risks, workflow } = self;
         let status = wire::run_status_word(status).to_owned();
-        KeptRun(id.0, *attempt, status, millis(*created_at), millis(*updated_at), *risks)
+        let workflow = workflow.as_deref().cloned();
+        KeptRun(id.0, *attempt, status, millis(*created_at), millis(*updated_at), *risks, workflow)
     }
 
-    fn believe(KeptRun(id, attempt, status, created_at, updated_at, risks): KeptRun) -> Self {
-        let status = wire::run_status(Some(status));
-        Self { id: RunId(id), attempt, status, created_at: time(created_at), updated_at: time(updated_at), risks }
+    fn believe(KeptRun(id, attempt, status, created_at, updated_at, risks, workflow): KeptRun) -> Self {
+        let (created_at, updated_at) = (time(created_at), time(updated_at));
+        let (status, workflow) = (wire::run_status(Some(status)), workflow.map(Arc::new));
+        Self { id: RunId(id), attempt, status, created_at, updated_at, risks, workflow }
     }
 }
 
@@ -290,7 +303,7 @@ fn checksum(pages: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{JobStatus, RunStatus};
+    use crate::state::{JobStatus, RunStatus, WorkflowFile, WrittenIn};
 
     const URL: &str = "https://api.github.com";
 
@@ -299,7 +312,17 @@ mod tests {
     }
 
     fn run(status: RunStatus) -> WorkflowRun {
-        WorkflowRun { id: RunId(7), attempt: 2, status, created_at: at(5), updated_at: None, risks: Risks::default() }
+        let file = WorkflowFile::read("acme/web/.github/workflows/ci.yml@main").unwrap();
+        let workflow = Workflow { file, branch: Some("main".into()), jobs: WrittenIn::Own };
+        WorkflowRun {
+            id: RunId(7),
+            attempt: 2,
+            workflow: (status == RunStatus::Queued).then(|| workflow.into()),
+            status,
+            created_at: at(5),
+            updated_at: None,
+            risks: Risks::default(),
+        }
     }
 
     fn job() -> WorkflowJob {
@@ -370,6 +393,12 @@ mod tests {
         assert_eq!(&*runners.page.rows, [runner(None), runner(Some(Fingerprint::of("x")))]);
         assert!(caches.runs.get(&key("ghp_canary", "/spoilt")).is_none());
         assert_eq!(encode([&caches].into_iter()).unwrap(), text, "the same pages are the same text");
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_text_has_no_workflow() {
+        let kept: KeptRun = serde_json::from_str(r#"[7, 2, "queued", 5000, null, 0]"#).unwrap();
+        assert_eq!(WorkflowRun::believe(kept), WorkflowRun { workflow: None, ..run(RunStatus::Queued) });
     }
 
     #[test]

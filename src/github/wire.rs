@@ -14,7 +14,10 @@ use super::error::Malformed;
 use super::etag::{EtagCache, PageCaches};
 use crate::class::{Risk, Risks};
 use crate::ids::{JobId, Labels, RepositoryId, RunId, RunnerId};
-use crate::state::{Connection, JobStatus, RepoFacts, RunStatus, Runner, Visibility, WorkflowJob, WorkflowRun};
+use crate::state::{
+    Connection, JobStatus, RepoFacts, RunStatus, Runner, Visibility, Workflow, WorkflowFile, WorkflowJob, WorkflowRun,
+    WrittenIn,
+};
 
 /// What a list is made of.
 pub(super) trait Row: Clone + Send + Sync + 'static {
@@ -65,7 +68,7 @@ pub(super) fn read_list<T: Row>(body: &[u8], subject: &str) -> Result<(Arc<[T]>,
 }
 
 #[derive(Deserialize)]
-struct WireRun {
+struct WireRun<'a> {
     id: u64,
     run_attempt: Option<u32>,
     status: Option<String>,
@@ -74,6 +77,10 @@ struct WireRun {
     repository: Option<WireRunRepo>,
     /// Null where the fork that it came from is gone.
     head_repository: Option<WireRunRepo>,
+    path: Option<String>,
+    head_branch: Option<String>,
+    #[serde(borrow)]
+    referenced_workflows: Option<&'a RawValue>,
 }
 
 /// A repository as it stands in a run.
@@ -83,7 +90,7 @@ struct WireRunRepo {
     private: Option<bool>,
 }
 
-impl WireRun {
+impl WireRun<'_> {
     /// What GitHub does not say is taken as a risk.
     fn risks(&self) -> Risks {
         let id = |repo: &Option<WireRunRepo>| repo.as_ref().and_then(|repo| repo.id);
@@ -91,18 +98,39 @@ impl WireRun {
         let is_private = self.repository.as_ref().and_then(|repo| repo.private) == Some(true);
         Risks::of([(!is_own).then_some(Risk::Fork), (!is_private).then_some(Risk::Public)])
     }
+
+    fn workflow(&self) -> Option<Workflow> {
+        let called = self.referenced_workflows.and_then(|list| serde_json::from_str::<Vec<&RawValue>>(list.get()).ok());
+        let jobs = if called.is_some_and(|called| called.is_empty()) { WrittenIn::Own } else { WrittenIn::OthersToo };
+        let file = WorkflowFile::read(self.path.as_deref()?)?;
+        Some(Workflow { file, branch: self.head_branch.clone(), jobs })
+    }
 }
 
 impl Row for WorkflowRun {
     fn read(row: &str) -> serde_json::Result<Self> {
-        let wire: WireRun = serde_json::from_str(row)?;
-        let risks = wire.risks();
-        let WireRun { id, run_attempt, status, created_at, updated_at, repository: _, head_repository: _ } = wire;
+        let wire: WireRun<'_> = serde_json::from_str(row)?;
+        let (risks, workflow) = (wire.risks(), wire.workflow());
+        let WireRun {
+            id,
+            run_attempt,
+            status,
+            created_at,
+            updated_at,
+            repository: _,
+            head_repository: _,
+            path: _,
+            head_branch: _,
+            referenced_workflows: _,
+        } = wire;
+        let status = run_status(status);
         Ok(Self {
             risks,
+            // Nothing in a completed run is demand, and there are many.
+            workflow: workflow.filter(|_| status != RunStatus::Completed).map(Arc::new),
             id: RunId(id),
             attempt: run_attempt.unwrap_or(1),
-            status: run_status(status),
+            status,
             created_at: time(created_at),
             updated_at: time(updated_at),
         })
@@ -374,6 +402,26 @@ mod tests {
         assert_eq!(risks(r#","repository":{"id":8,"private":true},"head_repository":null"#), fork);
         assert_eq!(risks(r#","repository":{"private":true},"head_repository":{"private":true}"#), fork);
         assert_eq!(risks(""), fork.with(Risk::Public));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_tells_its_workflow_and_whether_all_its_jobs_are_written_there() {
+        let read = |rest: &str| WorkflowRun::read(&format!(r#"{{"id":1,"status":"queued"{rest}}}"#)).unwrap().workflow;
+        let path = r#","path":".github/workflows/ci.yml@main","head_branch":"dev""#;
+        let workflow = read(&format!(r#"{path},"referenced_workflows": [ ]"#)).unwrap();
+        let told = (workflow.file.to_string(), workflow.branch.as_deref(), workflow.jobs);
+        assert_eq!(told, (".github/workflows/ci.yml@main".to_owned(), Some("dev"), WrittenIn::Own));
+        for others in [
+            "",
+            r#","referenced_workflows":null"#,
+            r#","referenced_workflows":[{"path":"x"}]"#,
+            r#","referenced_workflows":7"#,
+        ] {
+            assert_eq!(read(&format!("{path}{others}")).unwrap().jobs, WrittenIn::OthersToo, "{others}");
+        }
+        assert_eq!((read(""), read(r#","path":"dynamic/pages""#)), (None, None));
+        let completed = format!(r#"{{"id":1,"status":"completed"{path}}}"#);
+        assert_eq!(WorkflowRun::read(&completed).unwrap().workflow, None);
     }
 
     #[test]

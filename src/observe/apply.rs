@@ -566,6 +566,7 @@ mod tests {
             created_at: None,
             updated_at: None,
             risks: Risks::NONE,
+            workflow: None,
         }
     }
 

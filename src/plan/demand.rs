@@ -14,7 +14,7 @@ use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
 use crate::runner::Exit;
-use crate::state::{Ended, JobStatus, Origin, Registry, RunStatus, RunView, Scope};
+use crate::state::{Ended, JobStatus, Origin, Registry, RunStatus, RunView, Scope, Workflow};
 
 /// How long what GitHub showed of a run is believed where the last reading of it failed; two intervals, if that is more.
 const OUTDATED_AFTER: TimeDelta = TimeDelta::minutes(3);
@@ -260,6 +260,7 @@ struct Listed<'a> {
     labels: &'a Labels,
     fingerprint: Fingerprint,
     risks: Risks,
+    workflow: Option<&'a Workflow>,
     read_at: Option<DateTime<Utc>>,
     is_outdated: bool,
 }
@@ -331,6 +332,7 @@ fn listed<'a>(
                         labels: &job.labels,
                         fingerprint,
                         risks: run.run.risks,
+                        workflow: run.run.workflow.as_deref(),
                         read_at,
                         is_outdated: is_outdated(run, read_at, context),
                     });
@@ -355,7 +357,8 @@ fn add_job<'a>(
     resolver: &mut Resolver<'a>,
 ) -> Result<(), SkipReason> {
     let now = resolver.context.now;
-    let Listed { repo, registry, scope, job, run, labels, fingerprint, risks, read_at, is_outdated } = *listed;
+    let Listed { repo, registry, scope, job, run, labels, fingerprint, risks, workflow, read_at, is_outdated } =
+        *listed;
     let holds = if has_runner(known, &resolver.context) { TAKEN_HOLDS } else { ADVANCED_HOLDS };
     if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < holds) {
         return Err(SkipReason::SeenInProgress);
@@ -374,7 +377,7 @@ fn add_job<'a>(
     let id = id.map_err(SkipReason::NoClass)?;
     if let Registry::Org(org) = registry.1
         && let Some(view) = resolver.context.observed.registries.get(registry.1)
-        && let Some(reason) = group::refusal(org, view, scope, risks, resolver.context.policy)
+        && let Some(reason) = group::refusal(org, view, (&scope.repo, risks, workflow), resolver.context.policy)
     {
         return Err(SkipReason::RunnerGroup(reason));
     }

@@ -1,15 +1,15 @@
 //! Whether runners of an organization's runner group may be made for a repository.
 //!
-//! A runner of a group takes jobs of every repository that the group admits. So the group has to admit the repository,
-//! else its jobs stay queued for ever, which GitHub does not say; and no repository that is not allowed, else strangers
-//! get our runners.
+//! A runner of a group takes jobs of every repository and workflow that the group admits. So the group has to admit those
+//! of the run, else its jobs stay queued for ever, which GitHub does not say; and no repository that is not allowed, else
+//! strangers get our runners.
 
 use std::sync::Arc;
 
 use crate::class::{Risk, Risks};
 use crate::ids::RepoName;
 use crate::plan::Policy;
-use crate::state::{AdmittedRepos, Org, RegistryView, Scope};
+use crate::state::{AdmittedRepos, Fit, Observed, Org, Origin, RegistryView, Workflow, WorkflowFile};
 
 /// How many repositories a reason names.
 const NAMED: usize = 3;
@@ -18,8 +18,7 @@ const NAMED: usize = 3;
 pub(super) fn refusal(
     org: &Org,
     view: &RegistryView,
-    scope: &Scope,
-    risks: Risks,
+    (repo, risks, workflow): (&RepoName, Risks, Option<&Workflow>),
     policy: &Policy,
 ) -> Option<Arc<str>> {
     let Some(wanted) = policy.runner_group(org) else {
@@ -46,8 +45,8 @@ pub(super) fn refusal(
                 );
                 return Some(text.into());
             }
-            if !repos.contains(&scope.repo) {
-                return Some(format!("runner group `{name}` does not admit {}", scope.repo).into());
+            if !repos.contains(repo) {
+                return Some(format!("runner group `{name}` does not admit {repo}").into());
             }
         }
         AdmittedRepos::All | AdmittedRepos::Private if serves_all(org, policy) => {}
@@ -59,8 +58,38 @@ pub(super) fn refusal(
             return Some(text.into());
         }
     }
-    let is_shut = risks.contains(Risk::Public) && !group.allows_public;
-    is_shut.then(|| format!("runner group `{name}` does not admit public repositories").into())
+    if risks.contains(Risk::Public) && !group.allows_public {
+        return Some(format!("runner group `{name}` does not admit public repositories").into());
+    }
+    let is_shut = group.workflows.fit(workflow, repo) == Fit::Refused;
+    is_shut.then(|| workflow_text(name, workflow, repo).into())
+}
+
+/// What keeps the jobs of a workflow from the runners of a group, and the remedy.
+fn workflow_text(group: &str, workflow: Option<&Workflow>, repo: &RepoName) -> String {
+    let Some(Workflow { file, branch, jobs: _ }) = workflow else {
+        return format!(
+            "runner group `{group}` is kept to selected workflows and none is selected: select some, or let it run all"
+        );
+    };
+    let at = file.at.as_ref().or(branch.as_ref()).map_or("<branch>", String::as_str);
+    let whole =
+        WorkflowFile { repo: file.repo.clone().or(Some(repo.clone())), at: Some(at.to_owned()), ..file.clone() };
+    format!(
+        "runner group `{group}` is kept to selected workflows and does not run {file}: add {whole} to them, or let it run all"
+    )
+}
+
+/// What a sandbox was made for although what is known of its run does not tell whether the runner group takes its jobs:
+/// the workflow, and the group.
+pub(crate) fn workflow_doubt(observed: &Observed, origin: &Origin) -> Option<(String, String)> {
+    let (_, view) = observed.registry(&origin.scope)?;
+    let group = view.group.as_ref()?;
+    let run = observed.repos.get(&origin.scope)?.runs.get(&origin.run);
+    let workflow = run.and_then(|run| run.run.workflow.as_deref());
+    let is_unsure = group.workflows.fit(workflow, &origin.scope.repo) == Fit::Unsure;
+    let told = || workflow.map_or_else(|| "unknown".to_owned(), |workflow| workflow.file.to_string());
+    is_unsure.then(|| (told(), group.name.clone()))
 }
 
 /// Whether no repository of the organization is a stranger.

@@ -208,7 +208,15 @@ mod tests {
         };
         let status = RunStatus::InProgress;
         let mut view = RunView {
-            run: WorkflowRun { id, attempt: 1, status, created_at: None, updated_at: None, risks: Risks::NONE },
+            run: WorkflowRun {
+                id,
+                attempt: 1,
+                status,
+                created_at: None,
+                updated_at: None,
+                workflow: None,
+                risks: Risks::NONE,
+            },
             first_listed_at: at(0),
             changed_at: at(0),
             listed_at: at(0),

@@ -77,7 +77,10 @@ impl State {
         let runner = self.runner(key).filter(|runner| runner.is_idle(self.now))?;
         let others = self.repo(key.repo).runners.values().filter_map(|other| Some((other.id, other.claim?.job)));
         let mut jobs = others.filter(|(id, _)| self.is_working(RunnerKey { repo: key.repo, id: *id }));
-        let fits = |job: &u64| runner.labels.covers(&self.jobs[job].labels) && self.jobs[job].second_taker.is_none();
+        let fits = |job: &u64| {
+            let entry = &self.jobs[job];
+            runner.labels.covers(&entry.labels) && entry.second_taker.is_none() && self.runs_workflow_of(key, *job)
+        };
         jobs.find(|(_, job)| fits(job)).map(|(_, job)| job)
     }
 
@@ -96,7 +99,10 @@ impl State {
         }
         let is_able = |key: &RunnerKey| {
             let runner = &self.repo(key.repo).runners[&key.id];
-            runner.is_idle(self.now) && runner.labels.covers(&entry.labels) && self.is_in_reach(*key, repo)
+            runner.is_idle(self.now)
+                && runner.labels.covers(&entry.labels)
+                && self.is_in_reach(*key, repo)
+                && self.runs_workflow_of(*key, job)
         };
         let runners_at =
             |place: RepoKey| self.repo(place).runners.keys().map(move |id| RunnerKey { repo: place, id: *id });

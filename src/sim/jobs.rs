@@ -30,6 +30,11 @@ pub(super) type Time = DateTime<Utc>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RepoKey(pub(super) usize);
 
+/// The branch of every run.
+pub(super) const BRANCH: &str = "main";
+/// The workflow of runs of which the scenario says none.
+const WORKFLOW: &str = ".github/workflows/ci.yml";
+
 /// A repository.
 #[derive(Debug)]
 pub(super) struct Repo {
@@ -186,6 +191,11 @@ impl Run {
         self.changes[..known].last()
     }
 
+    /// Its workflow as GitHub shows it.
+    pub(super) fn workflow(&self) -> &str {
+        self.spec.as_ref().and_then(|spec| spec.workflow.as_deref()).unwrap_or(WORKFLOW)
+    }
+
     /// How long before its appearance it was created.
     fn age(&self) -> TimeDelta {
         seconds(self.spec.as_ref().map_or(0.0, |spec| spec.age_secs))
@@ -242,11 +252,24 @@ impl State {
         }
         let (place, repo) = (self.repo(key.repo), self.repo(repo));
         let is_own = repo.name.split_once('/').is_some_and(|(owner, _)| *owner == *place.name);
-        let group = self.runner(key).and_then(|runner| place.groups.iter().find(|group| group.id == runner.group));
         is_own
-            && group.is_some_and(|group| {
+            && self.group_of(key).is_some_and(|group| {
                 group.names(&repo.name) && (group.public_repos || repo.about.visibility != Visibility::Public)
             })
+    }
+
+    /// The runner group of a runner of an organization.
+    fn group_of(&self, key: RunnerKey) -> Option<&ScenarioGroup> {
+        let group = self.runner(key)?.group;
+        self.repo(key.repo).groups.iter().find(|known| known.id == group)
+    }
+
+    /// Whether the group of a runner is not kept to other workflows than that of a job.
+    pub(super) fn runs_workflow_of(&self, key: RunnerKey, job: u64) -> bool {
+        let Job { spec, repo, .. } = &self.jobs[&job];
+        let shown = self.runs[&spec.run].workflow();
+        let path = shown.split_once('@').map_or(shown, |(path, _)| path);
+        self.group_of(key).is_none_or(|group| group.runs(&self.repo(*repo).name, path, BRANCH))
     }
 
     /// The queued jobs that a runner could be given, the oldest first.
@@ -258,7 +281,7 @@ impl State {
         let keys = (0..self.repos.len()).map(RepoKey).filter(|repo| self.is_in_reach(key, *repo));
         let mut queued: Vec<(Time, u64)> = keys.flat_map(|repo| self.repo(repo).queued.iter().copied()).collect();
         queued.sort_unstable();
-        queued.into_iter().map(|(_, job)| job).collect()
+        queued.into_iter().map(|(_, job)| job).filter(|job| self.runs_workflow_of(key, *job)).collect()
     }
 
     /// Changes what GitHub says of a repository.

@@ -1,12 +1,16 @@
 //! Runners of an organization: registered in a runner group, they take jobs of every repository that it admits.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sandrunner::config::OrganizationConfig;
-use sandrunner::sim::{Cause, Operation, Profile, Scenario, Service, What};
+use sandrunner::ids::JobId;
+use sandrunner::sim::{Cause, Operation, Profile, Scenario, Service, What, World};
+use sandrunner::status::Status;
 use serde_json::{Value, json};
+use tokio::sync::oneshot::Receiver;
 
-use crate::lab::{Lab, Outcome, is_done_and_clean};
+use crate::lab::{Lab, Next, Outcome, is_done_and_clean};
 
 const REPOS: [&str; 3] = ["acme/web", "acme/api", "acme/docs"];
 
@@ -60,6 +64,20 @@ async fn runners_of_an_organization_serve_all_its_allowed_repositories() {
     }
 }
 
+/// Runs for so long, and tells why jobs got nothing, over all that time.
+async fn with_reasons(lab: Lab, limit: Duration) -> (Outcome, BTreeSet<(JobId, String)>) {
+    let questions = lab.questions();
+    let (mut reasons, mut asked) = (BTreeSet::new(), None);
+    let next = |_: &World| {
+        let status = asked.replace(questions.ask()).and_then(|mut answer: Receiver<Status>| answer.try_recv().ok());
+        let jobs = status.into_iter().flat_map(|status| status.jobs);
+        reasons.extend(jobs.map(|job| (job.job_id, format!("{}: {}", job.reason, job.text))));
+        Next::GoOn
+    };
+    let outcome = lab.drive(limit, Duration::from_secs(10), next).await;
+    (outcome, reasons)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_group_that_does_not_suit_gets_no_runner_and_is_the_reason() {
     for (repos, reason) in [
@@ -71,22 +89,51 @@ async fn a_group_that_does_not_suit_gets_no_runner_and_is_the_reason() {
         scenario
             .repos
             .push(serde_json::from_value(json!({ "name": "acme/open", "allowed": false })).expect("a repository"));
-        let lab = lab(scenario, 1);
-        let questions = lab.questions();
-        let (mut reasons, mut asked) = (Vec::new(), None);
-        let next = |_: &sandrunner::sim::World| {
-            let status = asked.replace(questions.ask()).and_then(
-                |mut answer: tokio::sync::oneshot::Receiver<sandrunner::status::Status>| answer.try_recv().ok(),
-            );
-            reasons.extend(
-                status.into_iter().flat_map(|status| status.jobs).map(|job| format!("{}: {}", job.reason, job.text)),
-            );
-            crate::lab::Next::GoOn
-        };
-        let outcome = lab.drive(Duration::from_secs(600), Duration::from_secs(10), next).await;
-        assert!(reasons.iter().any(|text| text.starts_with("runner_group: ") && text.contains(reason)), "{reasons:#?}");
+        let (outcome, reasons) = with_reasons(lab(scenario, 1), Duration::from_secs(600)).await;
+        let is_it = |(_, text): &(JobId, String)| text.starts_with("runner_group: ") && text.contains(reason);
+        assert!(reasons.iter().any(is_it), "{reasons:#?}");
         let served = outcome.times(|what| matches!(what, What::RunnerRegistered { .. })).len();
         let is_partly_open = reason.starts_with("does not admit");
         assert_eq!(served > 0, is_partly_open, "{}", outcome.summary());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_kept_to_workflows_serves_these_and_is_the_reason_for_the_others() {
+    let mut scenario = scenario(&json!(REPOS));
+    let deploy = |repo: &str, branch: &str| format!("{repo}/.github/workflows/deploy.yml@{branch}");
+    scenario.organizations[0].groups[1].workflows =
+        Some(vec![deploy("acme/web", "refs/heads/main"), deploy("acme/docs", "dev")]);
+    // Runs 0 and 3 are of acme/web, 1 and 4 of acme/api, 2 of acme/docs; each has four jobs.
+    let runs = json!([
+        { "id": 6_000_000_000_u64, "workflow": ".github/workflows/deploy.yml@main" },
+        { "id": 6_000_000_002_u64, "workflow": ".github/workflows/deploy.yml" },
+        { "id": 6_000_000_003_u64, "workflow": ".github/workflows/deploy.yml" },
+    ]);
+    scenario.runs = serde_json::from_value(runs).expect("runs");
+    let (outcome, reasons) = with_reasons(lab(scenario, 1), Duration::from_secs(3_600)).await;
+    assert_eq!(outcome.report.jobs_completed, 8, "{}", outcome.summary());
+    let run_of = |job: u64| (job - 5_000_000_000) / 4;
+    let refused: BTreeSet<u64> = reasons
+        .iter()
+        .filter(|(_, text)| {
+            text.starts_with("runner_group: ") && text.contains("does not run .github/workflows/ci.yml")
+        })
+        .map(|(job, _)| run_of(job.0))
+        .collect();
+    assert_eq!(refused, BTreeSet::from([1, 4]), "{reasons:#?}");
+    let remedy = "add acme/api/.github/workflows/ci.yml@main to them";
+    assert!(reasons.iter().any(|(_, text)| text.contains(remedy)), "{reasons:#?}");
+    let made_for = |wanted: u64| {
+        let is_it = |what: &What| match what {
+            What::RunnerRegistered { runner, .. } => {
+                runner.split('-').nth(3).and_then(|job| job.parse().ok()).map(run_of) == Some(wanted)
+            }
+            _ => false,
+        };
+        outcome.times(is_it).len()
+    };
+    assert_eq!((made_for(1), made_for(4)), (0, 0), "nothing is made for what the group refuses");
+    // GitHub does not show the branch of run 2, and gives its four jobs to nobody: about three runners show that of each.
+    assert!((1..=16).contains(&made_for(2)), "{}", made_for(2));
 }

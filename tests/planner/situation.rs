@@ -8,6 +8,7 @@
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
 //! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
 //! old-jobs 30s · unheard 30s · partly-read 7 10s
+//! org acme · group acme/web [workflows=acme/web/.github/workflows/ci.yml@main]; a job has then [workflow=.github/workflows/ci.yml] [calls]
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +20,12 @@ use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, Runn
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
-use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, Waves, plan};
+use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, RunnerGroupChoice, Waves, plan};
 use sandrunner::poll::ListOrder;
 use sandrunner::state::{
-    Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs, Observed, Origin, OurSandbox, ReadState,
-    RegistryView, RepoView, RunStatus, RunView, Runner, SandboxEnd, SandboxResult, Scope, WorkflowJob, WorkflowRun,
+    AdmittedRepos, AdmittedWorkflows, Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs,
+    Observed, Origin, OurSandbox, ReadState, RegistryView, RepoView, RunStatus, RunView, Runner, RunnerGroup,
+    SandboxEnd, SandboxResult, Scope, SelectedWorkflow, Workflow, WorkflowFile, WorkflowJob, WorkflowRun, WrittenIn,
 };
 
 /// Everything that a plan is made from.
@@ -180,7 +182,27 @@ impl Situation {
                 let id = RunId(id.parse().unwrap());
                 self.repo(repo).runs.get_mut(&id).unwrap().run.status = RunStatus::Completed;
             }
+            ["org" | "group", ..] => self.organization(words),
             _ => self.readings(words),
+        }
+    }
+
+    /// Registers the runners of an organization's repositories with it, in its group `Modal`.
+    fn organization(&mut self, words: &[&str]) {
+        match *words {
+            ["org", name] => self.policy.accounts.values_mut().for_each(|account| {
+                account.organizations.insert(name.parse().unwrap(), RunnerGroupChoice::Name("Modal".to_owned()));
+            }),
+            ["group", repo, ref rest @ ..] => {
+                let selected = rest.first().and_then(|word| word.strip_prefix("workflows="));
+                let workflows = selected.map_or(AdmittedWorkflows::All, |selected| {
+                    AdmittedWorkflows::Selected(selected.split(',').map(SelectedWorkflow::read).collect())
+                });
+                let admits = AdmittedRepos::Selected([scope(repo).repo].into());
+                let group = RunnerGroup { id: 4, name: "Modal".to_owned(), admits, allows_public: false, workflows };
+                self.registry(repo).group = Some(group);
+            }
+            _ => panic!("not a statement: {words:?}"),
         }
     }
 
@@ -270,6 +292,10 @@ impl Situation {
         evidence.first_queued = now() - options.age;
         evidence.advanced_at = options.advanced.map(|age| now() - age);
         let view = self.repo(repo).runs.entry(options.run).or_insert_with(|| run_view(options.run));
+        view.run.workflow = options.workflow.map(|text| {
+            let jobs = if options.calls { WrittenIn::OthersToo } else { WrittenIn::Own };
+            Workflow { file: WorkflowFile::read(text).unwrap(), branch: None, jobs }.into()
+        });
         view.jobs.insert(job.id, job);
     }
 
@@ -347,6 +373,7 @@ pub(crate) fn run_view(id: RunId) -> RunView {
             created_at: None,
             updated_at: None,
             risks: Risks::NONE,
+            workflow: None,
         },
         first_listed_at: now(),
         changed_at: now(),
@@ -376,6 +403,8 @@ struct Options<'a> {
     run: RunId,
     labels: Option<&'a str>,
     runner: Option<&'a str>,
+    workflow: Option<&'a str>,
+    calls: bool,
     age: TimeDelta,
     advanced: Option<TimeDelta>,
     fenced: Option<TimeDelta>,
@@ -395,6 +424,8 @@ impl Default for Options<'_> {
             run: RunId(1),
             labels: None,
             runner: None,
+            workflow: None,
+            calls: false,
             age: TimeDelta::zero(),
             advanced: None,
             fenced: None,
@@ -419,12 +450,14 @@ impl<'a> Options<'a> {
                 Some(("labels", labels)) => options.labels = Some(labels),
                 Some(("image", image)) => options.image = Some(image),
                 Some(("runner", runner)) => options.runner = Some(runner),
+                Some(("workflow", workflow)) => options.workflow = Some(workflow),
                 Some(("advanced", age)) => options.advanced = Some(seconds(age)),
                 Some(("seen", age)) => options.seen = Some(seconds(age)),
                 Some(("fenced", age)) => options.fenced = Some(seconds(age)),
                 Some(("kept", age)) => options.kept = Some(seconds(age)),
                 Some(("placed", age)) => options.placed = Some(seconds(age)),
                 Some(("terminated", age)) => options.terminated = Some(seconds(age)),
+                None if *word == "calls" => options.calls = true,
                 None if *word == "secret" => options.secret = true,
                 None if *word == "tagged" => options.tagged = true,
                 None if *word == "stale" => options.stale = true,

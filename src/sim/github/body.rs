@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::Page;
 use crate::sim::history::fingerprint;
-use crate::sim::jobs::{JobState, JobView, Repo, Run, RunChange, RunStatus, Time};
+use crate::sim::jobs::{BRANCH, JobState, JobView, Repo, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, Lifetime, RunnerView};
 use crate::sim::scenario::{Conclusion, RepoAbout, ScenarioGroup, Visibility};
 
@@ -161,7 +161,7 @@ pub(super) struct RunBody<'a> {
     node_id: String,
     head_branch: &'static str,
     head_sha: String,
-    path: &'static str,
+    path: &'a str,
     display_title: String,
     run_number: usize,
     event: &'static str,
@@ -183,6 +183,7 @@ pub(super) struct RunBody<'a> {
     cancel_url: String,
     rerun_url: String,
     workflow_url: String,
+    referenced_workflows: [(); 0],
     head_commit: Option<()>,
     repository: &'a Value,
     head_repository: &'a Value,
@@ -207,7 +208,7 @@ pub(super) fn conclusion_name(conclusion: Conclusion) -> &'static str {
 }
 
 impl<'a> RunBody<'a> {
-    pub(super) fn new(run: &Run, change: &RunChange, created_at: Time, repo: &'a Repo) -> Self {
+    pub(super) fn new(run: &'a Run, change: &RunChange, created_at: Time, repo: &'a Repo) -> Self {
         let id = run.id;
         let repo_url = format!("{API}/repos/{}", repo.full_name);
         let url = format!("{repo_url}/actions/runs/{id}");
@@ -220,9 +221,9 @@ impl<'a> RunBody<'a> {
             id,
             name: "CI",
             node_id: format!("WFR_{id}"),
-            head_branch: "main",
+            head_branch: BRANCH,
             head_sha: sha(id),
-            path: ".github/workflows/ci.yml",
+            path: run.workflow(),
             display_title: format!("Run {id}"),
             run_number: run.number,
             event: "push",
@@ -243,6 +244,7 @@ impl<'a> RunBody<'a> {
             cancel_url: format!("{url}/cancel"),
             rerun_url: format!("{url}/rerun"),
             workflow_url: format!("{repo_url}/actions/workflows/7000000"),
+            referenced_workflows: [],
             head_commit: None,
             repository: &repo.body,
             head_repository: if run.spec.as_ref().is_some_and(|spec| spec.fork) { &repo.fork } else { &repo.body },
@@ -297,7 +299,7 @@ impl<'a> JobBody<'a> {
             id,
             run_id: run,
             workflow_name: "CI",
-            head_branch: "main",
+            head_branch: BRANCH,
             run_url: format!("{repo_url}/actions/runs/{run}"),
             run_attempt: spec.attempt,
             node_id: format!("CR_{id}"),
@@ -382,8 +384,8 @@ pub(super) fn group_body(organization: &str, group: &ScenarioGroup) -> Value {
         "inherited": false,
         "allows_public_repositories": group.public_repos,
         "workflow_restrictions_read_only": false,
-        "restricted_to_workflows": false,
-        "selected_workflows": [],
+        "restricted_to_workflows": group.workflows.is_some(),
+        "selected_workflows": group.workflows.as_deref().unwrap_or_default(),
     });
     if group.repos.is_some() {
         body["selected_repositories_url"] = format!("{url}/repositories").into();

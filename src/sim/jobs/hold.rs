@@ -109,8 +109,15 @@ impl State {
         (spec.id, spec.run) = (INVENTED_JOBS.start + number, INVENTED_RUN + number);
         (spec.arrival_secs, spec.waiting_secs, spec.cancel_secs, spec.stage) = (0.0, 0.0, None, 0);
         let ghost = Some(Ghost::Queued);
-        self.run_entry(spec.run, repo).spec =
-            Some(ScenarioRun { id: spec.run, repo: None, max_parallel: None, age_secs, fork: false, ghost });
+        self.run_entry(spec.run, repo).spec = Some(ScenarioRun {
+            id: spec.run,
+            repo: None,
+            max_parallel: None,
+            age_secs,
+            fork: false,
+            workflow: None,
+            ghost,
+        });
         self.add_jobs(&[spec], self.now);
     }
 

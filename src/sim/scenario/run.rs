@@ -44,6 +44,10 @@ pub struct ScenarioRun {
     /// Whether its commits come from a fork (default false).
     #[serde(default)]
     pub fork: bool,
+    /// Its workflow, as GitHub shows it: the path, with `@` and the branch after it or without (default
+    /// `.github/workflows/ci.yml`).
+    #[serde(default)]
+    pub workflow: Option<String>,
     /// Its jobs are ghosts: listed and never given to a runner; or it is one itself.
     #[serde(default)]
     pub ghost: Option<Ghost>,
