@@ -266,6 +266,25 @@ fn bad_values_name_key_value_and_remedy() {
 }
 
 #[test]
+fn an_enterprise_server_takes_runners_that_are_too_old_for_every_other_github() {
+    let pinned = |accounts: &str| load_text(&format!("{accounts}[runner]\nversion = \"2.328.9\"\n"), &[]);
+    let account =
+        |name: &str, place: &str| format!("[[github]]\nname = \"{name}\"\n{place}\nallowed_repos = [\"acme/web\"]\n");
+    let hosted = "host = \"acme.ghe.com\"";
+    let own = account("own", "host = \"ghe.acme.example\"");
+    let elsewhere = account("own", "api_url = \"https://ghe.acme.example/api/v3\"");
+    for servers in [own.clone(), elsewhere, format!("{own}{}", account("two", "host = \"github.acme.example\""))] {
+        let release = pinned(&servers).unwrap().runner.release;
+        let expected = RunnerReleaseChoice::Pinned { version: "2.328.9".parse().unwrap(), sha256: None };
+        assert_eq!(release, expected, "{servers}");
+    }
+    for accounts in [account("gh", ""), account("gh", hosted), format!("{own}{}", account("gh", ""))] {
+        let told = pinned(&accounts).unwrap_err().to_string();
+        assert!(told.contains("GitHub registers no runner older than 2.329.0"), "{accounts}: {told}");
+    }
+}
+
+#[test]
 fn an_account_serves_what_it_lists_and_nothing_else() {
     for (text, expected) in [
         ("", "`github` is missing: add a [[github]] table with `allowed_repos`"),
