@@ -34,6 +34,7 @@ const SNAPSHOT_AGE: &str = "sandrunner_snapshot_age_seconds";
 const SNAPSHOT_COMPLETE: &str = "sandrunner_snapshot_complete_ratio";
 const RATE_LIMIT: &str = "sandrunner_github_rate_limit";
 const RATE_REMAINING: &str = "sandrunner_github_rate_limit_remaining";
+const TOKEN_LEFT: &str = "sandrunner_github_token_left_seconds";
 const POINTS_PEAK: &str = "sandrunner_github_points_per_minute_peak";
 const GITHUB_REQUESTS: &str = "sandrunner_github_requests_total";
 const MODAL_REQUESTS: &str = "sandrunner_modal_requests_total";
@@ -84,6 +85,11 @@ fn describe() {
     describe_gauge!(SNAPSHOT_COMPLETE, "Part of the repositories whose last reading is complete");
     describe_gauge!(RATE_LIMIT, "GitHub's primary limit, by credential and resource");
     describe_gauge!(RATE_REMAINING, "What is left of GitHub's primary limit, by credential and resource");
+    describe_gauge!(
+        TOKEN_LEFT,
+        Unit::Seconds,
+        "Until the token of a credential ends; +Inf where GitHub states no end. An installation's is renewed before"
+    );
     describe_gauge!(POINTS_PEAK, "The most points of GitHub's secondary limit spent in one minute");
     describe_counter!(GITHUB_REQUESTS, "Requests to GitHub, by credential, operation and result");
     describe_counter!(MODAL_REQUESTS, "Calls to Modal, by operation and result");
@@ -194,7 +200,7 @@ impl Meter {
         gauge!(UNREADABLE).set(number(view.observed.fleet.unreadable.len()));
         gauge!(FOREIGN_RUNNERS).set(number(view.observed.registries.values().map(|view| view.foreign_runners).sum()));
         meter_snapshot(view, now);
-        meter_budgets(view);
+        meter_credentials(view, now);
     }
 
     fn meter_queue(&mut self, plan: &Plan, now: DateTime<Utc>) {
@@ -253,9 +259,11 @@ fn meter_snapshot(view: &View, now: DateTime<Utc>) {
     gauge!(SNAPSHOT_COMPLETE).set(number(complete) / number(repos.len().max(1)));
 }
 
-fn meter_budgets(view: &View) {
+fn meter_credentials(view: &View, now: DateTime<Utc>) {
     let mut peak: f64 = 0.0;
     for reader in view.readers().all_github() {
+        let left = reader.state().token_ends.map_or(f64::INFINITY, |ends| (ends - now).as_seconds_f64());
+        gauge!(TOKEN_LEFT, "credential" => reader.credential().to_string()).set(left);
         let budget = reader.budget();
         let budget = budget.lock().expect("no holder of the budget panics");
         peak = peak.max(budget.peak_points_per_minute());

@@ -21,6 +21,8 @@ mod kill;
 #[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "lab/lab.rs"]
 mod lab;
+#[path = "lab/log.rs"]
+mod log;
 #[path = "lab/modal_faults.rs"]
 mod modal_faults;
 #[path = "lab/organization.rs"]

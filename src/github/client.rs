@@ -53,7 +53,7 @@ pub struct CredentialState {
     pub last_failure: Option<(DateTime<Utc>, String)>,
     /// Until when nothing is sent: GitHub limits the credential, or refuses it.
     pub held_until: Option<DateTime<Utc>>,
-    /// When its token ends, where that is known; the next one is fetched before.
+    /// When its token ends, where that is known; the next one of an installation is fetched before.
     pub token_ends: Option<DateTime<Utc>>,
 }
 
@@ -195,6 +195,7 @@ impl Client {
         let result = match self.clock.deadline(call.operation.deadline(), exchange).await {
             Ok(Ok(answer)) => {
                 self.learn_date(&answer, sent);
+                self.learn_end(&answer);
                 self.judge(call, purpose, answer, token)
             }
             Ok(Err(error)) => Err(error),
@@ -262,6 +263,17 @@ impl Client {
         self.source.learn_date(date, self.clock.now());
         if let Some(skew) = self.clock.learn_date(date, sent) {
             tracing::warn!(behind_seconds = skew.num_seconds(), "this machine's clock differs from GitHub's");
+        }
+    }
+
+    fn learn_end(&self, answer: &Answer) {
+        let now = self.clock.now();
+        let Some(ends_at) = rate::token_end(&answer.headers, now) else { return };
+        if let Some(left) = self.source.learn_end(ends_at, now) {
+            tracing::warn!(
+                credential = %self.name, %ends_at, days_left = left.num_days(),
+                "GitHub's token soon ends: make another one and set it"
+            );
         }
     }
 

@@ -1,11 +1,11 @@
-//! What GitHub's headers say about its limits (pure).
+//! What GitHub's headers say about its limits and its clock, and about the end of a token (pure).
 //!
 //! Waits are measured against the `Date` of the answer, GitHub's own clock, and only then put on ours: a
 //! machine whose clock is wrong waits as long as one whose clock is right.
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
@@ -85,6 +85,19 @@ pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
     Some(date.to_utc())
 }
 
+/// When a personal token ends, put on our clock; none where it has no end, or GitHub does not say.
+///
+/// GitHub names the header in its changelog of 2021-07-26. It writes `2026-12-01 10:00:00 UTC`, and for some tokens
+/// `2026-12-01 10:00:00 +0100`, as clients of others found (google/go-github#2649).
+pub(super) fn token_end(headers: &HeaderMap, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let text = headers.get("github-authentication-token-expiration")?.to_str().ok()?.trim();
+    let ends = match text.strip_suffix(" UTC") {
+        Some(time) => NaiveDateTime::parse_from_str(time, "%Y-%m-%d %H:%M:%S").ok()?.and_utc(),
+        None => DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S %z").ok()?.to_utc(),
+    };
+    Some(now + (ends - date(headers).unwrap_or(now)))
+}
+
 fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
@@ -141,5 +154,17 @@ mod tests {
         assert_eq!((quota.limit, quota.remaining, quota.reset - now), (5_000, 4_999, TimeDelta::seconds(40)));
         assert_eq!(quota.resource, "actions_runner_registration");
         assert_eq!(super::quota(&headers(&[("x-ratelimit-limit", "5000")]), now), None);
+    }
+    #[test]
+    fn the_end_of_a_token_is_read_in_both_its_forms_and_put_on_our_clock() {
+        let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        let end = |text: &'static str| {
+            let date = ("date", "Thu, 01 Jan 1970 00:01:00 GMT");
+            token_end(&headers(&[("github-authentication-token-expiration", text), date]), now).map(|end| end - now)
+        };
+        assert_eq!(end("1970-01-02 00:01:00 UTC"), Some(TimeDelta::days(1)));
+        assert_eq!(end("1970-01-02 02:01:00 +0200"), Some(TimeDelta::days(1)));
+        assert_eq!((end("never"), end(""), end("2026-13-01 00:00:00 UTC")), (None, None, None));
+        assert_eq!(token_end(&HeaderMap::new(), now), None);
     }
 }

@@ -60,6 +60,17 @@ impl Source {
         }
     }
 
+    /// Notes when GitHub says that a personal token ends; how much is left, where that is little and was not told today.
+    pub(super) fn learn_end(&self, ends: DateTime<Utc>, now: DateTime<Utc>) -> Option<TimeDelta> {
+        match self {
+            Self::Personal(personal) => {
+                personal.life.lock().unwrap_or_else(PoisonError::into_inner).learn_end(ends, now)
+            }
+            // Those are renewed by themselves.
+            Self::App(_) | Self::Installation(_) => None,
+        }
+    }
+
     /// Notes that GitHub refuses a token (401).
     pub(super) fn refused(&self, token: &Token, now: DateTime<Utc>) -> Again {
         match self {
@@ -90,7 +101,8 @@ impl Source {
     /// When the token in use ends, where that is known.
     pub(super) fn token_ends(&self) -> Option<DateTime<Utc>> {
         match self {
-            Self::Personal(_) | Self::App(_) => None,
+            Self::Personal(personal) => personal.life.lock().unwrap_or_else(PoisonError::into_inner).ends,
+            Self::App(_) => None,
             Self::Installation(installation) => installation.lock().ends(),
         }
     }
@@ -113,6 +125,30 @@ impl Source {
 pub(super) struct Personal {
     token: Arc<Token>,
     refusals: Mutex<Refusals>,
+    life: Mutex<Life>,
+}
+
+/// How long a personal token can be used; nobody renews it but its owner.
+#[derive(Debug, Default)]
+struct Life {
+    /// None where it has no end, or GitHub has not said.
+    ends: Option<DateTime<Utc>>,
+    told_at: Option<DateTime<Utc>>,
+}
+
+/// So long before a token's end it is told, as of a runner's version.
+const TELL_BEFORE_END: TimeDelta = TimeDelta::days(10);
+/// How often.
+const TELL_AGAIN: TimeDelta = TimeDelta::days(1);
+
+impl Life {
+    fn learn_end(&mut self, ends: DateTime<Utc>, now: DateTime<Utc>) -> Option<TimeDelta> {
+        self.ends = Some(ends);
+        let is_told = self.told_at.is_some_and(|at| now - at < TELL_AGAIN);
+        let left = Some(ends - now).filter(|left| *left < TELL_BEFORE_END && !is_told)?;
+        self.told_at = Some(now);
+        Some(left)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +163,7 @@ const REFUSALS_MAX: u32 = 3;
 
 impl Personal {
     pub(super) fn new(token: Token) -> Self {
-        Self { token: token.into(), refusals: Mutex::default() }
+        Self { token: token.into(), refusals: Mutex::default(), life: Mutex::default() }
     }
 
     fn token(&self, now: DateTime<Utc>) -> Result<Arc<Token>, CallFailure> {
@@ -272,4 +308,18 @@ impl Installation {
 /// A failure that lasts until then.
 fn waiting(failure: CallFailure, until: DateTime<Utc>, now: DateTime<Utc>) -> CallFailure {
     CallFailure { retry_after: (until - now).to_std().ok(), ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_personal_token_is_told_once_a_day_from_ten_days_before_on() {
+        let at = |hours: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hours);
+        let mut life = Life::default();
+        let told: Vec<i64> = (0..14 * 24).filter(|hour| life.learn_end(at(13 * 24), at(*hour)).is_some()).collect();
+        assert_eq!(told, (0..11).map(|day| 3 * 24 + 1 + day * 24).collect::<Vec<_>>());
+        assert_eq!(life.ends, Some(at(13 * 24)));
+    }
 }

@@ -87,7 +87,12 @@ impl State {
         if token.starts_with("ey") && token.matches('.').count() == 2 {
             return if self.is_of_app(token) { Who::App } else { Who::Nobody };
         }
-        Who::Person
+        if self.personal_token_end().is_some_and(|end| end <= self.now) { Who::Nobody } else { Who::Person }
+    }
+
+    /// When personal tokens end, where they do.
+    pub(super) fn personal_token_end(&self) -> Option<Time> {
+        self.profile.personal_token_secs.map(|secs| self.start + seconds(secs))
     }
 
     fn is_of_app(&self, token: &str) -> bool {

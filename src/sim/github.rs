@@ -280,6 +280,9 @@ impl State {
         if asked.product == Product::Server {
             headers.push(("x-github-enterprise-version", "3.19.0".to_owned()));
         }
+        if let Some(end) = self.personal_token_end().filter(|_| asked.who == Who::Person) {
+            headers.push(("github-authentication-token-expiration", end.format("%Y-%m-%d %H:%M:%S UTC").to_string()));
+        }
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(HeaderName::from_static(name), value);

@@ -168,6 +168,8 @@ pub struct Profile {
     pub github_retry_after_secs: u32,
     /// For how long a token of an installation of a GitHub App can be used.
     pub installation_token_secs: f64,
+    /// When personal tokens end, from the start; absent means never.
+    pub personal_token_secs: Option<f64>,
     /// Modal's limit of sandbox creations.
     pub modal_creates_per_second: f64,
     /// How many creations Modal takes at once.
@@ -256,6 +258,7 @@ impl Profile {
             jit_config_secs: 3_600.0,
             github_retry_after_secs: 60,
             installation_token_secs: 3_600.0,
+            personal_token_secs: None,
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
             modal_list_page: 50,
@@ -330,6 +333,7 @@ impl Profile {
             ("modal_latency_secs", self.modal_latency_secs),
             ("modal_auth_token_secs", self.modal_auth_token_secs),
             ("installation_token_secs", self.installation_token_secs),
+            ("personal_token_secs", self.personal_token_secs.unwrap_or(0.0)),
             ("modal_created_at_step_secs", self.modal_created_at_step_secs),
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sandrunner::config::GithubConfig;
 use sandrunner::sim::{
     APP_ID, APP_KEY, Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World,
@@ -10,8 +11,10 @@ use sandrunner::sim::{
 use sandrunner::status::Status;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tracing::Level;
 
 use crate::lab::{Lab, Next, Outcome, Questions, is_done_and_clean};
+use crate::log::Log;
 
 const HOUR: f64 = 3_600.0;
 
@@ -310,4 +313,38 @@ async fn named_repositories_that_changed_are_told_one_by_one() {
     assert_eq!(why("acme/old"), "it is archived");
     assert!(why("acme/gone").contains("404") && why("acme/moves").contains("renamed or moved"), "{told:?}");
     assert_eq!(told.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_personal_token_that_ends_is_told_once_a_day_and_then_refused() {
+    const DAY: f64 = 86_400.0;
+    let jobs = vec![job(1, "acme/web", 60.0)];
+    let profile = Profile { personal_token_secs: Some(2.5 * DAY), ..Profile::calm() };
+    let lab = Lab::new(profile, Scenario { jobs, ..scenario(&["acme/web"], 0) }, 3)
+        .configure(|config| config.reconcile.interval = Duration::from_secs(600));
+    let (questions, log) = (lab.questions(), Log::default());
+    let _guard = log.begin(Level::WARN);
+    let (mut early, mut late) = (Asked::default(), Asked::default());
+    let outcome = lab
+        .drive(Duration::from_secs(3 * 86_400), Duration::from_secs(1_200), |world| {
+            match minutes(world) {
+                60 => early.ask(&questions),
+                4_000 => late.ask(&questions),
+                _ => {}
+            }
+            Next::GoOn
+        })
+        .await;
+    assert_eq!(outcome.report.jobs_completed, 1, "{}", outcome.summary());
+    let ends = crate::lab::epoch() + TimeDelta::hours(60);
+    let shown = early.answer().await.credentials[0].token_ends.expect("an end");
+    assert!((shown - ends).abs() < TimeDelta::seconds(2), "GitHub's date has no parts of a second: {shown}");
+    let told = log.lines("GitHub's token soon ends");
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (line, days) in told.iter().zip([2, 1, 0]) {
+        assert!(line.contains("credential=gh ") && line.contains(&format!("days_left={days}")), "{line}");
+    }
+    assert!(unauthorized(&outcome) > 0);
+    let failure = late.answer().await.credentials[0].last_failure.clone().unwrap_or_default();
+    assert!(failure.contains("401"), "{failure}");
 }
