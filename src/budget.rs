@@ -199,6 +199,11 @@ impl Budget {
         Capacity { reads_per_second: self.reads_per_second(now), unchanged: self.quotas.unchanged() }
     }
 
+    /// What they are planned to be, whatever GitHub's answers have made of it for a while.
+    pub fn planned(&self) -> Capacity {
+        Capacity::of_points(self.limits.points_per_minute)
+    }
+
     fn reads_per_second(&self, now: DateTime<Utc>) -> f64 {
         let planned = self.limits.points_per_minute * READ_SHARE * self.points.factor() / 60.0;
         let quota = self.quotas.reads_per_second(self.limits.primary_reserve, now);

@@ -20,12 +20,12 @@ use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, ImageId};
+use crate::ids::{ClassName, CredentialName, ImageId};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
 use crate::plan::{Action, Plan, Policy, plan, workflow_doubt};
-use crate::poll;
+use crate::poll::{self, Shortfall};
 use crate::retry;
 use crate::runner::RunnerVersion;
 use crate::state::{Admission, Allowance, ImageState};
@@ -67,6 +67,8 @@ pub struct Controller {
     nudges: mpsc::Receiver<Hint>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
+    /// Credentials with too many repositories, as they were last told.
+    shortfalls: BTreeMap<CredentialName, Shortfall>,
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
 }
@@ -124,6 +126,7 @@ impl Controller {
             nudges,
             meter: Meter::default(),
             metered_at: None,
+            shortfalls: BTreeMap::new(),
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
             policy,
@@ -424,6 +427,25 @@ impl Controller {
         self.metered_at = Some(now);
         self.meter.meter(&self.view, &self.plan, &self.policy, now);
         metrics::meter_runners(&self.view.observed, &self.evidence, now);
+        self.tell_shortfalls();
+    }
+
+    /// Patterns of an allow-list grow by themselves, beyond what was checked at the start.
+    fn tell_shortfalls(&mut self) {
+        let lists = poll::lists_of(&self.view.observed, &self.policy);
+        let shortfalls = poll::shortfalls(&lists, &self.policy, &self.view.planned_capacities());
+        for (credential, shortfall) in &shortfalls {
+            if self.shortfalls.get(credential) != Some(shortfall) {
+                let Shortfall { lists: repositories, least } = *shortfall;
+                tracing::warn!(
+                    %credential, repositories, least_seconds = least.num_seconds(),
+                    max_interval_seconds = self.policy.max_interval.as_secs(),
+                    "reconcile.max_interval is too short for so many repositories: raise it, or points_per_minute, or \
+                     narrow allowed_repos"
+                );
+            }
+        }
+        self.shortfalls = shortfalls;
     }
 
     /// Starts nothing more, waits for what is under way, and keeps what it came to; no sandbox is touched.

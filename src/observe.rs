@@ -169,6 +169,12 @@ impl View {
         readers.map(|reader| (reader.credential().clone(), lock(&reader.budget()).capacity(now))).collect()
     }
 
+    /// What each credential is planned to afford by its configuration.
+    pub fn planned_capacities(&self) -> BTreeMap<CredentialName, Capacity> {
+        let readers = self.readers.all_github();
+        readers.map(|reader| (reader.credential().clone(), lock(&reader.budget()).planned())).collect()
+    }
+
     /// Takes a hint that something happened to a run: it is read sooner than it would be, and decides nothing. One of
     /// a repository that is not served does nothing.
     pub fn nudge(&mut self, repo: &RepoName, run: RunId, now: DateTime<Utc>) {

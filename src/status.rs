@@ -11,7 +11,7 @@ use crate::github::CredentialState;
 use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
-use crate::poll;
+use crate::poll::{self, Shortfall};
 use crate::state::ImageState;
 
 /// The most jobs that are listed one by one; the counts are always whole.
@@ -172,6 +172,10 @@ pub struct OwnerStatus {
 pub struct CredentialStatus {
     /// Its name.
     pub credential: CredentialName,
+    /// How many run lists it reads.
+    pub repositories: usize,
+    /// Why they are read more seldom than `reconcile.max_interval` says, where they are too many for that.
+    pub interval_problem: Option<String>,
     /// When its token ends, where that is known.
     pub token_ends: Option<DateTime<Utc>>,
     /// Until when nothing is sent with it.
@@ -253,7 +257,7 @@ impl Status {
             pickup_seconds: quantiles(pickups),
             paused: paused(view),
             owners: owners(view),
-            credentials: credentials(view),
+            credentials: credentials(view, policy),
             budgets: budgets(view, now),
             sweep_interval_seconds: sweep_interval(view, now).num_seconds(),
         }
@@ -332,7 +336,9 @@ fn owners(view: &View) -> Vec<OwnerStatus> {
     told.collect()
 }
 
-fn credentials(view: &View) -> Vec<CredentialStatus> {
+fn credentials(view: &View, policy: &Policy) -> Vec<CredentialStatus> {
+    let lists = poll::lists_of(&view.observed, policy);
+    let shortfalls = poll::shortfalls(&lists, policy, &view.planned_capacities());
     let told = view.readers().all_github().map(|reader| {
         let CredentialState { last_failure, held_until, token_ends } = reader.state();
         let credential = reader.credential().clone();
@@ -340,9 +346,28 @@ fn credentials(view: &View) -> Vec<CredentialStatus> {
         let installed = credential.owner().and_then(|owner| app?.installed.get(owner));
         let (failed_at, last_failure) = last_failure.unzip();
         let is_suspended = installed.map(|installed| installed.is_suspended);
-        CredentialStatus { credential, token_ends, held_until, last_failure, failed_at, is_suspended }
+        CredentialStatus {
+            repositories: lists.get(&credential).copied().unwrap_or(0),
+            interval_problem: shortfalls.get(&credential).map(|shortfall| interval_problem(*shortfall, policy)),
+            credential,
+            token_ends,
+            held_until,
+            last_failure,
+            failed_at,
+            is_suspended,
+        }
     });
     told.collect()
+}
+
+fn interval_problem(Shortfall { lists, least }: Shortfall, policy: &Policy) -> String {
+    let text = |duration| humantime::format_duration(duration);
+    format!(
+        "reconcile.max_interval = {} is too short for {lists} repositories: they can be read within {}. Raise it, or \
+         points_per_minute, or narrow allowed_repos",
+        text(policy.max_interval),
+        text(least.to_std().unwrap_or_default())
+    )
 }
 
 fn budgets(view: &View, now: DateTime<Utc>) -> Vec<BudgetStatus> {

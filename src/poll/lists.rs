@@ -53,6 +53,45 @@ pub fn least_longest(lists: usize, capacity: Capacity) -> TimeDelta {
     seconds((secs.min(LONGEST) - 1e-6).ceil())
 }
 
+/// A credential with more run lists than can be read within `reconcile.max_interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortfall {
+    /// How many lists.
+    pub lists: usize,
+    /// Within what time they can be read.
+    pub least: TimeDelta,
+}
+
+/// How many run lists each credential reads.
+pub fn lists_of(observed: &Observed, policy: &Policy) -> BTreeMap<CredentialName, usize> {
+    let mut lists = BTreeMap::new();
+    for (scope, _) in observed.served() {
+        *lists.entry(policy.credential(scope)).or_default() += 1;
+    }
+    lists
+}
+
+/// The credentials that cannot read their run lists within the longest interval: the start refuses that for the
+/// repositories that are named; others come while the daemon runs.
+pub fn shortfalls(
+    lists: &BTreeMap<CredentialName, usize>,
+    policy: &Policy,
+    capacities: &BTreeMap<CredentialName, Capacity>,
+) -> BTreeMap<CredentialName, Shortfall> {
+    let shortfall = |(credential, lists): (&CredentialName, &usize)| {
+        let capacity = means(capacities, credential);
+        let least = least_longest(*lists, capacity);
+        let is_short = !is_roomy(*lists, delta(policy.interval), capacity) && least > delta(policy.max_interval);
+        is_short.then(|| (credential.clone(), Shortfall { lists: *lists, least }))
+    };
+    lists.iter().filter_map(shortfall).collect()
+}
+
+/// Whether so many lists can all be read every interval.
+fn is_roomy(lists: usize, interval: TimeDelta, capacity: Capacity) -> bool {
+    number(lists) / interval.as_seconds_f64().max(0.001) <= capacity.lists_per_second()
+}
+
 /// How the lists of one account are read.
 #[derive(Debug, Clone, Copy)]
 struct Tempo {
@@ -113,9 +152,8 @@ impl Schedule {
     }
 
     fn tempo(&self, repos: &[(&Scope, &RepoView)], policy: &Policy, capacity: Capacity) -> Tempo {
-        let needed = number(repos.len()) / self.interval.as_seconds_f64().max(0.001);
         Tempo {
-            is_roomy: needed <= capacity.lists_per_second(),
+            is_roomy: is_roomy(repos.len(), self.interval, capacity),
             longest: delta(policy.max_interval).max(least_longest(repos.len(), capacity)),
             average: Activity::average(repos.iter().map(|(_, repo)| &repo.activity), self.now),
         }
@@ -301,6 +339,21 @@ mod tests {
         assert_eq!(least_longest(500, Capacity::of_points(900.0)), TimeDelta::seconds(178));
         let nothing = Capacity { reads_per_second: 0.0, ..hourly };
         assert_eq!(least_longest(1, nothing), TimeDelta::days(1));
+    }
+
+    #[test]
+    fn more_lists_than_can_be_read_within_the_longest_interval_are_a_shortfall() {
+        let short = |lists: usize, interval: u64, longest: u64| {
+            let durations = (Duration::from_secs(interval), Duration::from_secs(longest));
+            let policy = Policy { interval: durations.0, max_interval: durations.1, ..policy() };
+            let credential: CredentialName = "gh".parse().unwrap();
+            let capacities = [(credential.clone(), Capacity::of_points(900.0))].into();
+            shortfalls(&[(credential.clone(), lists)].into(), &policy, &capacities).remove(&credential)
+        };
+        assert_eq!((short(500, 10, 178), short(500, 10, 900)), (None, None));
+        assert_eq!(short(501, 10, 178), Some(Shortfall { lists: 501, least: TimeDelta::seconds(179) }));
+        assert_eq!(short(56, 10, 10), None, "each is read every interval");
+        assert_eq!(lists_of(&read_before(&[1, 2]), &policy()), [("gh".parse().unwrap(), 2)].into());
     }
 
     #[test]

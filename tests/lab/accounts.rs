@@ -348,3 +348,37 @@ async fn a_personal_token_that_ends_is_told_once_a_day_and_then_refused() {
     let failure = late.answer().await.credentials[0].last_failure.clone().unwrap_or_default();
     assert!(failure.contains("401"), "{failure}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pattern_that_grows_beyond_the_budget_is_told_once_and_shown() {
+    let names: Vec<String> = (0..5).map(|n| format!("acme/repo-{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let lab = Lab::new(Profile::calm(), scenario(&names, 0), 3).configure(|config| {
+        config.github[0].allowed_repos = vec!["acme/*".to_owned()];
+        // Eleven lists can be read within a minute.
+        config.github[0].points_per_minute = 60;
+        config.reconcile.max_interval = Duration::from_secs(60);
+    });
+    let (questions, log) = (lab.questions(), Log::default());
+    let _guard = log.begin(Level::WARN);
+    let (mut before, mut after) = (Asked::default(), Asked::default());
+    lab.drive(Duration::from_secs(3 * 3_600), Duration::from_secs(60), |world| {
+        match minutes(world) {
+            30 => before.ask(&questions),
+            40 => (5..15).for_each(|n| world.set_repo(&format!("acme/repo-{n}"), RepoAbout::default())),
+            120 => after.ask(&questions),
+            _ => {}
+        }
+        Next::GoOn
+    })
+    .await;
+    let before = before.answer().await.credentials.remove(0);
+    assert_eq!((before.repositories, before.interval_problem), (5, None));
+    let after = after.answer().await.credentials.remove(0);
+    let problem = "reconcile.max_interval = 1m is too short for 15 repositories: they can be read within 1m 20s.";
+    assert_eq!(after.repositories, 15);
+    assert!(after.interval_problem.as_ref().is_some_and(|told| told.starts_with(problem)), "{after:?}");
+    let told = log.lines("reconcile.max_interval is too short");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("repositories=15 least_seconds=80 max_interval_seconds=60"), "{told:?}");
+}
