@@ -2,14 +2,15 @@
 
 use std::iter;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::{BuiltImage, Effect, Task};
 use crate::class::{ImageSource, RunnerClass};
 use crate::config::RunnerReleaseChoice;
-use crate::error::CallFailure;
+use crate::error::{CallFailure, redact};
 use crate::github::RunnerRelease;
-use crate::ids::ImageId;
-use crate::modal::{self, BuildProgress, ImageDefinition};
-use crate::runner::RunnerVersion;
+use crate::ids::{AppId, ImageId, SecretId};
+use crate::modal::{self, BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, ModalError};
 use crate::state::Scope;
 
 pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> Effect {
@@ -20,30 +21,86 @@ pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> 
 
 async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<BuiltImage, String> {
     let app = task.app().await.map_err(|failure| failure.message)?;
-    let (definition, runner) = match source {
-        ImageSource::Default => {
-            let (definition, runner) = default_definition(task, scope).await?;
-            (definition, Some(runner))
+    let definition = match source {
+        ImageSource::Default => return default_image(task, &app, &wanted_release(task, scope).await?).await,
+        ImageSource::Registry(reference) => {
+            ImageDefinition::registry_layers(reference).map_err(|error| text(error, None))?
         }
-        ImageSource::Registry(reference) => (ImageDefinition::registry_layers(reference).map_err(text)?, None),
-        ImageSource::Existing(id) => (ImageDefinition::Existing(ImageId::new(id.as_str())), None),
+        ImageSource::Existing(id) => ImageDefinition::Existing(ImageId::new(id.as_str())),
     };
+    let image = make(task, &app, &definition, None).await?;
+    Ok(BuiltImage { image, runner: None })
+}
+
+/// Builds what is missing; `hidden` does not show in what is told of it.
+async fn make(
+    task: &Task,
+    app: &AppId,
+    definition: &ImageDefinition,
+    hidden: Option<&SecretString>,
+) -> Result<ImageId, String> {
     let progress = |progress: BuildProgress| match progress {
         BuildProgress::Known { layer, layers } => tracing::debug!(layer, layers, "the image's layer exists"),
         BuildProgress::Building { layer, layers } => tracing::info!(layer, layers, "building the image's layer"),
-        BuildProgress::Log(line) => tracing::debug!(line = line.trim_end(), "image build"),
+        BuildProgress::Log(line) => tracing::debug!(line = without(line.trim_end(), hidden), "image build"),
     };
-    let image = modal::build(&task.writers.modal, &app, &definition, progress).await.map_err(text)?;
-    Ok(BuiltImage { image, runner })
+    modal::build(&task.writers.modal, app, definition, progress).await.map_err(|error| text(error, hidden))
 }
 
-fn text(error: modal::ModalError) -> String {
+fn text(error: ModalError, hidden: Option<&SecretString>) -> String {
     let log = error.build_log().map(|log| format!("\nthe end of its log:\n{log}")).unwrap_or_default();
-    format!("{}{log}", CallFailure::from(error))
+    without(&format!("{}{log}", CallFailure::from(error)), hidden)
 }
 
-/// The image that Sandrunner defines, with the release that the configuration asks for.
-async fn default_definition(task: &Task, scope: &Scope) -> Result<(ImageDefinition, RunnerVersion), String> {
+fn without(text: &str, hidden: Option<&SecretString>) -> String {
+    hidden.map_or_else(|| text.to_owned(), |hidden| redact(text, hidden.expose_secret()))
+}
+
+/// The image that Sandrunner defines, with a release of the runner.
+///
+/// The token of a download that has to be authorized stands in a Secret while the layer is built. The Secret is part of the
+/// layer's definition, so that this layer is built anew at each start: it is deleted all the same, as nobody needs it.
+async fn default_image(task: &Task, app: &AppId, release: &RunnerRelease) -> Result<BuiltImage, String> {
+    let Some(sha256) = &release.sha256 else {
+        return Err(format!(
+            "GitHub gives no checksum for runner {}: pin `runner.version` and `runner.sha256`",
+            release.version
+        ));
+    };
+    let token = release.download_token.as_ref();
+    let secret = match token {
+        Some(token) => Some(store(task, token).await?),
+        None => None,
+    };
+    let version = release.version.to_string();
+    let dir = &task.writers.runner.dir;
+    let defined = ImageDefinition::default_layers(&version, sha256, &release.download_url, dir, secret.as_ref());
+    let made = match defined {
+        Ok(definition) => make(task, app, &definition, token).await,
+        Err(error) => Err(text(error, token)),
+    };
+    if let Some(secret) = &secret {
+        forget(task, secret).await;
+    }
+    Ok(BuiltImage { image: made?, runner: Some(release.version) })
+}
+
+/// Stores a download's token under a name of its own: what a process that died has left is replaced.
+async fn store(task: &Task, token: &SecretString) -> Result<SecretId, String> {
+    let name = format!("sandrunner-{}-download", task.writers.policy.deployment);
+    let env = [(DOWNLOAD_TOKEN.to_owned(), token.clone())];
+    task.writers.modal.store_secret(&name, &env).await.map_err(|error| text(error, Some(token)))
+}
+
+async fn forget(task: &Task, secret: &SecretId) {
+    if let Err(error) = task.writers.modal.delete_secret(secret).await {
+        let error = CallFailure::from(error);
+        tracing::warn!(%error, "the Secret of a build is left behind until the next one; its token soon opens nothing");
+    }
+}
+
+/// The release that the configuration asks for.
+async fn wanted_release(task: &Task, scope: &Scope) -> Result<RunnerRelease, String> {
     let wanted = &task.writers.runner.release;
     let release = match wanted {
         RunnerReleaseChoice::Pinned { version, sha256: Some(sha256) } => RunnerRelease {
@@ -52,27 +109,17 @@ async fn default_definition(task: &Task, scope: &Scope) -> Result<(ImageDefiniti
             ),
             version: *version,
             sha256: Some(sha256.clone()),
+            download_token: None,
         },
         RunnerReleaseChoice::Auto | RunnerReleaseChoice::Pinned { sha256: None, .. } => offered(task, scope).await?,
     };
-    if let RunnerReleaseChoice::Pinned { version, .. } = wanted
-        && *version != release.version
-    {
-        return Err(format!(
+    match wanted {
+        RunnerReleaseChoice::Pinned { version, .. } if *version != release.version => Err(format!(
             "GitHub offers runner {}, not {version}: set `runner.sha256` to the checksum of {version}, or `runner.version = \"auto\"`",
             release.version
-        ));
+        )),
+        RunnerReleaseChoice::Pinned { .. } | RunnerReleaseChoice::Auto => Ok(release),
     }
-    let Some(sha256) = release.sha256 else {
-        return Err(format!(
-            "GitHub gives no checksum for runner {}: pin `runner.version` and `runner.sha256`",
-            release.version
-        ));
-    };
-    let version = release.version.to_string();
-    ImageDefinition::default_layers(&version, &sha256, &release.download_url, &task.writers.runner.dir)
-        .map(|definition| (definition, release.version))
-        .map_err(text)
 }
 
 /// The release that GitHub offers to the first repository that tells it: that which waits, or any that is named.

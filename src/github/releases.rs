@@ -1,5 +1,6 @@
 //! The runner's releases: which one GitHub offers, and until when it takes older ones.
 
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::call::{Call, Operation};
@@ -15,7 +16,7 @@ use crate::ids::RepoName;
 use crate::runner::{RunnerVersion, VersionNotice};
 
 /// The release of the runner application that GitHub wants a repository to use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunnerRelease {
     /// Its version.
     pub version: RunnerVersion,
@@ -23,6 +24,9 @@ pub struct RunnerRelease {
     pub download_url: String,
     /// The archive's SHA-256 in hexadecimal digits, where GitHub gives it.
     pub sha256: Option<String>,
+    /// What the download has to be authorized with, as a bearer token, where GitHub gives it: an Enterprise Server does,
+    /// for a short time.
+    pub download_token: Option<SecretString>,
 }
 
 /// One entry of `runners/downloads`.
@@ -33,6 +37,7 @@ struct WireDownload {
     download_url: String,
     filename: String,
     sha256_checksum: Option<String>,
+    temp_download_token: Option<SecretString>,
 }
 
 #[derive(Deserialize)]
@@ -86,13 +91,15 @@ fn read_release(answer: &Answer) -> Result<RunnerRelease, Malformed> {
 
 /// The release of an entry, all of whose texts are fit for an image definition.
 fn release(entry: WireDownload) -> Option<RunnerRelease> {
-    let WireDownload { os: _, architecture: _, download_url, filename, sha256_checksum } = entry;
+    let WireDownload { os: _, architecture: _, download_url, filename, sha256_checksum, temp_download_token } = entry;
     let version = filename.strip_prefix("actions-runner-linux-x64-")?.strip_suffix(".tar.gz")?.parse().ok()?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?&=%+@".contains(&b);
     let is_address = download_url.starts_with("https://") && download_url.bytes().all(is_plain);
     let is_sum = |sum: &String| sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_address || !sha256_checksum.as_ref().is_none_or(is_sum) {
+    let download_token = temp_download_token.filter(|token| !token.expose_secret().is_empty());
+    let is_token = |token: &SecretString| token.expose_secret().bytes().all(|b| b.is_ascii_graphic());
+    if !is_address || !sha256_checksum.as_ref().is_none_or(is_sum) || !download_token.as_ref().is_none_or(is_token) {
         return None;
     }
-    Some(RunnerRelease { version, download_url, sha256: sha256_checksum })
+    Some(RunnerRelease { version, download_url, sha256: sha256_checksum, download_token })
 }

@@ -403,7 +403,7 @@ impl State {
             Route::Runner(_, runner) => self.get_runner(repo, *runner),
             Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
             Route::Mint(_) => self.mint_answer(repo, &asked.body, strike),
-            Route::Downloads(_) => self.downloads_answer(),
+            Route::Downloads(_) => self.downloads_answer(asked),
             Route::Deprecation(_, version) => self.deprecation_answer(version),
             Route::Groups(_) => self.list_groups(repo, asked),
             Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),

@@ -1,13 +1,44 @@
 //! The runner's releases, and which of them GitHub still takes.
 
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+
 use super::draws::seconds;
+use super::history::fingerprint;
 use super::jobs::Time;
 use super::runners::Runner;
 use super::sandboxes::SandboxKey;
 use super::scenario::ScenarioRelease;
 use super::world::State;
 
+/// How a token for a download begins, so that it is found wherever it should not be.
+const DOWNLOAD_TOKEN: &str = "simdownload-";
+/// For how long one can be used.
+const DOWNLOAD_TOKEN_LIFE: TimeDelta = TimeDelta::minutes(10);
+
 impl State {
+    /// Gives out a token for a download from an Enterprise Server, another one each time.
+    pub(super) fn issue_download_token(&mut self) -> String {
+        let number = self.download_tokens.len();
+        let token = format!("{DOWNLOAD_TOKEN}{}", fingerprint(&format!("{number} {:?}", self.seed)));
+        self.download_tokens.insert(token.clone(), self.now + DOWNLOAD_TOKEN_LIFE);
+        token
+    }
+
+    /// Whether a command that downloads the runner from an Enterprise Server is refused, by what it finds in its
+    /// environment; or shows the token to whoever reads the image's definition.
+    pub(super) fn is_download_refused(&self, command: &str, environment: &BTreeMap<String, String>) -> bool {
+        if !command.contains("actions-runner-linux-x64-") || command.contains("'https://github.com/") {
+            return false;
+        }
+        let is_sent = |(name, value): (&String, &String)| {
+            let header = format!("printf 'Authorization: Bearer %s\\n' \"${name}\" | curl ");
+            command.contains(&header) && self.download_tokens.get(value).is_some_and(|until| *until > self.now)
+        };
+        command.contains(DOWNLOAD_TOKEN) || !environment.iter().any(is_sent)
+    }
+
     /// The release that GitHub offers now.
     pub(super) fn offered_release(&self) -> &str {
         let is_out = |release: &&ScenarioRelease| self.after(release.offered_secs) <= self.now;

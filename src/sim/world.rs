@@ -56,6 +56,8 @@ pub(super) struct State {
     /// Repositories by the names that they had before.
     pub(super) moved: BTreeMap<Arc<str>, RepoKey>,
     pub(super) app: SimulatedApp,
+    /// Tokens that were given out for downloads from an Enterprise Server, and until when each can be used.
+    pub(super) download_tokens: BTreeMap<String, Time>,
     pub(super) kept_lists: FxHashMap<u64, KeptList>,
     pub(super) runs: BTreeMap<u64, Run>,
     pub(super) jobs: BTreeMap<u64, Job>,
@@ -137,6 +139,7 @@ impl World {
             repo_by_name: BTreeMap::new(),
             moved: BTreeMap::new(),
             app: SimulatedApp::default(),
+            download_tokens: BTreeMap::new(),
             kept_lists: FxHashMap::default(),
             runs: BTreeMap::new(),
             jobs: BTreeMap::new(),

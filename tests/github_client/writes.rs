@@ -140,6 +140,25 @@ async fn the_release_for_linux_on_x64_is_found() {
     let release = github.reader.runner_release(&repo()).await.unwrap();
     assert_eq!(release.version.to_string(), "2.330.0");
     assert_eq!((release.download_url.as_str(), release.sha256), (url, Some(sum)));
+    assert!(release.download_token.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_of_a_download_is_read_and_never_shown() {
+    let of = async |token: Value| {
+        let mut entry = download("2.330.0", "https://ghe.acme.example/r.tar.gz", &Value::Null);
+        entry["temp_download_token"] = token;
+        let github = Github::answering(move |_| Json(json!([entry])).into_response());
+        github.reader.runner_release(&repo()).await
+    };
+    let release = of(json!("canary-token.0123")).await.unwrap();
+    assert!(!format!("{release:?}").contains("canary"));
+    assert_eq!(release.download_token.unwrap().expose_secret(), "canary-token.0123");
+    assert!(of(json!("")).await.unwrap().download_token.is_none());
+    for odd in [json!("canary\nX: y"), json!(["canary"])] {
+        let told = of(odd).await.unwrap_err().to_string();
+        assert!(!told.contains("canary"), "{told}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

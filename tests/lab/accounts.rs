@@ -382,3 +382,22 @@ async fn a_pattern_that_grows_beyond_the_budget_is_told_once_and_shown() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("repositories=15 least_seconds=80 max_interval_seconds=60"), "{told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_enterprise_servers_runner_is_downloaded_with_the_token_that_it_gives_and_nobody_else_learns() {
+    let jobs = vec![job(1, "acme/web", 60.0)];
+    let lab = Lab::new(Profile::calm(), Scenario { jobs, ..scenario(&["acme/web"], 0) }, 3)
+        .configure(|config| config.github[0].host = Some("ghe.acme.example".to_owned()));
+    let log = Log::default();
+    let _guard = log.begin(Level::TRACE);
+    // The token goes to the builder alone: a definition that shows it is refused, and so is a download without it.
+    let outcome = lab.run(Duration::from_secs(3_600), is_done_and_clean).await;
+    check(&outcome);
+    assert_eq!(outcome.report.secrets_left_at_end, 0, "{}", outcome.summary());
+    assert_eq!(outcome.times(|what| matches!(what, What::SecretChanged { .. })).len(), 2);
+    assert_eq!(
+        log.lines("simdownload").len() + usize::from(format!("{:?}", outcome.history).contains("simdownload")),
+        0
+    );
+    assert!(!log.lines("building the image's layer").is_empty(), "the log is looked at");
+}

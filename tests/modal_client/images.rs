@@ -13,7 +13,7 @@ const URL: &str =
     "https://github.com/actions/runner/releases/download/v2.330.0/actions-runner-linux-x64-2.330.0.tar.gz";
 
 fn default_image() -> ImageDefinition {
-    ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner").unwrap()
+    ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner", None).unwrap()
 }
 
 fn building(layer: usize) -> BuildProgress {

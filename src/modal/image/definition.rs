@@ -2,13 +2,16 @@
 
 use super::super::api;
 use super::super::error::ModalError;
-use crate::ids::ImageId;
+use crate::ids::{ImageId, SecretId};
 
 /// The base of the default image.
 const BASE: &str = "ubuntu:24.04";
 
 /// What jobs and the supervisor expect besides the runner.
 const PACKAGES: &str = "ca-certificates curl git jq locales sudo tar unzip xz-utils zstd";
+
+/// The variable by which a build finds the token that the runner's download is authorized with.
+pub const DOWNLOAD_TOKEN: &str = "SANDRUNNER_DOWNLOAD_TOKEN";
 
 /// How to come by an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +26,16 @@ pub enum ImageDefinition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     commands: Vec<String>,
+    /// What its commands find in their environment, and nothing else of the image does.
+    secrets: Vec<SecretId>,
 }
 
 impl ImageDefinition {
     /// The image that is used where none is configured: Ubuntu with the packages that jobs expect, and on it a
     /// layer with one release of GitHub's runner, so that a new release keeps the packages.
     ///
-    /// The release must have the checksum given, or the build fails.
+    /// The release must have the checksum given, or the build fails. The token of a download that has to be authorized is
+    /// in a Secret, under [`DOWNLOAD_TOKEN`]: the definition names only the Secret, and what is built holds neither.
     ///
     /// # Errors
     /// [`ModalError::Definition`] where an argument has a form that could be more than it says.
@@ -38,12 +44,18 @@ impl ImageDefinition {
         sha256: &str,
         download_url: &str,
         runner_dir: &str,
+        token: Option<&SecretId>,
     ) -> Result<Self, ModalError> {
         check("runner version", version, "digits and dots, such as 2.330.0", is_version)?;
         check("runner checksum", sha256, "64 hexadecimal digits", is_sha256)?;
         check("runner download address", download_url, "a plain https:// address", is_download_url)?;
         check("runner directory", runner_dir, "an absolute path of letters, digits, `/`, `.`, `_` and `-`", is_dir)?;
         let archive = format!("/tmp/actions-runner-{version}.tar.gz");
+        // By standard input, as arguments are seen by every process; curl sends it to no other host.
+        let (authorization, header) = match token {
+            Some(_) => (format!("printf 'Authorization: Bearer %s\\n' \"${DOWNLOAD_TOKEN}\" | "), " -H @-"),
+            None => (String::new(), ""),
+        };
         let packages = Layer::new([
             format!("FROM {BASE}"),
             "ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8".to_owned(),
@@ -55,13 +67,14 @@ impl ImageDefinition {
         let runner = Layer::new([
             "FROM base".to_owned(),
             format!(
-                "RUN curl -fsSL --retry 5 -o {archive} '{download_url}' \
+                "RUN {authorization}curl -fsSL --retry 5{header} -o {archive} '{download_url}' \
                  && echo '{sha256}  {archive}' | sha256sum --check --strict - \
                  && mkdir -p {runner_dir} && tar -xzf {archive} -C {runner_dir} && rm {archive} \
                  && {runner_dir}/bin/installdependencies.sh && rm -rf /var/lib/apt/lists/*"
             ),
             "ENTRYPOINT []".to_owned(),
         ]);
+        let runner = Layer { secrets: token.into_iter().cloned().collect(), ..runner };
         Ok(Self::Layers(vec![packages, runner]))
     }
 
@@ -77,7 +90,7 @@ impl ImageDefinition {
 
 impl Layer {
     fn new<const N: usize>(commands: [String; N]) -> Self {
-        Self { commands: commands.into() }
+        Self { commands: commands.into(), secrets: Vec::new() }
     }
 
     /// The layer in Modal's words; the image below goes by the name `base`.
@@ -86,6 +99,7 @@ impl Layer {
         api::Image {
             base_images: below.map(base).into_iter().collect(),
             dockerfile_commands: self.commands.clone(),
+            secret_ids: self.secrets.iter().map(SecretId::to_string).collect(),
             ..Default::default()
         }
     }
@@ -149,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_default_image_checks_the_runner_before_it_unpacks_it() {
-        let image = ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner").unwrap();
+        let image = ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner", None).unwrap();
         let layers = commands(image);
         assert_eq!(layers[0][0], "FROM ubuntu:24.04");
         assert_eq!((layers[1][0].as_str(), layers[1].last().unwrap().as_str()), ("FROM base", "ENTRYPOINT []"));
@@ -163,9 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn a_download_that_is_authorized_takes_its_token_from_a_secret_of_that_layer_alone() {
+        let secret = SecretId::new("st-1");
+        let image = ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/runner", Some(&secret)).unwrap();
+        let ImageDefinition::Layers(layers) = image else { panic!("it is built") };
+        let secrets: Vec<Vec<String>> = layers.iter().map(|layer| layer.image(None).secret_ids).collect();
+        assert_eq!(secrets, [vec![], vec!["st-1".to_owned()]]);
+        let run = &layers[1].commands[1];
+        let begin =
+            r#"RUN printf 'Authorization: Bearer %s\n' "$SANDRUNNER_DOWNLOAD_TOKEN" | curl -fsSL --retry 5 -H @- -o "#;
+        assert!(run.starts_with(begin), "{run}");
+        assert!(!run.contains(';') && !run.contains("||"), "a failed step must end the build: {run}");
+    }
+
+    #[test]
     fn nothing_can_be_put_into_a_command() {
         let refused = |version: &str, sha256: &str, url: &str, dir: &str| {
-            let error = ImageDefinition::default_layers(version, sha256, url, dir).unwrap_err();
+            let error = ImageDefinition::default_layers(version, sha256, url, dir, None).unwrap_err();
             assert!(!error.to_string().contains('\n'), "{error}");
         };
         for version in ["", "2", "2.330.0; rm -rf /", "2.330.0\nRUN x", "$(x)", "2..0", "latest"] {

@@ -393,8 +393,9 @@ pub(super) fn group_body(organization: &str, group: &ScenarioGroup) -> Value {
     body
 }
 
-/// The releases of the runner.
-pub(super) fn downloads(version: &str) -> Value {
+/// The releases of the runner, as GitHub offers them, or an Enterprise Server with a token for the download from it.
+pub(super) fn downloads(version: &str, server: Option<(&str, &str)>) -> Value {
+    let web = server.map_or_else(|| WEB.to_owned(), |(host, _)| format!("https://{host}"));
     let builds =
         [("linux", "x64", "tar.gz"), ("linux", "arm64", "tar.gz"), ("osx", "arm64", "tar.gz"), ("win", "x64", "zip")];
     builds
@@ -402,13 +403,17 @@ pub(super) fn downloads(version: &str) -> Value {
         .map(|(os, architecture, extension)| {
             let filename = format!("actions-runner-{os}-{architecture}-{version}.{extension}");
             let part = fingerprint(&filename);
-            json!({
+            let mut entry = json!({
                 "os": os,
                 "architecture": architecture,
-                "download_url": format!("{WEB}/actions/runner/releases/download/v{version}/{filename}"),
+                "download_url": format!("{web}/actions/runner/releases/download/v{version}/{filename}"),
                 "filename": filename,
                 "sha256_checksum": part.repeat(4),
-            })
+            });
+            if let Some((_, token)) = server {
+                entry["temp_download_token"] = token.into();
+            }
+            entry
         })
         .collect()
 }

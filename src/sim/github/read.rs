@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::answer::{Answer, etag};
 use super::body::{self, JobBody, RunBody};
-use super::{Asked, Page, Route};
+use super::{Asked, Page, Product, Route};
 use crate::sim::draws::Purpose;
 use crate::sim::fault::{FaultMode, Strike};
 use crate::sim::jobs::{JobView, Repo, RepoKey, Run, RunChange, RunStatus, Time};
@@ -252,8 +252,11 @@ impl State {
         }
     }
 
-    pub(super) fn downloads_answer(&self) -> Answer {
-        Answer::ok(to_json(&body::downloads(self.offered_release())))
+    pub(super) fn downloads_answer(&mut self, asked: &Asked) -> Answer {
+        let token = (asked.product == Product::Server).then(|| self.issue_download_token());
+        let host = asked.url.split('/').nth(2).unwrap_or_default();
+        let server = token.as_deref().map(|token| (host, token));
+        Answer::ok(to_json(&body::downloads(self.offered_release(), server)))
     }
 
     /// Until when a version is taken; both dates are the same here.

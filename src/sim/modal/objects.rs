@@ -188,11 +188,17 @@ impl State {
         let of_base = |base: &api::BaseImage| self.objects.images.get(&base.image_id)?.runner.clone();
         let runner = runner_installed(&definition.dockerfile_commands)
             .or_else(|| definition.base_images.iter().find_map(of_base));
+        let mut environment = BTreeMap::new();
+        for secret in &definition.secret_ids {
+            environment.extend(self.secret_values(secret)?.clone());
+        }
+        let mut commands = definition.dockerfile_commands.iter();
+        let is_refused = commands.any(|command| self.is_download_refused(command, &environment));
         let image = Image {
             runner,
             commands: definition.dockerfile_commands.clone(),
             built_at: self.now + seconds(self.profile.image_build_secs),
-            has_failed: self.strike(Operation::ImageBuild, "").is_some(),
+            has_failed: self.strike(Operation::ImageBuild, "").is_some() || is_refused,
         };
         self.objects.images.insert(id.clone(), image);
         self.objects.image_by_definition.insert(key, id.clone());
