@@ -262,8 +262,8 @@ impl Task {
     async fn act(&self) -> Effect {
         match &self.action {
             Action::Create(create) => create::create(self, create).await,
-            Action::PrepareImage { class, scope } => match self.writers.policy.class(class) {
-                Some(class) => image::prepare(self, class, scope).await,
+            Action::PrepareImage { class, scope, replaces } => match self.writers.policy.class(class) {
+                Some(class) => image::prepare(self, class, scope, replaces.as_ref()).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
             Action::Deregister { name, registry, runner, secret, .. } => {

@@ -113,6 +113,16 @@ pub enum ImageSource {
     Existing(String),
 }
 
+impl ImageSource {
+    /// Whether another image may be behind it tomorrow: a tag of a registry moves, what is named by its content does not.
+    pub fn may_move(&self) -> bool {
+        match self {
+            Self::Registry(reference) => !reference.contains('@'),
+            Self::Default | Self::Existing(_) => false,
+        }
+    }
+}
+
 /// A runner class: which jobs it serves, and on what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunnerClass {

@@ -4,7 +4,7 @@
 //! wake-ups only start a pass; they carry nothing into the plan. This is the only module that asks the clock
 //! for the planner.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::act::{Actor, BuiltImage, Effect, Outcome, Writers};
 use crate::budget::CreateBudget;
-use crate::class::ImageSource;
+use crate::class::{ImageSource, RunnerClass};
 use crate::clock::Clock;
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, Learned};
@@ -28,7 +28,7 @@ use crate::plan::{Action, Plan, Policy, plan, workflow_doubt};
 use crate::poll::{self, Shortfall};
 use crate::retry;
 use crate::runner::RunnerVersion;
-use crate::state::{Admission, Allowance, ImageState};
+use crate::state::{Admission, Allowance, ImageState, Rebuilds};
 use crate::state_dir::{Keeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
 
@@ -207,6 +207,7 @@ impl Controller {
         let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
         self.renew_refused_images(&learned);
+        self.forget_rebuilds(now);
         if let Some(keeper) = &mut self.keeper {
             keeper.offer(&self.evidence, now);
         }
@@ -232,6 +233,23 @@ impl Controller {
             |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image == ImageSource::Default);
         let is_refused = |image: &ImageState| image.id().is_some_and(|id| learned.refused_images.contains(id));
         self.view.observed.images.retain(|class, image| !is_default(class) || !is_refused(image));
+    }
+
+    /// Once GitHub takes the runner of an image, the next refusal is looked into at once again.
+    fn forget_rebuilds(&mut self, now: DateTime<Utc>) {
+        let observed = &self.view.observed;
+        let is_refused = |class: &RunnerClass| {
+            let image = observed.images.get(&class.name).and_then(ImageState::id);
+            image.is_some_and(|image| self.evidence.refused_images.contains_key(image))
+                || self
+                    .policy
+                    .accounts
+                    .keys()
+                    .any(|account| observed.refused_version(account, &class.name, now).is_some())
+        };
+        let refused: BTreeSet<&ImageSource> =
+            self.policy.classes.iter().filter(|class| is_refused(class)).map(|class| &class.image).collect();
+        self.view.observed.rebuilds.retain(|source, _| refused.contains(source));
     }
 
     /// Takes everything that webhooks have told, in one pass.
@@ -274,13 +292,20 @@ impl Controller {
             self.creates.take(now);
         }
         for action in &self.plan.actions {
-            if let Action::PrepareImage { class, .. } = action {
+            if let Action::PrepareImage { class, replaces, .. } = action {
                 let source = self.policy.class(class).map(|class| class.image.clone());
                 let failures = match self.view.observed.images.get(class) {
                     Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
                     // It serves until the new one is made.
                     Some(ImageState::Ready(_)) => {
-                        self.view.observed.renewed_at = Some(now);
+                        let observed = &mut self.view.observed;
+                        match source.filter(|_| replaces.is_some()) {
+                            Some(source) => {
+                                let before = observed.rebuilds.get(&source).copied();
+                                observed.rebuilds.insert(source, Rebuilds::next(before, now));
+                            }
+                            None => observed.renewed_at = Some(now),
+                        }
                         continue;
                     }
                     None => 0,
@@ -311,7 +336,7 @@ impl Controller {
                 Effect::NameTaken { name, origin } | Effect::MaybeCreated { name, origin, .. } => {
                     self.view.unsure(name, origin.clone(), now);
                 }
-                Effect::Image { source, result } => {
+                Effect::Image { source, result, replaces: _ } => {
                     if let Some(state) = self.image_state(source, result, now) {
                         set_images(&mut self.view.observed.images, &self.policy, Some(source), &state);
                     }

@@ -318,6 +318,9 @@ impl Evidence {
                 self.name(name, now).left_at = Some(now);
             }
             Effect::MaybeCreated { name, .. } => self.name(name, now).left_at = Some(now),
+            Effect::Image { result: Ok(built), replaces: Some(before), .. } => {
+                self.learn_rebuilt(before, &built.image, now);
+            }
             // Images have a state of their own.
             Effect::Image { .. } | Effect::Failed { .. } => {}
         }

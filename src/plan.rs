@@ -25,8 +25,8 @@ use crate::allow::RepoPatterns;
 use crate::class::{NoClass, RunnerClass};
 use crate::evidence::Evidence;
 use crate::ids::{
-    AccountName, ClassName, CredentialName, Deployment, JobId, Labels, OrgName, OurName, RepoName, RunId, RunnerId,
-    SandboxId, SecretId,
+    AccountName, ClassName, CredentialName, Deployment, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
+    RunnerId, SandboxId, SecretId,
 };
 use crate::poll::ListOrder;
 use crate::runner::RunnerVersion;
@@ -225,6 +225,8 @@ pub enum Action {
         class: ClassName,
         /// A repository that waits for it: GitHub is asked there for the runner's release.
         scope: Scope,
+        /// The image that it has, where that is made anew although nothing of it is missing.
+        replaces: Option<ImageId>,
     },
     /// Delete the registration of a runner.
     Deregister {
@@ -414,6 +416,7 @@ pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: Date
     let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
     limits::admit(needs, &groups, &supply, &context, &mut plan);
     images::renew(&context, &mut plan);
+    images::look_again(&context, &mut plan);
     reap::reap(&supply, &context, &mut plan);
     plan
 }

@@ -57,8 +57,8 @@ pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
 pub use scenario::{
-    Conclusion, ForeignRunner, ForeignSandbox, Ghost, RepoAbout, Scenario, ScenarioError, ScenarioGroup, ScenarioJob,
-    ScenarioOrganization, ScenarioRelease, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
+    Conclusion, ForeignRunner, ForeignSandbox, Ghost, RepoAbout, Scenario, ScenarioError, ScenarioGroup, ScenarioImage,
+    ScenarioJob, ScenarioOrganization, ScenarioRelease, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

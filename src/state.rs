@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::class::Risks;
+use crate::class::{ImageSource, Risks};
 use crate::error::CallFailure;
 use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
@@ -25,7 +25,7 @@ use crate::runner::RunnerVersion;
 
 pub use activity::{Activity, Hints};
 pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
-pub use releases::ReleaseView;
+pub use releases::{Rebuilds, ReleaseView};
 pub use workflow::{AdmittedWorkflows, Fit, SelectedWorkflow, Workflow, WorkflowFile, WrittenIn};
 
 /// How a read ended. Unknown is not empty, and partial is not all (design rule B).
@@ -304,6 +304,8 @@ pub struct Observed {
     pub runners_in_use: BTreeMap<ClassName, RunnerVersion>,
     /// When the default image was last made anew for a newer runner.
     pub renewed_at: Option<DateTime<Utc>>,
+    /// Images of registries that were made anew because GitHub refuses the runner in them.
+    pub rebuilds: BTreeMap<ImageSource, Rebuilds>,
     /// What GitHub says of the runner's releases.
     pub releases: BTreeMap<AccountName, ReleaseView>,
     /// What the limiters would let start.

@@ -5,12 +5,17 @@
 #[path = "planner/situation.rs"]
 mod situation;
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
+use sandrunner::act::{BuiltImage, Effect, Outcome};
+use sandrunner::class::ImageSource;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::Failing;
-use sandrunner::ids::ClassName;
+use sandrunner::ids::{ClassName, ImageId};
 use sandrunner::plan::{Action, SandboxState};
-use sandrunner::state::Registry;
+use sandrunner::runner::VersionNotice;
+use sandrunner::state::{ImageState, Rebuilds, Registry, ReleaseView};
 use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
@@ -455,4 +460,65 @@ fn a_refused_workflow_neither_uses_up_the_runners_of_others_nor_waits_for_them()
          .github/workflows/ci.yml@main: add acme/web/.github/workflows/ci.yml@main to them, or let it run all; \
          skip job 8 of acme/web: a runner that can take it starts or waits",
     );
+}
+
+/// A job whose class has an image of a registry, with a runner that GitHub refuses.
+fn refused(reference: &str) -> Situation {
+    let mut situation = Situation::parse("job 7 acme/web queued 40s");
+    let class = situation.policy.classes.last_mut().unwrap();
+    class.image = ImageSource::Registry(reference.to_owned());
+    let (old, account) = ("2.330.0".parse().unwrap(), "gh".parse().unwrap());
+    let notice = VersionNotice { registers_until: None, runs_until: Some(now() - TimeDelta::hours(1)) };
+    let view = ReleaseView { offered: None, notices: [(old, notice)].into(), ..ReleaseView::default() };
+    situation.observed.runners_in_use.insert(class.name.clone(), old);
+    situation.observed.releases.insert(account, view);
+    situation
+}
+
+const ANEW: &str = "prepare the image of class default anew, in place of im-1";
+
+#[test]
+fn an_image_of_a_registry_whose_runner_is_refused_is_made_anew_ever_more_seldom() {
+    let is_made_anew = |situation: &Situation| {
+        let plan = situation.plan().to_string();
+        assert!(plan.contains("GitHub takes no runners of version 2.330.0") && !plan.contains("create"), "{plan}");
+        plan.contains(ANEW)
+    };
+    let mut situation = refused("acme/runner:1");
+    let source = ImageSource::Registry("acme/runner:1".to_owned());
+    assert!(is_made_anew(&situation));
+    let mut rebuilds = None;
+    for minutes in [10, 20] {
+        for (age, expected) in [(minutes - 1, false), (minutes, true)] {
+            let began = Rebuilds::next(rebuilds, now() - TimeDelta::minutes(age));
+            situation.observed.rebuilds.insert(source.clone(), began);
+            assert_eq!(is_made_anew(&situation), expected, "{age} min after number {minutes}/10");
+        }
+        rebuilds = situation.observed.rebuilds.get(&source).copied();
+    }
+    assert!(!is_made_anew(&refused(&format!("acme/runner@sha256:{}", "0".repeat(64)))), "that cannot change");
+    let mut nobody_waits = refused("acme/runner:1");
+    nobody_waits.observed.repos.clear();
+    assert_eq!(nobody_waits.plan().to_string(), "");
+}
+
+#[test]
+fn an_image_that_was_made_anew_gets_one_runner_at_once_and_the_others_once_that_is_online() {
+    let mut situation = Situation::parse("job 7 acme/web queued 40s; job 8 acme/web queued 40s");
+    let (class, name) = (ClassName::new("default"), situation::name("7-1"));
+    situation.policy.classes.last_mut().unwrap().image = ImageSource::Registry("acme/runner:1".to_owned());
+    let image = BuiltImage { image: ImageId::new("im-2"), runner: None };
+    situation.observed.images.insert(class.clone(), ImageState::Ready(image.image.clone()));
+    let source = situation.policy.class(&class).unwrap().image.clone();
+    let effect = Effect::Image { source, result: Ok(image), replaces: Some(ImageId::new("im-1")) };
+    let outcome = Outcome { action: "prepare_image", reason: "queued", effect, took: Duration::ZERO };
+    situation.evidence.learn(&situation.observed, &situation.policy, &[outcome], now());
+    let creates = |situation: &Situation| situation.plan().to_string().matches("create sr-").count();
+    assert_eq!(creates(&situation), 1);
+    let mut after = Situation::parse("sandbox 7-1 acme/web idle 5s; runner 7-1 acme/web online 5s");
+    after.observed.fleet.sandboxes.get_mut(&name).unwrap().image = Some(ImageId::new("im-2"));
+    let later = now() + TimeDelta::seconds(1);
+    after.registry("acme/web").runners_read.succeeded(later);
+    situation.evidence.learn(&after.observed, &situation.policy, &[], later);
+    assert_eq!(creates(&situation), 2);
 }

@@ -13,13 +13,18 @@ use crate::ids::{AppId, ImageId, SecretId};
 use crate::modal::{self, BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, ModalError};
 use crate::state::Scope;
 
-pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope) -> Effect {
+pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope, replaces: Option<&ImageId>) -> Effect {
     let source = class.image.clone();
-    let result = build(task, &source, scope).await;
-    Effect::Image { source, result }
+    let result = build(task, &source, scope, replaces).await;
+    Effect::Image { source, result, replaces: replaces.cloned() }
 }
 
-async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<BuiltImage, String> {
+async fn build(
+    task: &Task,
+    source: &ImageSource,
+    scope: &Scope,
+    replaces: Option<&ImageId>,
+) -> Result<BuiltImage, String> {
     let app = task.app().await.map_err(|failure| failure.message)?;
     let definition = match source {
         ImageSource::Default => return default_image(task, &app, &wanted_release(task, scope).await?).await,
@@ -28,23 +33,20 @@ async fn build(task: &Task, source: &ImageSource, scope: &Scope) -> Result<Built
         }
         ImageSource::Existing(id) => ImageDefinition::Existing(ImageId::new(id.as_str())),
     };
-    let image = make(task, &app, &definition, None).await?;
-    Ok(BuiltImage { image, runner: None })
+    let image = match replaces {
+        Some(_) => modal::rebuild(&task.writers.modal, &app, &definition, |step| tell(step, None)).await,
+        None => modal::build(&task.writers.modal, &app, &definition, |step| tell(step, None)).await,
+    };
+    Ok(BuiltImage { image: image.map_err(|error| text(error, None))?, runner: None })
 }
 
-/// Builds what is missing; `hidden` does not show in what is told of it.
-async fn make(
-    task: &Task,
-    app: &AppId,
-    definition: &ImageDefinition,
-    hidden: Option<&SecretString>,
-) -> Result<ImageId, String> {
-    let progress = |progress: BuildProgress| match progress {
+/// Logs what happens during a build, but for a secret that the builder knows.
+fn tell(step: BuildProgress, hidden: Option<&SecretString>) {
+    match step {
         BuildProgress::Known { layer, layers } => tracing::debug!(layer, layers, "the image's layer exists"),
         BuildProgress::Building { layer, layers } => tracing::info!(layer, layers, "building the image's layer"),
         BuildProgress::Log(line) => tracing::debug!(line = without(line.trim_end(), hidden), "image build"),
-    };
-    modal::build(&task.writers.modal, app, definition, progress).await.map_err(|error| text(error, hidden))
+    }
 }
 
 fn text(error: ModalError, hidden: Option<&SecretString>) -> String {
@@ -76,13 +78,13 @@ async fn default_image(task: &Task, app: &AppId, release: &RunnerRelease) -> Res
     let dir = &task.writers.runner.dir;
     let defined = ImageDefinition::default_layers(&version, sha256, &release.download_url, dir, secret.as_ref());
     let made = match defined {
-        Ok(definition) => make(task, app, &definition, token).await,
-        Err(error) => Err(text(error, token)),
+        Ok(definition) => modal::build(&task.writers.modal, app, &definition, |step| tell(step, token)).await,
+        Err(error) => Err(error),
     };
     if let Some(secret) = &secret {
         forget(task, secret).await;
     }
-    Ok(BuiltImage { image: made?, runner: Some(release.version) })
+    Ok(BuiltImage { image: made.map_err(|error| text(error, token))?, runner: Some(release.version) })
 }
 
 /// Stores a download's token under a name of its own: what a process that died has left is replaced.

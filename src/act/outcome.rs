@@ -129,6 +129,8 @@ pub enum Effect {
         source: ImageSource,
         /// The image, or why there is none.
         result: Result<BuiltImage, String>,
+        /// The one that it was made anew in place of.
+        replaces: Option<ImageId>,
     },
     /// Nothing is known to have changed.
     Failed {

@@ -55,6 +55,12 @@ impl Breaker {
         Some(self.failed_at + pause)
     }
 
+    /// Open, after so many failures, and admits a probe at once.
+    fn due(failures: u32, reason: &str, now: DateTime<Utc>) -> Self {
+        let pause = TimeDelta::from_std(retry::delay(retry::PROBE, failures)).unwrap_or(TimeDelta::MAX);
+        Self { failures, failed_at: now - pause, reason: reason.to_owned(), opens_at: 1 }
+    }
+
     /// Counts a failure of something that began at `began`: what was under way together fails together.
     fn count(breaker: &mut Option<Self>, opens_at: u32, reason: &str, began: DateTime<Utc>, now: DateTime<Utc>) {
         let known = breaker.as_ref();
@@ -350,6 +356,15 @@ impl Evidence {
         self.failed_starts.remove(class);
         if let Some(image) = image {
             self.refused_images.remove(image);
+        }
+    }
+
+    /// An image was made anew because GitHub refuses the runner in it: whether it takes that of the new one is tried once, and
+    /// at once. One that came out the same tells nothing.
+    pub(super) fn learn_rebuilt(&mut self, before: &ImageId, image: &ImageId, now: DateTime<Utc>) {
+        if before != image {
+            let failures = self.refused_images.remove(before).map_or(1, |breaker| breaker.failures);
+            self.refused_images.insert(image.clone(), Breaker::due(failures, Exit::VersionRefused.as_str(), now));
         }
     }
 

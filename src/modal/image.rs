@@ -74,13 +74,38 @@ pub async fn build(
     writer: &ModalWriter,
     app: &AppId,
     definition: &ImageDefinition,
+    progress: impl FnMut(BuildProgress),
+) -> Result<ImageId, ModalError> {
+    make(writer, app, definition, Force::No, progress).await
+}
+
+/// Builds an image also where Modal knows its definition: what a name of a registry means may have changed since. The one
+/// before can still be used, and is used where this fails.
+///
+/// # Errors
+/// As for [`build`].
+pub async fn rebuild(
+    writer: &ModalWriter,
+    app: &AppId,
+    definition: &ImageDefinition,
+    progress: impl FnMut(BuildProgress),
+) -> Result<ImageId, ModalError> {
+    make(writer, app, definition, Force::Yes, progress).await
+}
+
+async fn make(
+    writer: &ModalWriter,
+    app: &AppId,
+    definition: &ImageDefinition,
+    force: Force,
     mut progress: impl FnMut(BuildProgress),
 ) -> Result<ImageId, ModalError> {
     let layers = match definition {
         ImageDefinition::Existing(id) => return check_existing(writer.caller(), id).await,
         ImageDefinition::Layers(layers) => layers,
     };
-    let build = Build { caller: writer.caller(), app, builder_version: builder_version(writer.caller()).await? };
+    let builder_version = builder_version(writer.caller()).await?;
+    let build = Build { caller: writer.caller(), app, builder_version, force };
     let mut below = None;
     for (index, layer) in layers.iter().enumerate() {
         let number = Number { layer: index + 1, layers: layers.len() };
@@ -132,6 +157,7 @@ struct Build<'a> {
     caller: &'a Caller,
     app: &'a AppId,
     builder_version: String,
+    force: Force,
 }
 
 impl Build<'_> {
@@ -143,7 +169,7 @@ impl Build<'_> {
         progress: &mut impl FnMut(BuildProgress),
     ) -> Result<ImageId, ModalError> {
         let image = definition.image(below);
-        let mut asked = self.ask(&image, Force::No).await?;
+        let mut asked = self.ask(&image, self.force).await?;
         if asked.result.as_ref().is_some_and(|result| End::of(result).is_some_and(|end| end != End::Built)) {
             asked = self.ask(&image, Force::Yes).await?;
         }

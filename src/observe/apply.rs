@@ -17,8 +17,9 @@ use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::runner::Exit;
 use crate::state::{
-    Connection, Ended, EndedSecret, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack, ReadState,
-    Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob, WorkflowRun,
+    Connection, Ended, EndedSecret, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack,
+    ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
+    WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -326,7 +327,7 @@ impl View {
         };
         let count = runners.len();
         let before = std::mem::take(&mut view.runners);
-        let runners_in_use = &mut self.observed.runners_in_use;
+        let (runners_in_use, images) = (&mut self.observed.runners_in_use, &self.observed.images);
         view.runners = runners
             .into_iter()
             .filter_map(|runner| Some((runner.name.parse::<OurName>().ok()?, runner)))
@@ -343,7 +344,13 @@ impl View {
         }
         // What is in an image that we did not define shows only so.
         for (name, runner) in &view.runners {
-            let class = self.observed.fleet.sandboxes.get(name).map(|sandbox| &sandbox.origin.class);
+            let sandbox = self.observed.fleet.sandboxes.get(name);
+            // One that was made from an earlier image goes on after that was replaced.
+            let is_of_today = |sandbox: &&OurSandbox| {
+                let image = images.get(&sandbox.origin.class).and_then(ImageState::id);
+                sandbox.image.is_none() || sandbox.image.as_ref() == image
+            };
+            let class = sandbox.filter(is_of_today).map(|sandbox| &sandbox.origin.class);
             let is_unknown = |class: &&ClassName| {
                 self.readers.policy.class(class).is_some_and(|class| class.image != ImageSource::Default)
             };

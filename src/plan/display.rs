@@ -75,7 +75,7 @@ impl fmt::Display for SkipReason {
             Self::RunnerVersion { version, since } => write!(
                 f,
                 "GitHub takes no runners of version {version} since {since}: set `runner.version = \"auto\"`, or put a \
-                 newer runner into the image of its class"
+                 newer runner into the image of its class (behind a tag of a registry it is found by itself)"
             ),
             Self::AtLimit(limit) => limit.fmt(f),
             Self::FirstWave { wave } => {
@@ -170,7 +170,10 @@ impl fmt::Display for Action {
                 "create {} for job {} of {}: class {}, labels {}",
                 create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
             ),
-            Self::PrepareImage { class, .. } => write!(f, "prepare the image of class {class}"),
+            Self::PrepareImage { class, replaces: None, .. } => write!(f, "prepare the image of class {class}"),
+            Self::PrepareImage { class, replaces: Some(image), .. } => {
+                write!(f, "prepare the image of class {class} anew, in place of {image}")
+            }
             Self::Deregister { name, registry, reason, .. } => {
                 write!(f, "deregister {name} in {registry}: {}", reason.as_str())
             }

@@ -1,12 +1,15 @@
 //! The runner in the images: what GitHub refuses, and what is made anew.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 
 use super::demand::Group;
 use super::limits::Refusal;
-use super::{Action, Context, Plan, SkipReason};
+use super::{Action, Context, Plan, Skip, SkipReason};
 use crate::class::{ImageSource, RunnerClass};
-use crate::state::ImageState;
+use crate::runner::Exit;
+use crate::state::{ImageState, Scope};
 
 /// How often a refused version is looked at again: GitHub moves its dates at times.
 const REFUSED_AGAIN: TimeDelta = TimeDelta::minutes(10);
@@ -39,5 +42,51 @@ pub(super) fn renew(context: &Context<'_>, plan: &mut Plan) {
     let Some(class) = policy.classes.iter().find(is_old) else { return };
     let is_asked = |account: &_| observed.releases.get(account).is_some_and(|view| view.offered == Some(offered));
     let scope = observed.served().map(|(scope, _)| scope).find(|scope| is_asked(&scope.account));
-    plan.actions.extend(scope.map(|scope| Action::PrepareImage { class: class.name.clone(), scope: scope.clone() }));
+    let action =
+        |scope: &Scope| Action::PrepareImage { class: class.name.clone(), scope: scope.clone(), replaces: None };
+    plan.actions.extend(scope.map(action));
+}
+
+/// Where jobs wait because GitHub refuses the runner of an image that its owner keeps in a registry, the image is made anew
+/// from time to time: whoever puts a newer runner behind the same tag need do nothing here.
+pub(super) fn look_again(context: &Context<'_>, plan: &mut Plan) {
+    let Context { observed, policy, now, .. } = *context;
+    let mut looked_at = BTreeSet::new();
+    for class in policy.classes.iter().filter(|class| class.image.may_move()) {
+        let Some(image) = observed.images.get(&class.name).and_then(ImageState::id) else { continue };
+        let is_due = observed.rebuilds.get(&class.image).is_none_or(|rebuilds| rebuilds.again_at() <= now);
+        let is_held = |skip: &&Skip| skip.class.as_ref() == Some(&class.name) && tells_refusal(&skip.reason);
+        let Some(held) = plan.skips.iter().find(is_held).filter(|_| is_due) else { continue };
+        let scope = held.scope.clone();
+        // Classes with the same image share it.
+        if looked_at.insert(&class.image) {
+            let replaces = Some(image.clone());
+            plan.actions.push(Action::PrepareImage { class: class.name.clone(), scope, replaces });
+        }
+    }
+}
+
+/// Whether a job waits because GitHub refuses a version of the runner.
+fn tells_refusal(reason: &SkipReason) -> bool {
+    match reason {
+        SkipReason::RunnerVersion { .. } => true,
+        SkipReason::Breaker { reason, .. } => **reason == *Exit::VersionRefused.as_str(),
+        SkipReason::NoClass(_)
+        | SkipReason::AlreadyServed
+        | SkipReason::SeenInProgress
+        | SkipReason::Outdated
+        | SkipReason::FleetUnknown(_)
+        | SkipReason::RunnerGroup(_)
+        | SkipReason::ImageBuilding
+        | SkipReason::ImageFailed(_)
+        | SkipReason::AtLimit(_)
+        | SkipReason::FirstWave { .. }
+        | SkipReason::Unproven
+        | SkipReason::GhostJob
+        | SkipReason::Fruitless { .. }
+        | SkipReason::MintRefused(_)
+        | SkipReason::CreateRefused(_)
+        | SkipReason::GithubBudget
+        | SkipReason::ModalRate => false,
+    }
 }

@@ -73,7 +73,7 @@ fn note_waiting(group: &Group<'_>, queued: &Queued<'_>, reason: &SkipReason, con
     let is_building = matches!(context.observed.images.get(class), Some(ImageState::Building { .. }));
     let is_it = |action: &Action| matches!(action, Action::PrepareImage { class: planned, .. } if planned == class);
     if !is_building && !plan.actions.iter().any(is_it) {
-        plan.actions.push(Action::PrepareImage { class: class.clone(), scope: queued.scope.clone() });
+        plan.actions.push(Action::PrepareImage { class: class.clone(), scope: queued.scope.clone(), replaces: None });
     }
 }
 

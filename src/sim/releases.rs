@@ -9,7 +9,7 @@ use super::history::fingerprint;
 use super::jobs::Time;
 use super::runners::Runner;
 use super::sandboxes::SandboxKey;
-use super::scenario::ScenarioRelease;
+use super::scenario::{ScenarioImage, ScenarioRelease};
 use super::world::State;
 
 /// How a token for a download begins, so that it is found wherever it should not be.
@@ -63,6 +63,13 @@ impl State {
     pub(super) fn version_of(&self, runner: &Runner) -> &str {
         let image = runner.sandbox.map(|key| &*self.sandbox(key).image_id);
         image.and_then(|image| self.version_in(image)).unwrap_or_else(|| self.offered_release())
+    }
+
+    /// The runner in the image of a registry that some commands begin with, as it is there now.
+    pub(super) fn runner_behind(&self, commands: &[String]) -> Option<String> {
+        let reference = commands.first()?.strip_prefix("FROM ")?;
+        let is_there = |image: &&ScenarioImage| image.reference == reference && self.after(image.from_secs) <= self.now;
+        self.scenario.registry_images.iter().rfind(is_there).map(|image| image.runner.clone())
     }
 
     fn version_in(&self, image: &str) -> Option<&str> {

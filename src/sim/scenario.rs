@@ -183,6 +183,19 @@ pub struct ScenarioRelease {
     pub refused_secs: Option<f64>,
 }
 
+/// What is behind a reference of a registry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioImage {
+    /// The reference, such as `ghcr.io/acme/runner:1`.
+    pub reference: String,
+    /// The version of the runner in the image.
+    pub runner: String,
+    /// From when on it is there, in seconds from the start (default 0); a later one takes the place of an earlier one.
+    #[serde(default)]
+    pub from_secs: f64,
+}
+
 /// A self-hosted runner of someone else. While it is online it takes every job that its labels cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -260,6 +273,9 @@ pub struct Scenario {
     /// Releases of the runner, each newer than the one before; until the first, the profile's is offered.
     #[serde(default)]
     pub runner_releases: Vec<ScenarioRelease>,
+    /// Images in registries, each later than the one before of the same reference.
+    #[serde(default)]
+    pub registry_images: Vec<ScenarioImage>,
     /// Other people's runners.
     #[serde(default)]
     pub foreign_runners: Vec<ForeignRunner>,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Observed, ReadState};
 use crate::ids::{AccountName, ClassName};
@@ -25,6 +25,30 @@ impl ReleaseView {
     pub fn refused_at(&self, version: RunnerVersion) -> Option<DateTime<Utc>> {
         let is_older = self.offered.is_none_or(|offered| version < offered);
         self.notices.get(&version).filter(|_| is_older).and_then(VersionNotice::refused_at)
+    }
+}
+
+/// How often an image was made anew in vain, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilds {
+    count: u32,
+    at: DateTime<Utc>,
+}
+
+/// After what time a refused image is made anew once more, each time after twice as long: its owner may take a while.
+const REBUILD_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::days(1));
+
+impl Rebuilds {
+    /// One more begins.
+    #[must_use]
+    pub fn next(before: Option<Self>, now: DateTime<Utc>) -> Self {
+        Self { count: before.map_or(0, |before| before.count).saturating_add(1), at: now }
+    }
+
+    /// When the next one is due.
+    pub fn again_at(self) -> DateTime<Utc> {
+        let doublings = self.count.saturating_sub(1).min(16);
+        self.at + (REBUILD_AGAIN.0 * (1 << doublings)).min(REBUILD_AGAIN.1)
     }
 }
 
@@ -64,6 +88,17 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_refused_image_is_made_anew_ever_more_seldom_up_to_once_a_day() {
+        let mut rebuilds = None;
+        let pauses = [10, 20, 40, 80, 160, 320, 640, 1_280, 1_440, 1_440];
+        for minutes in pauses {
+            let next = Rebuilds::next(rebuilds, at(0));
+            assert_eq!(next.again_at(), at(0) + TimeDelta::minutes(minutes));
+            rebuilds = Some(next);
+        }
     }
 
     #[test]

@@ -187,6 +187,7 @@ impl State {
         let id = self.new_object_id("im");
         let of_base = |base: &api::BaseImage| self.objects.images.get(&base.image_id)?.runner.clone();
         let runner = runner_installed(&definition.dockerfile_commands)
+            .or_else(|| self.runner_behind(&definition.dockerfile_commands))
             .or_else(|| definition.base_images.iter().find_map(of_base));
         let mut environment = BTreeMap::new();
         for secret in &definition.secret_ids {
