@@ -55,7 +55,9 @@ async fn whole_metrics(address: &str) -> String {
 #[tokio::test]
 async fn a_running_daemon_answers_and_an_interrupt_ends_it() {
     let folder = tempfile::tempdir().unwrap();
-    let simulation = Simulation::start(&folder, &small(2), &["--profile", "calm"]).await;
+    let mut scenario = small(2);
+    scenario.profile.insert("personal_token_secs".to_owned(), 1_000_000.into());
+    let simulation = Simulation::start(&folder, &scenario, &["--profile", "calm"]).await;
     let (daemon, address) = daemon(&simulation, &[("SANDRUNNER__RECONCILE__INTERVAL", "1s")]).await;
     simulation.reaches(BOUND, |state| number(state, "jobs_completed") == 2).await;
     assert_eq!(ask(&address, "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
@@ -73,6 +75,11 @@ async fn a_running_daemon_answers_and_an_interrupt_ends_it() {
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
+    let left = metrics
+        .split("sandrunner_github_token_left_seconds{credential=\"gh\"} ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next().and_then(|left| left.parse::<f64>().ok()));
+    assert!(left.is_some_and(|left| (900_000.0..=1_000_001.0).contains(&left)), "{left:?} in\n{metrics}");
     let ended = daemon.interrupted().await;
     assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
     assert!(ended.stderr.contains("stopping"), "{ended:#?}");

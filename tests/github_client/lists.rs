@@ -10,8 +10,9 @@ use sandrunner::clock::Clock;
 use sandrunner::error::ErrorClass;
 use sandrunner::github::{GithubAuth, GithubSettings, Paging, RequestCounts, connect};
 use sandrunner::ids::RunId;
-use sandrunner::state::{Connection, Reading, RunStatus, WorkflowRun};
-use serde_json::json;
+use sandrunner::plan::RunnerGroupChoice;
+use sandrunner::state::{AdmittedWorkflows, Connection, Reading, RunStatus, WorkflowRun};
+use serde_json::{Value, json};
 
 use crate::script::{
     Github, TOKEN, all_runs, job_row, one_page, page_of, refuse, registry, repo, run_row, settings, unknown, versioned,
@@ -206,4 +207,27 @@ async fn a_page_that_lost_its_version_is_asked_for_in_full() {
     }
     let known: Vec<bool> = github.asked().iter().map(|asked| asked.known_version().is_some()).collect();
     assert_eq!(known, [false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_workflows_that_a_runner_group_is_kept_to_are_read_where_github_states_them() {
+    let ci = "acme/web/.github/workflows/ci.yml@refs/heads/main";
+    for (restricted, selected, expected) in [
+        (json!(true), json!([ci, "a form to come"]), Some(2)),
+        (json!(true), json!([]), Some(0)),
+        (json!(true), Value::Null, None),
+        (json!(false), json!([ci]), None),
+        (Value::Null, json!([ci]), None),
+    ] {
+        let group = json!({ "id": 4, "name": "Modal", "visibility": "all", "restricted_to_workflows": restricted,
+            "selected_workflows": selected });
+        let github = Github::answering(move |_| one_page("runner_groups", &json!([group])));
+        let choice = RunnerGroupChoice::Id(4);
+        let group = github.reader.runner_group(&"acme".parse().unwrap(), &choice).await.unwrap().unwrap();
+        let read = match group.workflows {
+            AdmittedWorkflows::All => None,
+            AdmittedWorkflows::Selected(selected) => Some(selected.len()),
+        };
+        assert_eq!(read, expected, "{restricted} {selected}");
+    }
 }
