@@ -3,6 +3,7 @@
 # shellcheck shell=bash
 
 failed_steps=()
+times=()
 
 # Runs the command after the name $1 as one step.
 step() {
@@ -13,11 +14,14 @@ step() {
     result=FAILED
     failed_steps+=("$name")
   fi
+  times+=("$name $((SECONDS - started)) s")
   printf '=== %s: %s (%d s)\n' "$name" "$result" "$((SECONDS - started))"
 }
 
 # Prints the sum and ends the script.
 finish() {
+  printf '\ntimes:'
+  printf ' %s;' "${times[@]}"
   printf '\n'
   if ((${#failed_steps[@]} == 0)); then
     printf 'all steps passed (%d s)\n' "$SECONDS"
