@@ -23,6 +23,7 @@ macro_rules! listed_enum {
 
 mod app;
 mod assign;
+mod change;
 mod client;
 mod connection;
 mod control;
@@ -32,6 +33,7 @@ mod engine;
 mod fault;
 mod generate;
 mod github;
+mod groups;
 mod history;
 mod jit;
 mod jobs;
@@ -41,24 +43,30 @@ mod profile;
 mod releases;
 mod replay;
 mod report;
+mod repos;
 mod runners;
 mod sandboxes;
 mod scenario;
 mod server;
 mod world;
 
-pub use app::{APP_CLIENT_ID, APP_ID, APP_KEY};
+pub use app::{APP_CLIENT_ID, APP_ID, APP_KEY, Access, Grants, InstallationChange, Permission};
+pub use change::ChangeError;
 pub use client::{Client, Crash, CrashPhase};
 pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
+pub use groups::GroupChange;
 pub use history::{Cause, ControllerChange, Event, LimitKind, Operation, RemovalReason, Service, StatedLimits, What};
-pub use jobs::Hold;
+pub use jobs::{Hold, Rerun};
 pub use modal::ModalEndpoint;
 pub use profile::{Assignment, InvalidProfile, Lognormal, Profile, Span};
+pub use releases::{NewRelease, ReleaseChange};
 pub use replay::{Replay, ReplayError};
 pub use report::{PickupSeconds, Report};
+pub use repos::RepoChange;
 pub use scenario::{
-    Conclusion, ForeignRunner, ForeignSandbox, Ghost, RepoAbout, Scenario, ScenarioError, ScenarioGroup, ScenarioImage,
-    ScenarioJob, ScenarioOrganization, ScenarioRelease, ScenarioRepo, ScenarioRun, SkipReason, Visibility,
+    BeyondLimit, Conclusion, ForeignRunner, ForeignSandbox, Ghost, GroupVisibility, RepoAbout, Scenario, ScenarioError,
+    ScenarioGroup, ScenarioImage, ScenarioInstallation, ScenarioJob, ScenarioOrganization, ScenarioRelease,
+    ScenarioRepo, ScenarioRun, SkipReason, Visibility,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sandrunner::clock::Clock;
 use sandrunner::sim::{
-    APP_ID, APP_KEY, Fault, FaultMode, FaultRequest, Operation, Profile, RepoAbout, Scenario, Visibility, World,
+    APP_ID, APP_KEY, Fault, FaultMode, FaultRequest, Operation, Profile, RepoAbout, Rerun, Scenario, Visibility, World,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -89,6 +89,7 @@ impl Simulated {
             "organizations": [{ "name": "acme", "groups": [
                 { "id": 1, "name": "Default" },
                 { "id": 4, "name": "Modal", "repos": ["acme/web"] },
+                { "id": 7, "name": "Few", "visibility": "private" },
             ] }],
             "foreign_runners": [{ "repo": "acme/web", "name": "box", "labels": ["self-hosted", "box"] }],
             "jobs": [
@@ -173,12 +174,30 @@ async fn reading_endpoints_answer_as_described() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_is_run_again_is_shown_as_described() {
+    let sim = Simulated::new();
+    let job = |id: u64, conclusion: &str| {
+        json!({ "id": id, "run": 7_000_000_000_u64, "repo": "acme/web", "labels": ["ubuntu-latest"],
+            "duration_secs": 1, "conclusion": conclusion })
+    };
+    let jobs = json!([job(5_100_000_001, "success"), job(5_100_000_002, "failure")]);
+    sim.world.add_jobs(serde_json::from_value(jobs).unwrap()).unwrap();
+    sim.world.advance(Duration::from_secs(60));
+    sim.world.rerun(7_000_000_000, Rerun::Failed).unwrap();
+    assert_eq!(sim.get(RUN, "/repos/acme/web/actions/runs/7000000000").await["run_attempt"], 2);
+    let jobs = sim.get(JOBS, "/repos/acme/web/actions/runs/7000000000/jobs").await;
+    let statuses: Vec<_> = jobs["jobs"].as_array().unwrap().iter().map(|job| &job["status"]).collect();
+    assert_eq!(statuses, ["queued", "completed"]);
+    assert_eq!(sim.get(JOBS, "/repos/acme/web/actions/runs/7000000000/jobs?filter=all").await["total_count"], 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn endpoints_of_organizations_answer_as_described() {
     let sim = Simulated::new();
     let all = "/orgs/{org}/actions/runner-groups";
     let groups = sim.get(all, "/orgs/Acme/actions/runner-groups?per_page=100").await;
     let names: Vec<_> = groups["runner_groups"].as_array().unwrap().iter().map(|group| &group["visibility"]).collect();
-    assert_eq!(names, ["all", "selected"]);
+    assert_eq!(names, ["all", "selected", "private"]);
     let template = format!("{all}/{{runner_group_id}}/repositories");
     let repos = sim.get(&template, "/orgs/acme/actions/runner-groups/4/repositories").await;
     assert_eq!(repos["repositories"][0]["full_name"], "acme/web");
@@ -247,7 +266,7 @@ async fn what_a_github_app_asks_is_answered_as_described() {
     assert!(token.starts_with("ghs_") && token.len() > 500, "GitHub's newer tokens are long");
     let path = "/installation/repositories";
     let (_, repos) = sim.ask_with("GET", path, path, (token, &Value::Null)).await;
-    assert_eq!(repos["total_count"], 4);
+    assert_eq!(repos["total_count"], 3);
     assert_eq!(sim.ask_with("GET", path, path, ("ghs_unknown", &Value::Null)).await.0, 401);
     let gone = "/app/installations/1/access_tokens";
     assert_eq!(sim.ask_with("POST", template, gone, (&app_token(&sim), &json!({}))).await.0, 404);

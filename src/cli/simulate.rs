@@ -131,8 +131,9 @@ fn instructions(world: &World, servers: &Servers, credentials: &str) -> String {
          export MODAL_TOKEN_ID=ak-simulated\n\
          export MODAL_TOKEN_SECRET=as-simulated\n\
          # Control: GET http://{github}/_sim/state, /_sim/report, /_sim/history?since=N;\n\
-         # POST /_sim/jobs, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke, /_sim/limits,\n\
-         # /_sim/controllers, /_sim/clock {{\"advance_seconds\": 60}}\n",
+         # POST /_sim/jobs, /_sim/reruns, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke,\n\
+         # /_sim/limits, /_sim/controllers, /_sim/clock {{\"advance_seconds\": 60}};\n\
+         # GET and change (see the README) /_sim/repos, /_sim/installations, /_sim/organizations, /_sim/releases\n",
         repos.join(",")
     )
 }

@@ -1,4 +1,7 @@
-//! The one GitHub App of a World: where it is installed, and the tokens that were given out.
+//! The one GitHub App of a World: where it is installed, what it was granted, and the tokens that were given out.
+
+mod installation;
+mod permission;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,8 +12,14 @@ use serde::Deserialize;
 
 use super::draws::seconds;
 use super::history::fingerprint;
-use super::jobs::Time;
-use super::world::{State, World};
+use super::jobs::{Repo, RepoKey, Time};
+use super::limits::GithubLimiter;
+use super::world::State;
+
+pub use installation::InstallationChange;
+pub use permission::{Access, Grants, Permission};
+
+pub(super) use permission::Need;
 
 /// The id of the App.
 pub const APP_ID: &str = "4711";
@@ -25,6 +34,8 @@ const PUBLIC_KEY: &str = include_str!("../../tests/data/github-app/test-key.publ
 const LONGEST_JWT: TimeDelta = TimeDelta::minutes(10);
 /// How far a clock may be ahead of GitHub's.
 const AHEAD: TimeDelta = TimeDelta::seconds(5);
+/// An installation's quota grows from so many repositories on (GitHub: REST API rate limits).
+const REPOS_WITHOUT_GROWTH: usize = 20;
 
 /// The App.
 #[derive(Debug, Default)]
@@ -44,13 +55,23 @@ pub(super) struct Installation {
     /// As the owner writes it.
     pub(super) owner: String,
     pub(super) suspended_at: Option<Time>,
+    /// The repositories that it was given; none for all.
+    pub(super) repos: Option<BTreeSet<RepoKey>>,
+    pub(super) grants: Grants,
+}
+
+impl Installation {
+    /// For all repositories of an owner, with all permissions.
+    fn whole(owner: &str) -> Self {
+        Self { owner: owner.to_owned(), suspended_at: None, repos: None, grants: Permission::all_granted() }
+    }
 }
 
 /// Who sends a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    /// Nobody that GitHub knows.
-    Nobody,
+    /// Nobody that GitHub takes, and why not.
+    Nobody(&'static str),
     /// A personal token: every text that is nothing else is one.
     Person,
     /// The App itself.
@@ -58,6 +79,11 @@ pub(super) enum Who {
     /// One of its installations.
     Installation(u64),
 }
+
+/// GitHub's answer to a token that it does not know.
+pub(super) const BAD_CREDENTIALS: &str = "Bad credentials";
+/// GitHub's answer where something else than a token of the App is needed, or it was not signed by it.
+pub(super) const NOT_DECODED: &str = "A JSON web token could not be decoded";
 
 #[derive(Deserialize)]
 struct Claims {
@@ -67,27 +93,21 @@ struct Claims {
 }
 
 impl State {
-    /// Installs the App at every owner of a repository.
-    pub(super) fn install_app(&mut self) {
-        let owners: BTreeSet<&str> = self.repos.iter().filter_map(|repo| repo.full_name.split('/').next()).collect();
-        let installed = owners
-            .into_iter()
-            .zip(FIRST_INSTALLATION..)
-            .map(|(owner, id)| (id, Installation { owner: owner.to_owned(), suspended_at: None }));
-        self.app.installed = installed.collect();
-    }
-
     /// Tells who sends a request with that token.
     pub(super) fn who(&self, token: &str) -> Who {
         if token.starts_with("ghs_") {
             let known = self.app.tokens.get(fingerprint(token).as_str());
             let valid = known.filter(|(id, until)| *until > self.now && self.app.installed.contains_key(id));
-            return valid.map_or(Who::Nobody, |(id, _)| Who::Installation(*id));
+            return valid.map_or(Who::Nobody(BAD_CREDENTIALS), |(id, _)| Who::Installation(*id));
         }
         if token.starts_with("ey") && token.matches('.').count() == 2 {
-            return if self.is_of_app(token) { Who::App } else { Who::Nobody };
+            return self.refusal_of_app(token).map_or(Who::App, Who::Nobody);
         }
-        if self.personal_token_end().is_some_and(|end| end <= self.now) { Who::Nobody } else { Who::Person }
+        if self.personal_token_end().is_some_and(|end| end <= self.now) {
+            Who::Nobody(BAD_CREDENTIALS)
+        } else {
+            Who::Person
+        }
     }
 
     /// When personal tokens end, where they do.
@@ -95,19 +115,30 @@ impl State {
         self.profile.personal_token_secs.map(|secs| self.start + seconds(secs))
     }
 
-    fn is_of_app(&self, token: &str) -> bool {
+    /// Why a token that the App should have signed is not taken; none where it is.
+    fn refusal_of_app(&self, token: &str) -> Option<&'static str> {
         let mut validation = Validation::new(Algorithm::RS256);
         // By the World's clock, not the machine's.
         validation.validate_exp = false;
-        let Ok(key) = DecodingKey::from_rsa_pem(PUBLIC_KEY.as_bytes()) else { return false };
-        let Ok(decoded) = jsonwebtoken::decode::<Claims>(token, &key, &validation) else { return false };
+        let key = DecodingKey::from_rsa_pem(PUBLIC_KEY.as_bytes()).ok().filter(|_| !self.app.is_keyless);
+        let Some(Ok(decoded)) = key.map(|key| jsonwebtoken::decode::<Claims>(token, &key, &validation)) else {
+            return Some(NOT_DECODED);
+        };
         let Claims { iss, iat, exp } = decoded.claims;
         let now = self.now.timestamp();
-        !self.app.is_keyless
-            && (iss == APP_ID || iss == APP_CLIENT_ID)
-            && iat <= now + AHEAD.num_seconds()
-            && exp > now
-            && exp - now <= LONGEST_JWT.num_seconds()
+        if iss != APP_ID && iss != APP_CLIENT_ID {
+            Some(NOT_DECODED)
+        } else if iat > now + AHEAD.num_seconds() {
+            Some("'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued")
+        } else if exp <= now {
+            Some(
+                "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires",
+            )
+        } else if exp - now > LONGEST_JWT.num_seconds() {
+            Some("'Expiration time' claim ('exp') is too far in the future")
+        } else {
+            None
+        }
     }
 
     /// The installation of that id.
@@ -120,6 +151,20 @@ impl State {
         self.app.installed.iter().map(|(id, installation)| (*id, installation))
     }
 
+    /// The repositories that an installation was given and that are there.
+    pub(super) fn repos_given(&self, installation: u64) -> impl Iterator<Item = &Repo> {
+        let keys = (0..self.repos.len()).map(RepoKey);
+        keys.filter(move |key| self.is_given(installation, *key)).map(|key| self.repo(key))
+    }
+
+    /// Whether an installation was given a repository, or is in the organization.
+    pub(super) fn is_given(&self, installation: u64, key: RepoKey) -> bool {
+        let Some(installation) = self.installation(installation) else { return false };
+        let repo = self.repo(key);
+        repo.owner().eq_ignore_ascii_case(&installation.owner)
+            && (repo.is_organization() || installation.repos.as_ref().is_none_or(|repos| repos.contains(&key)))
+    }
+
     /// Gives out a token of an installation: long, as GitHub's newer ones are, and different each time.
     pub(super) fn issue_token(&mut self, installation: u64) -> (String, Time) {
         self.app.issued += 1;
@@ -129,72 +174,33 @@ impl State {
         let now = self.now;
         self.app.tokens.retain(|_, (_, until)| *until > now);
         self.app.tokens.insert(fingerprint(&token).into(), (installation, until));
+        let repos = self.repos_given(installation).filter(|repo| !repo.is_organization() && !repo.is_deleted).count();
+        let beyond = u32::try_from(repos.saturating_sub(REPOS_WITHOUT_GROWTH)).unwrap_or(u32::MAX);
+        let limiter = self.tokens.entry(Self::account_of(installation).into());
+        limiter.or_insert_with(|| GithubLimiter::new(now)).repos_beyond = beyond;
         (token, until)
     }
 
-    /// Refuses all tokens that were given out so far.
-    pub(super) fn revoke_app_tokens(&mut self) {
-        self.app.tokens.clear();
+    /// What stands for an installation among those whose requests are counted: it has one quota, whichever of its
+    /// tokens is sent.
+    pub(super) fn account_of(installation: u64) -> String {
+        format!("installation-{installation}")
     }
 
-    fn installations_at(&mut self, owner: &str) -> Vec<u64> {
-        let at_owner = self.app.installed.iter().filter(|(_, known)| known.owner.eq_ignore_ascii_case(owner));
-        at_owner.map(|(id, _)| *id).collect()
-    }
-}
-
-/// The id of the first installation.
-const FIRST_INSTALLATION: u64 = 60_000_001;
-
-impl World {
-    /// Refuses all tokens of the App that were given out so far.
-    pub fn revoke_app_tokens(&self) {
-        self.with(State::revoke_app_tokens);
+    /// Refuses a token, a person's or one that was given out, from `secs` on.
+    pub(super) fn revoke(&mut self, token: &str, secs: f64) {
+        let (print, end) = (fingerprint(token), self.now + seconds(secs));
+        match self.app.tokens.get_mut(print.as_str()) {
+            Some((_, until)) => *until = end.min(*until),
+            None => drop(self.revoked.insert(print.into(), end)),
+        }
     }
 
-    /// Suspends the App's installation at an owner.
-    pub fn suspend_app(&self, owner: &str) {
-        self.with(|state| {
-            let now = state.now;
-            for id in state.installations_at(owner) {
-                if let Some(installation) = state.app.installed.get_mut(&id) {
-                    installation.suspended_at = Some(now);
-                }
-            }
-        });
-    }
-
-    /// Ends such a suspension.
-    pub fn unsuspend_app(&self, owner: &str) {
-        self.with(|state| {
-            for id in state.installations_at(owner) {
-                if let Some(installation) = state.app.installed.get_mut(&id) {
-                    installation.suspended_at = None;
-                }
-            }
-        });
-    }
-
-    /// Removes the App from an owner.
-    pub fn uninstall_app(&self, owner: &str) {
-        self.with(|state| {
-            for id in state.installations_at(owner) {
-                state.app.installed.remove(&id);
-            }
-        });
-    }
-
-    /// Installs the App at an owner, anew where it was: with another id.
-    pub fn reinstall_app(&self, owner: &str) {
-        self.uninstall_app(owner);
-        self.with(|state| {
-            let id = state.app.installed.keys().next_back().map_or(FIRST_INSTALLATION, |last| last + 1_000);
-            state.app.installed.insert(id, Installation { owner: owner.to_owned(), suspended_at: None });
-        });
-    }
-
-    /// Deletes the App's key, as its owner does after a leak; tokens that were given out go on.
-    pub fn delete_app_key(&self) {
-        self.with(|state| state.app.is_keyless = true);
+    /// Lets tokens that were given out end, those of one installation or all, after `secs` at the latest.
+    pub(super) fn end_tokens(&mut self, of: Option<u64>, secs: f64) {
+        let end = self.now + seconds(secs);
+        for (_, until) in self.app.tokens.values_mut().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
+            *until = end.min(*until);
+        }
     }
 }

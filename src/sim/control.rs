@@ -1,11 +1,14 @@
-//! The control interface on GitHub's side, under `/_sim`: adds jobs, adds and clears faults, moves the clock, shows the truth.
+//! The control interface on GitHub's side, under `/_sim`: adds jobs, adds and clears faults, moves the clock, changes
+//! what owners and GitHub itself change, shows the truth.
+
+mod github;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -13,6 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::change::ChangeError;
 use super::fault::{FaultRequest, NamedFault};
 use super::history::{ControllerChange, StatedLimits};
 use super::scenario::{ScenarioJob, ScenarioRun};
@@ -36,13 +40,6 @@ struct Advance {
     advance_seconds: f64,
 }
 
-/// A token that GitHub shall refuse from now on.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Revoke {
-    token: String,
-}
-
 /// What happened to a controller.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,13 +53,19 @@ pub(super) fn routes() -> Router<World> {
     Router::new()
         .route("/_sim/jobs", post(add_jobs))
         .route("/_sim/faults", get(catalogue).post(add_fault).delete(clear_faults))
-        .route("/_sim/revoke", post(revoke))
         .route("/_sim/limits", post(state_limits))
         .route("/_sim/controllers", post(note_controller))
         .route("/_sim/clock", post(advance))
         .route("/_sim/history", get(history))
         .route("/_sim/state", get(state))
         .route("/_sim/report", get(report))
+        .merge(github::routes())
+        // Else it would be taken for a call of GitHub's.
+        .route("/_sim/{*path}", any(nothing))
+}
+
+async fn nothing(Path(path): Path<String>) -> Response {
+    told(StatusCode::NOT_FOUND, &format!("the control interface has no `/_sim/{path}`"))
 }
 
 /// Reads a body whatever its content type says, so that plain `curl -d` works.
@@ -91,13 +94,6 @@ async fn catalogue() -> Response {
         .map(|fault| json!({ "name": fault.name, "description": fault.description, "operations": fault.operations() }))
         .collect();
     Json(json!({ "faults": faults })).into_response()
-}
-
-async fn revoke(State(world): State<World>, body: Bytes) -> Response {
-    parsed(&body, |revoke: Revoke| {
-        world.revoke_token(&revoke.token);
-        StatusCode::NO_CONTENT.into_response()
-    })
 }
 
 async fn state_limits(State(world): State<World>, body: Bytes) -> Response {
@@ -148,6 +144,18 @@ fn answer<E: std::error::Error + 'static>(result: Result<(), E>) -> Response {
     }
 }
 
+/// The answer to a change: 404 where it names something that is not there.
+fn changed(result: Result<(), ChangeError>) -> Response {
+    match result {
+        Err(error @ ChangeError::Unknown { .. }) => told(StatusCode::NOT_FOUND, &error.to_string()),
+        other => answer(other),
+    }
+}
+
 fn refusal(reason: &str) -> Response {
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "message": reason }))).into_response()
+    told(StatusCode::UNPROCESSABLE_ENTITY, reason)
+}
+
+fn told(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "message": message }))).into_response()
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
-use super::app::Who;
+use super::app::{BAD_CREDENTIALS, Who};
 use super::client::Caller;
 use super::control;
 use super::draws::{Purpose, Seed};
@@ -81,12 +81,12 @@ impl Page {
     }
 }
 
-/// What is asked, by the path.
+/// Who is asked, by the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Product {
+pub(super) enum Product {
     /// github.com.
     Cloud,
-    /// An Enterprise Server, which has no limits.
+    /// An Enterprise Server, which has no limits and takes runners of every version.
     Server,
 }
 
@@ -216,7 +216,7 @@ async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
         route: Route::parse(&parts.method, parts.uri.path()),
         query: Query::try_from_uri(&parts.uri).map_err(|_| StatusCode::BAD_REQUEST)?.0,
         token,
-        who: Who::Nobody,
+        who: Who::Nobody(BAD_CREDENTIALS),
         product: Product::of(parts.uri.path()),
         has_user_agent: text(header::USER_AGENT).is_some(),
         accept: text(header::ACCEPT).unwrap_or_default(),
@@ -230,13 +230,12 @@ async fn take_apart(request: Request) -> Result<Asked, StatusCode> {
 impl State {
     fn answer_github(&mut self, asked: &mut Asked) -> (Response<Body>, Duration) {
         let operation = asked.route.operation();
-        asked.who = asked.token.as_deref().map_or(Who::Nobody, |token| self.who(token));
+        asked.who = asked.token.as_deref().map_or(Who::Nobody(BAD_CREDENTIALS), |token| self.who(token));
         let asked = &*asked;
-        // An installation has one quota, whichever of its tokens is sent.
         let token = match asked.who {
             Who::App => "app".to_owned(),
-            Who::Installation(id) => format!("installation-{id}"),
-            Who::Nobody | Who::Person => asked.token.as_deref().map(fingerprint).unwrap_or_default(),
+            Who::Installation(id) => Self::account_of(id),
+            Who::Nobody(_) | Who::Person => asked.token.as_deref().map(fingerprint).unwrap_or_default(),
         };
         let mut answer = self.checked_answer(asked, &token);
         let known = answer.etag.take();
@@ -250,6 +249,7 @@ impl State {
             limiter.charge();
         }
         let wait_secs = self.told_wait(&token, &answer);
+        let quota = self.tokens.get(token.as_str()).map(|limiter| limiter.limit(&self.profile));
         self.record(What::Call {
             service: Service::Github,
             operation,
@@ -264,9 +264,15 @@ impl State {
             delay_secs: answer.delay_secs,
             page: asked.listed_page(),
             more: answer.link.as_deref().is_some_and(|link| link.contains("rel=\"next\"")),
+            quota: quota.filter(|quota| *quota > self.profile.github_requests_per_hour),
         });
         let latency = if asked.is_write() { self.profile.write_latency_secs } else { self.profile.read_latency_secs };
         let wait = Duration::from_secs_f64(latency + answer.delay_secs).saturating_sub(TRANSIT);
+        // A connection that is cut is open no longer, and no request is worked at for longer than this.
+        let is_answered = answer.limited.is_none() && answer.sending != Sending::Cut;
+        if let Some(limiter) = self.tokens.get_mut(token.as_str()).filter(|_| is_answered) {
+            limiter.is_answered_at(self.now + wait.min(Duration::from_secs_f64(GATEWAY_TIMEOUT_SECS)));
+        }
         if answer.sending == Sending::Cut {
             return (cut_connection(), wait);
         }
@@ -283,6 +289,7 @@ impl State {
         if let Some(end) = self.personal_token_end().filter(|_| asked.who == Who::Person) {
             headers.push(("github-authentication-token-expiration", end.format("%Y-%m-%d %H:%M:%S UTC").to_string()));
         }
+        headers.extend(asked.route.needs().map(|need| ("x-accepted-github-permissions", need.to_string())));
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().insert(HeaderName::from_static(name), value);
@@ -343,11 +350,11 @@ impl State {
                 "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.",
             );
         }
-        if asked.token.is_none() || self.revoked.contains(token) {
+        if asked.token.is_none() || self.revoked.get(token).is_some_and(|from| *from <= self.now) {
             return Answer::unauthorized();
         }
-        if asked.who == Who::Nobody {
-            return Answer::unauthorized();
+        if let Who::Nobody(why) = asked.who {
+            return Answer::error(401, why);
         }
         if asked.product == Product::Server {
             return self.answer_or_fault(asked, token);
@@ -373,7 +380,7 @@ impl State {
     /// The repository that is asked about; none where there is none.
     fn repo_of(&self, asked: &Asked) -> Option<RepoKey> {
         let found = self.repo_by_name.get(asked.route.subject().as_str()).copied();
-        found.filter(|key| !self.repo(*key).is_deleted && !self.is_hidden(self.repo(*key), asked))
+        found.filter(|key| !self.repo(*key).is_deleted && !self.is_hidden(*key, asked))
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the other routes name a repository")]
@@ -393,6 +400,9 @@ impl State {
             let has_moved = self.moved.contains_key(asked.route.subject().as_str());
             return if has_moved { Answer::error(301, "Moved Permanently") } else { Answer::not_found() };
         };
+        if let Some(refusal) = self.lacks_permission(repo, asked) {
+            return refusal;
+        }
         match &asked.route {
             Route::Runs(_) => self.list_runs(repo, asked, strike),
             Route::Run(_, run) => self.get_run(repo, *run),
@@ -402,9 +412,9 @@ impl State {
             Route::Runners(_) => self.list_runners(repo, asked, strike),
             Route::Runner(_, runner) => self.get_runner(repo, *runner),
             Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
-            Route::Mint(_) => self.mint_answer(repo, &asked.body, strike),
+            Route::Mint(_) => self.mint_answer(repo, asked, strike),
             Route::Downloads(_) => self.downloads_answer(asked),
-            Route::Deprecation(_, version) => self.deprecation_answer(version),
+            Route::Deprecation(_, version) if asked.product == Product::Cloud => self.deprecation_answer(version),
             Route::Groups(_) => self.list_groups(repo, asked),
             Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),
             Route::Installations
@@ -412,6 +422,7 @@ impl State {
             | Route::InstallationRepos
             | Route::OrgRepos(_)
             | Route::RateLimit
+            | Route::Deprecation(..)
             | Route::Unknown => Answer::not_found(),
         }
     }

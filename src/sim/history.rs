@@ -309,7 +309,7 @@ pub enum What {
     /// `client` is the number of the process that called, where it has one, `subject` the repository, `target`
     /// what the call is about within it: an id, or the name that is asked for. `wait_secs` is how long the answer
     /// asks to wait, `delay_secs` by how much it is late. A list has the number of its page, and `more` where a
-    /// further page follows.
+    /// further page follows. `quota` is the token's quota of an hour where it is more than the profile's.
     Call {
         service: Service,
         operation: Operation,
@@ -332,6 +332,8 @@ pub enum What {
         page: Option<usize>,
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         more: bool,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        quota: Option<u32>,
     },
     /// A job became demand; `skip` says why it is not expected to be served, where it is not.
     JobQueued {
@@ -403,6 +405,8 @@ pub enum What {
     KnobsChanged { knobs: BTreeMap<String, Value> },
     /// All faults were taken out.
     FaultsCleared,
+    /// Somebody has changed something at GitHub that no call of a controller's does: `setting` of `subject` is `value`.
+    SettingChanged { subject: Arc<str>, setting: String, value: Value },
     /// The clock was moved forward from outside.
     ClockAdvanced { seconds: f64 },
 }

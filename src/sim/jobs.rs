@@ -4,6 +4,7 @@
 
 mod course;
 mod hold;
+mod rerun;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::ids::Labels;
 
 pub(super) use hold::Held;
 pub use hold::Hold;
+pub use rerun::Rerun;
 
 /// A moment on the World's clock.
 pub(super) type Time = DateTime<Utc>;
@@ -62,6 +64,18 @@ pub(super) struct Repo {
     pub(super) about: RepoAbout,
     /// Whether it is gone.
     pub(super) is_deleted: bool,
+}
+
+impl Repo {
+    /// Its owner, or the organization that it stands for, as it is written.
+    pub(super) fn owner(&self) -> &str {
+        self.full_name.split('/').next().unwrap_or(&self.full_name)
+    }
+
+    /// Whether it stands for an organization.
+    pub(super) fn is_organization(&self) -> bool {
+        !self.full_name.contains('/')
+    }
 }
 
 /// The state of a job.
@@ -111,6 +125,21 @@ pub(super) struct JobView<'a> {
 }
 
 impl Job {
+    /// One that is to come; `base` is the moment from which its arrival counts.
+    fn new(spec: ScenarioJob, repo: RepoKey, base: Time) -> Self {
+        Self {
+            labels: Labels::new(&spec.labels),
+            spec,
+            repo,
+            base,
+            states: Vec::new(),
+            taker: None,
+            second_taker: None,
+            hold: None,
+            is_lost: false,
+        }
+    }
+
     /// Its state; none before it appears.
     pub(super) fn state(&self) -> Option<JobState> {
         self.states.last().map(|(_, state)| *state)
@@ -174,6 +203,8 @@ pub(super) struct Run {
     pub(super) number: usize,
     pub(super) repo: RepoKey,
     pub(super) jobs: Vec<u64>,
+    /// Those that are not listed yet, because others have to end before.
+    unlisted: Vec<u64>,
     /// What the scenario says about it.
     pub(super) spec: Option<ScenarioRun>,
     changes: Vec<RunChange>,
@@ -284,26 +315,6 @@ impl State {
         queued.into_iter().map(|(_, job)| job).filter(|job| self.runs_workflow_of(key, *job)).collect()
     }
 
-    /// Changes what GitHub says of a repository.
-    pub(super) fn set_about(&mut self, key: RepoKey, about: RepoAbout) {
-        let repo = &mut self.repos[key.0];
-        repo.body = super::github::repository_body(&repo.full_name, FIRST_REPO_ID + key.0 as u64, &about);
-        repo.about = about;
-    }
-
-    /// Gives a repository another name; whoever asks for the old one is told that it has moved.
-    pub(super) fn rename(&mut self, key: RepoKey, full_name: &str) {
-        let name: Arc<str> = full_name.to_lowercase().into();
-        let repo = &mut self.repos[key.0];
-        let before = std::mem::replace(&mut repo.name, Arc::clone(&name));
-        full_name.clone_into(&mut repo.full_name);
-        self.repo_by_name.remove(&before);
-        self.repo_by_name.insert(name, key);
-        self.moved.insert(before, key);
-        let about = self.repos[key.0].about.clone();
-        self.set_about(key, about);
-    }
-
     pub(super) fn repo(&self, key: RepoKey) -> &Repo {
         &self.repos[key.0]
     }
@@ -317,18 +328,7 @@ impl State {
         for spec in specs {
             let repo = self.repo_key(&spec.repo);
             self.run_entry(spec.run, repo).jobs.push(spec.id);
-            let job = Job {
-                spec: spec.clone(),
-                labels: Labels::new(&spec.labels),
-                repo,
-                base,
-                states: Vec::new(),
-                taker: None,
-                second_taker: None,
-                hold: None,
-                is_lost: false,
-            };
-            self.jobs.insert(spec.id, job);
+            self.jobs.insert(spec.id, Job::new(spec.clone(), repo, base));
         }
         for spec in specs {
             let first = self.attempt_jobs(spec.run, spec.attempt).map(|job| job.spec.stage).min();
@@ -357,7 +357,7 @@ impl State {
 }
 
 /// Ids of repositories start here, those of their forks behind; they mean nothing.
-const FIRST_REPO_ID: u64 = 600_000_000;
+pub(super) const FIRST_REPO_ID: u64 = 600_000_000;
 const FIRST_FORK_ID: u64 = 610_000_000;
 
 /// What a stranger's fork of a repository is called.

@@ -10,6 +10,10 @@ use super::profile::Profile;
 
 /// The length of GitHub's primary window.
 const HOUR: TimeDelta = TimeDelta::hours(1);
+/// What an installation's quota grows to at most (GitHub: REST API rate limits).
+const GROWN: u32 = 12_500;
+/// So many requests of one token are answered at a time (GitHub: REST API rate limits).
+const CONCURRENT: usize = 100;
 /// The length of GitHub's secondary windows, which slide.
 const MINUTE: TimeDelta = TimeDelta::seconds(60);
 /// For so long after a limit that a fault has made, calls may come that were sent before its answer arrived.
@@ -22,7 +26,7 @@ pub(super) enum Verdict {
     Allowed,
     /// The requests of the hour are used up.
     Primary,
-    /// Too many points or writes in a minute; also while an earlier `retry-after` runs.
+    /// Too many points or writes in a minute, or requests at a time; also while an earlier `retry-after` runs.
     Secondary {
         /// Seconds to wait.
         retry_after: u32,
@@ -79,13 +83,33 @@ pub(super) struct GithubLimiter {
     points: VecDeque<(DateTime<Utc>, u32)>,
     points_sum: u32,
     writes: VecDeque<DateTime<Utc>>,
+    /// When requests that are being answered will have been.
+    answered_at: Vec<DateTime<Utc>>,
     hold: Option<Hold>,
+    /// How many repositories the quota grows by.
+    pub(super) repos_beyond: u32,
 }
 
 impl GithubLimiter {
     /// Accounts whose first window begins with the first request.
     pub(super) fn new(now: DateTime<Utc>) -> Self {
-        Self { window: now, used: 0, points: VecDeque::new(), points_sum: 0, writes: VecDeque::new(), hold: None }
+        Self {
+            window: now,
+            used: 0,
+            points: VecDeque::new(),
+            points_sum: 0,
+            writes: VecDeque::new(),
+            answered_at: Vec::new(),
+            hold: None,
+            repos_beyond: 0,
+        }
+    }
+
+    /// Requests per hour.
+    pub(super) fn limit(&self, profile: &Profile) -> u32 {
+        let base = profile.github_requests_per_hour;
+        let grown = base.saturating_add(self.repos_beyond.saturating_mul(profile.github_requests_per_repo));
+        grown.min(base.max(GROWN))
     }
 
     fn slide(&mut self, now: DateTime<Utc>) {
@@ -100,6 +124,7 @@ impl GithubLimiter {
         while self.writes.front().is_some_and(|at| now - *at >= MINUTE) {
             self.writes.pop_front();
         }
+        self.answered_at.retain(|at| *at > now);
     }
 
     /// Takes or refuses a request of `points`; a request of more than one point is a write. A refused
@@ -112,7 +137,7 @@ impl GithubLimiter {
         if let Some((began, form)) = hold.and_then(|hold| Some((hold.began, hold.form?))) {
             return Verdict::Injected { form, wait, is_under_way: now - began <= UNDER_WAY };
         }
-        if self.used >= profile.github_requests_per_hour {
+        if self.used >= self.limit(profile) {
             return Verdict::Primary;
         }
         if hold.is_some() {
@@ -121,7 +146,8 @@ impl GithubLimiter {
         let is_write = points > 1;
         let writes = u32::try_from(self.writes.len()).unwrap_or(u32::MAX);
         let is_over = self.points_sum + points > profile.github_points_per_minute
-            || (is_write && writes >= profile.github_mutations_per_minute);
+            || (is_write && writes >= profile.github_mutations_per_minute)
+            || self.answered_at.len() >= CONCURRENT;
         if is_over {
             return self.hold(profile.github_retry_after_secs, now);
         }
@@ -152,6 +178,11 @@ impl GithubLimiter {
         u32::try_from((until - now).num_seconds()).unwrap_or_default()
     }
 
+    /// Notes when a request that was taken will have been answered.
+    pub(super) fn is_answered_at(&mut self, at: DateTime<Utc>) {
+        self.answered_at.push(at);
+    }
+
     /// Charges the primary account; a 304 is not charged.
     pub(super) fn charge(&mut self) {
         self.used = self.used.saturating_add(1);
@@ -160,7 +191,7 @@ impl GithubLimiter {
     /// What the headers say.
     pub(super) fn quota(&mut self, now: DateTime<Utc>, profile: &Profile) -> Quota {
         self.slide(now);
-        let limit = profile.github_requests_per_hour;
+        let limit = self.limit(profile);
         Quota { limit, used: self.used.min(limit), reset: self.window + HOUR }
     }
 }
@@ -226,6 +257,28 @@ mod tests {
         assert_eq!(limiter.admit(5, at(0), &profile), Verdict::Allowed);
         assert_eq!(limiter.admit(5, at(1), &profile), Verdict::Allowed);
         assert_eq!(limiter.admit(5, at(2), &profile), Verdict::Secondary { retry_after: 60 });
+    }
+
+    #[test]
+    fn a_hundred_requests_are_answered_at_a_time() {
+        let profile = Profile { github_points_per_minute: 1_000, ..Profile::calm() };
+        let mut limiter = GithubLimiter::new(at(0));
+        for _ in 0..CONCURRENT {
+            assert_eq!(limiter.admit(1, at(0), &profile), Verdict::Allowed);
+            limiter.is_answered_at(at(1));
+        }
+        assert_eq!(limiter.admit(1, at(0), &profile), Verdict::Secondary { retry_after: 60 });
+        assert_eq!(limiter.admit(1, at(61), &profile), Verdict::Allowed);
+    }
+
+    #[test]
+    fn a_quota_grows_with_repositories_up_to_its_bound() {
+        let profile = Profile::calm();
+        let limit = |repos_beyond| {
+            let mut limiter = GithubLimiter { repos_beyond, ..GithubLimiter::new(at(0)) };
+            limiter.quota(at(0), &profile).limit
+        };
+        assert_eq!([0, 1, 80, 150, 10_000].map(limit), [5_000, 5_050, 9_000, 12_500, 12_500]);
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl State {
             delay_secs: outcome.delay_secs,
             page: about.page,
             more: code == Code::Ok && self.rows_listed > 0,
+            quota: None,
         });
         outcome
     }

@@ -154,6 +154,8 @@ pub struct Profile {
     pub modal_latency_secs: f64,
     /// GitHub's primary limit: requests per token and hour.
     pub github_requests_per_hour: u32,
+    /// What each repository beyond 20 adds to that for an installation of a GitHub App, up to 12,500.
+    pub github_requests_per_repo: u32,
     /// Whether an answer that nothing has changed (304) counts against the primary limit.
     pub github_charges_unchanged: bool,
     /// GitHub's secondary limit: points per token in any minute (a read costs 1, a write 5).
@@ -251,6 +253,7 @@ impl Profile {
             write_latency_secs: 0.25,
             modal_latency_secs: 0.15,
             github_requests_per_hour: 5_000,
+            github_requests_per_repo: 50,
             github_charges_unchanged: false,
             github_points_per_minute: 900,
             github_mutations_per_minute: 180,

@@ -446,6 +446,7 @@ mod tests {
             delay_secs: 0.0,
             page: None,
             more: false,
+            quota: None,
         };
         let report = report(
             vec![

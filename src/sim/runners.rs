@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use super::draws::{Purpose, seconds};
 use super::engine::Due;
 use super::fault::{FaultMode, Strike};
+use super::github::Product;
 use super::history::{Cause, Operation, RemovalReason, What, fingerprint};
 use super::jit;
 use super::jobs::{JobState, RepoKey, Time};
@@ -47,6 +48,8 @@ pub(super) struct Runner {
     pub(super) lifetime: Lifetime,
     /// Its runner group; 1 in a repository.
     pub(super) group: u64,
+    /// Where it was registered.
+    pub(super) product: Product,
     pub(super) sandbox: Option<SandboxKey>,
     pub(super) claim: Option<Claim>,
     /// Until when a fault lets it get no job.
@@ -173,7 +176,12 @@ impl State {
     }
 
     /// Registers a runner and writes its JIT config.
-    pub(super) fn mint(&mut self, repo: RepoKey, request: &MintRequest) -> Result<(u64, String), MintRefusal> {
+    pub(super) fn mint(
+        &mut self,
+        repo: RepoKey,
+        request: &MintRequest,
+        product: Product,
+    ) -> Result<(u64, String), MintRefusal> {
         let now = self.now;
         let is_taken = |runner: &Runner| runner.is_registered() && runner.name.eq_ignore_ascii_case(&request.name);
         if self.repo(repo).runners.values().any(is_taken) {
@@ -186,7 +194,7 @@ impl State {
         self.repo_mut(repo).runners.retain(|id, _| old.binary_search(id).is_err());
         let key = self.register(repo, &request.name, Labels::new(&request.labels), Lifetime::Ephemeral);
         if let Some(runner) = self.runner_mut(key) {
-            runner.group = request.group;
+            (runner.group, runner.product) = (request.group, product);
         }
         self.minted += 1;
         let mut draw = self.seed.stream(Purpose::Identity, self.minted);
@@ -227,6 +235,7 @@ impl State {
             labels,
             lifetime,
             group: 1,
+            product: Product::Cloud,
             sandbox: None,
             claim: None,
             withheld_until: None,
@@ -306,7 +315,8 @@ impl State {
         }
     }
 
-    fn schedule_offer(&mut self, key: RunnerKey) {
+    /// Lets a runner look for a job soon.
+    pub(super) fn schedule_offer(&mut self, key: RunnerKey) {
         let wait = self.runner_draw(key, 2).span(self.profile.assignment_secs);
         self.schedule(self.now + wait, Due::RunnerOffered(key));
     }

@@ -84,7 +84,7 @@ pub(super) struct Sandbox {
     pub(super) started_at: Option<Time>,
     pub(super) ended: Option<(Time, End)>,
     /// The registration that its JIT config belongs to; `None` where it holds no valid config.
-    registration: Option<RunnerKey>,
+    pub(super) registration: Option<RunnerKey>,
     /// Whether a JIT config was in its environment.
     has_config: bool,
     idle_limit: TimeDelta,

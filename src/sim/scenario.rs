@@ -1,5 +1,6 @@
 //! What happens in a World without anyone's doing: repositories, jobs, other people's runners and sandboxes.
 
+mod installation;
 mod organization;
 mod run;
 
@@ -13,8 +14,9 @@ use super::fault::{FaultRequest, InvalidFault};
 use super::profile::{InvalidProfile, Profile};
 use crate::ids::{InvalidId, RepoName};
 
-pub use organization::{ScenarioGroup, ScenarioOrganization};
-pub use run::{Ghost, ScenarioRun};
+pub use installation::ScenarioInstallation;
+pub use organization::{GroupVisibility, ScenarioGroup, ScenarioOrganization};
+pub use run::{BeyondLimit, Ghost, ScenarioRun};
 
 /// A scenario that cannot be played.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,24 @@ pub enum ScenarioError {
     Run {
         /// The run's id.
         run: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The App cannot be given a repository of somebody else.
+    #[error("the App at {owner} cannot be given {repo}, which is not of {owner}")]
+    Installation {
+        /// Where it is installed.
+        owner: String,
+        /// The repository.
+        repo: String,
+    },
+    /// A runner group cannot be.
+    #[error("runner group {group} of {organization}: {reason}")]
+    Group {
+        /// The organization.
+        organization: String,
+        /// The group's id.
+        group: u64,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -261,6 +281,9 @@ pub struct Scenario {
     /// Organizations with runner groups of their own; any other has none.
     #[serde(default)]
     pub organizations: Vec<ScenarioOrganization>,
+    /// The GitHub App where something about it is special.
+    #[serde(default)]
+    pub installations: Vec<ScenarioInstallation>,
     /// Owners that are users; all others are organizations.
     #[serde(default)]
     pub users: Vec<String>,
@@ -340,6 +363,12 @@ impl Scenario {
         self.check_runs()?;
         for runner in &self.foreign_runners {
             runner.repo.parse::<RepoName>()?;
+        }
+        for organization in &self.organizations {
+            organization.check()?;
+        }
+        for installation in &self.installations {
+            installation.check()?;
         }
         Profile::realistic().overridden(&self.profile)?;
         for fault in &self.faults {

@@ -14,7 +14,7 @@ use super::draws::Seed;
 use super::engine::{Due, Postponed};
 use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
 use super::github::KeptList;
-use super::history::{ControllerChange, Event, History, StatedLimits, What, fingerprint};
+use super::history::{ControllerChange, Event, History, StatedLimits, What};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
 use super::limits::{CreateLimiter, GithubLimiter};
 use super::modal::{self, Answers, Bend, ModalEndpoint, Objects};
@@ -22,7 +22,7 @@ use super::profile::Profile;
 use super::report::Report;
 use super::runners::{Lifetime, RunnerKey};
 use super::sandboxes::{Sandbox, SandboxKey};
-use super::scenario::{RepoAbout, Scenario, ScenarioError, ScenarioJob, ScenarioRun};
+use super::scenario::{Scenario, ScenarioError, ScenarioJob, ScenarioRun};
 use crate::clock::Clock;
 use crate::ids::Labels;
 
@@ -73,7 +73,8 @@ pub(super) struct State {
     /// How the list that is being answered goes wrong.
     pub(super) bend: Bend,
     pub(super) tokens: BTreeMap<Arc<str>, GithubLimiter>,
-    pub(super) revoked: BTreeSet<Arc<str>>,
+    /// Personal tokens that are refused, by their fingerprints, and from when on.
+    pub(super) revoked: BTreeMap<Arc<str>, Time>,
     pub(super) creates: CreateLimiter,
     /// Counts answers, so that each draws its own lag.
     pub(super) answers: u64,
@@ -153,7 +154,7 @@ impl World {
             modal_answers: Answers::default(),
             bend: Bend::default(),
             tokens: BTreeMap::new(),
-            revoked: BTreeSet::new(),
+            revoked: BTreeMap::new(),
             creates: CreateLimiter::new(now, &profile),
             answers: 0,
             caller: 0,
@@ -296,39 +297,12 @@ impl World {
 
     /// Makes GitHub refuse a token from now on.
     pub fn revoke_token(&self, token: &str) {
-        self.with(|state| state.revoked.insert(fingerprint(token).into()));
+        self.revoke_token_in(token, 0.0);
     }
 
-    /// Changes what GitHub says of a repository, which is made if it is new.
-    pub fn set_repo(&self, full_name: &str, about: RepoAbout) {
-        self.with(|state| {
-            let key = state.repo_key(full_name);
-            state.set_about(key, about);
-        });
-    }
-
-    /// Gives a repository another name.
-    pub fn rename_repo(&self, from: &str, to: &str) {
-        self.with(|state| {
-            let key = state.repo_key(from);
-            state.rename(key, to);
-        });
-    }
-
-    /// Deletes a repository.
-    pub fn delete_repo(&self, full_name: &str) {
-        self.with(|state| {
-            let key = state.repo_key(full_name);
-            state.repo_mut(key).is_deleted = true;
-        });
-    }
-
-    /// Brings a deleted repository back.
-    pub fn restore_repo(&self, full_name: &str) {
-        self.with(|state| {
-            let key = state.repo_key(full_name);
-            state.repo_mut(key).is_deleted = false;
-        });
+    /// Makes GitHub refuse a token after `secs`.
+    pub fn revoke_token_in(&self, token: &str, secs: f64) {
+        self.with(|state| state.revoke(token, secs));
     }
 
     /// Moves the clock forward and lets happen what becomes due.
@@ -367,8 +341,9 @@ impl State {
         for fault in &scenario.faults {
             self.put_in(fault)?;
         }
-        self.install_app();
+        self.install_app(&scenario.installations);
         self.scenario = scenario;
+        self.know_first_release();
         Ok(())
     }
 

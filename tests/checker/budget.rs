@@ -119,7 +119,8 @@ impl Budgets {
             }
             account.hour = Some(hour);
             account.requests += 1;
-            over("requests in an hour", account.requests, profile.github_requests_per_hour);
+            let quota = call.quota.unwrap_or(profile.github_requests_per_hour);
+            over("requests in an hour", account.requests, quota);
         }
         account.points.push_back((line.at, call.points));
         account.points.retain(|(at, _)| line.at - *at < MINUTE);

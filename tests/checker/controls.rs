@@ -165,6 +165,11 @@ fn no_budget_is_exceeded_and_no_limit_hit() {
     assert_eq!(calls(200, 30, 6.0).violated(running()), [""; 0]);
     assert_eq!(calls(200, 31, 6.0).violated(running()), ["budget"], "requests of an hour");
     assert_eq!(calls(304, 31, 6.0).violated(running()), [""; 0], "a 304 costs none");
+    let profile = json!({ "github_requests_per_hour": 30 });
+    let grown = (0..31).fold(Tale::with_profile(profile), |tale, index| {
+        tale.github(f64::from(index) * 6.0, "list_runs", 200, &json!({ "page": 1, "quota": 31 }))
+    });
+    assert_eq!(grown.violated(running()), [""; 0], "the quota of an installation grows");
     let writes = |count: u32| {
         let profile = json!({ "github_mutations_per_minute": 2 });
         (0..count).fold(Tale::with_profile(profile), |tale, index| {

@@ -259,6 +259,8 @@ pub(crate) struct Call {
     pub(crate) page: Option<usize>,
     #[serde(default)]
     pub(crate) more: bool,
+    /// The quota of an hour, where it is more than the profile's.
+    pub(crate) quota: Option<u32>,
     #[serde(default)]
     pub(crate) client: u32,
     /// The fault that struck it; put together from the line before.

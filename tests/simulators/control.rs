@@ -1,5 +1,7 @@
 //! The control interface, and both services over TCP.
 
+mod github;
+
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;

@@ -2,15 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
+mod app;
 mod control;
 mod deaths;
 mod faults;
 mod github;
+mod groups;
 mod life;
 mod limits;
 mod lists;
 mod modal;
 mod modal_faults;
+mod runs;
+mod versions;
 
 use std::time::Duration;
 

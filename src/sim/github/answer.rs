@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rustc_hash::FxHasher;
 
 use super::{Asked, body};
+use crate::sim::app::BAD_CREDENTIALS;
 use crate::sim::history::LimitKind;
 use crate::sim::limits::LimitForm;
 
@@ -53,7 +54,7 @@ impl Answer {
     }
 
     pub(super) fn unauthorized() -> Self {
-        Self::error(401, "Bad credentials")
+        Self::error(401, BAD_CREDENTIALS)
     }
 
     pub(super) fn not_modified() -> Self {

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::body;
 use super::{Asked, Route};
-use crate::sim::app::{APP_CLIENT_ID, APP_ID, Installation, Who};
-use crate::sim::jobs::Repo;
+use crate::sim::app::{APP_CLIENT_ID, APP_ID, Access, Grants, Installation, NOT_DECODED, Permission, Who};
+use crate::sim::jobs::{Repo, RepoKey, Time};
+use crate::sim::scenario::Visibility;
 use crate::sim::world::State;
 
 impl State {
@@ -14,12 +15,10 @@ impl State {
     pub(super) fn refuses(&self, asked: &Asked) -> Option<Answer> {
         let is_of_app = matches!(asked.route, Route::Installations | Route::InstallationToken(_));
         match asked.who {
-            Who::Nobody => Some(Answer::unauthorized()),
+            Who::Nobody(why) => Some(Answer::error(401, why)),
             Who::App if is_of_app => None,
-            Who::App => Some(Answer::error(401, "A JSON web token could not be decoded")),
-            Who::Person | Who::Installation(_) if is_of_app => {
-                Some(Answer::error(401, "A JSON web token could not be decoded"))
-            }
+            Who::App => Some(Answer::error(401, NOT_DECODED)),
+            Who::Person | Who::Installation(_) if is_of_app => Some(Answer::error(401, NOT_DECODED)),
             Who::Person => None,
             Who::Installation(id) => self
                 .installation(id)
@@ -28,14 +27,22 @@ impl State {
         }
     }
 
-    /// Whether the repository is hidden from who asks.
-    pub(super) fn is_hidden(&self, repo: &Repo, asked: &Asked) -> bool {
+    /// Whether the repository, or organization, is hidden from who asks.
+    pub(super) fn is_hidden(&self, repo: RepoKey, asked: &Asked) -> bool {
         match asked.who {
-            Who::Installation(id) => {
-                !self.installation(id).is_some_and(|installation| is_at(repo, &installation.owner))
-            }
-            Who::Nobody | Who::App | Who::Person => false,
+            Who::Installation(id) => !self.is_given(id, repo),
+            Who::Nobody(_) | Who::App | Who::Person => false,
         }
+    }
+
+    /// Refuses an installation that was not granted what the call needs. Runs of public repositories are everybody's.
+    pub(super) fn lacks_permission(&self, repo: RepoKey, asked: &Asked) -> Option<Answer> {
+        let (Who::Installation(id), Some(need)) = (asked.who, asked.route.needs()) else { return None };
+        let is_open = need.permission == Permission::Actions
+            && need.access == Access::Read
+            && self.repo(repo).about.visibility == Visibility::Public;
+        let is_granted = self.installation(id).is_some_and(|installation| need.is_met_by(&installation.grants));
+        (!is_open && !is_granted).then(|| Answer::error(403, "Resource not accessible by integration"))
     }
 
     pub(super) fn list_installations(&self, asked: &Asked) -> Answer {
@@ -48,18 +55,18 @@ impl State {
     }
 
     pub(super) fn installation_token(&mut self, id: u64) -> Answer {
-        match self.installation(id) {
+        match self.installation(id).cloned() {
             None => Answer::not_found(),
-            Some(installation) if installation.suspended_at.is_some() => {
+            Some(Installation { suspended_at: Some(_), .. }) => {
                 Answer::error(403, "This installation has been suspended")
             }
-            Some(_) => {
+            Some(installation) => {
                 let (token, until) = self.issue_token(id);
                 let body = json!({
                     "token": token,
                     "expires_at": body::stamp(until),
-                    "permissions": permissions(),
-                    "repository_selection": "all",
+                    "permissions": permissions(&installation.grants),
+                    "repository_selection": selection(&installation),
                 });
                 Answer { status: 201, is_cacheable: false, ..Answer::ok(body.to_string().into_bytes()) }
             }
@@ -73,9 +80,10 @@ impl State {
                 "You must authenticate with an installation access token in order to list repositories for an installation.",
             );
         };
-        let owner = self.installation(id).map(|installation| installation.owner.clone()).unwrap_or_default();
-        let (shown, total, link) = self.repos_of(&owner, asked);
-        let body = json!({ "total_count": total, "repository_selection": "all", "repositories": shown });
+        let Some(installation) = self.installation(id) else { return Answer::unauthorized() };
+        let (shown, total, link) = self.listed_repos(self.repos_given(id), asked);
+        let selection = selection(installation);
+        let body = json!({ "total_count": total, "repository_selection": selection, "repositories": shown });
         Answer { link, ..Answer::ok(body.to_string().into_bytes()) }
     }
 
@@ -83,33 +91,44 @@ impl State {
         if self.scenario.users.iter().any(|user| user.eq_ignore_ascii_case(owner)) {
             return Answer::not_found();
         }
-        let (shown, total, link) = self.repos_of(owner, asked);
-        if total == 0 {
+        let is_known = self.repos.iter().any(|repo| repo.owner().eq_ignore_ascii_case(owner));
+        if !is_known {
             return Answer::not_found();
         }
+        let keys = (0..self.repos.len()).map(RepoKey);
+        let visible = keys.filter(|key| !self.is_hidden(*key, asked)).map(|key| self.repo(key));
+        let of_owner = visible.filter(|repo| repo.owner().eq_ignore_ascii_case(owner));
+        let (shown, _, link) = self.listed_repos(of_owner, asked);
         Answer { link, ..Answer::ok(Value::from(shown).to_string().into_bytes()) }
     }
 
-    /// A page of an owner's repositories, how many there are, and the links to other pages.
-    fn repos_of(&self, owner: &str, asked: &Asked) -> (Vec<Value>, usize, Option<String>) {
-        let at_owner = self.repos.iter().filter(|repo| is_at(repo, owner) && !repo.is_deleted);
-        let all: Vec<Value> = at_owner.map(|repo| self.repo_body(repo)).collect();
+    /// A page of repositories, how many there are, and the links to other pages.
+    fn listed_repos<'a>(
+        &self,
+        repos: impl Iterator<Item = &'a Repo>,
+        asked: &Asked,
+    ) -> (Vec<Value>, usize, Option<String>) {
+        let there = repos.filter(|repo| !repo.is_deleted && !repo.is_organization());
+        let all: Vec<Value> = there.map(|repo| self.repo_body(repo)).collect();
         let (page, total) = (asked.page(), all.len());
         let link = body::link(page, total, |number| asked.url_of_page(number));
         (page.cut(all, None, self.seed), total, link)
     }
 }
 
-fn is_at(repo: &Repo, owner: &str) -> bool {
-    repo.full_name.split('/').next().is_some_and(|at| at.eq_ignore_ascii_case(owner))
+/// What was granted, and what always is.
+fn permissions(grants: &Grants) -> Value {
+    let mut permissions = json!(grants);
+    permissions["metadata"] = "read".into();
+    permissions
 }
 
-fn permissions() -> Value {
-    json!({ "actions": "read", "administration": "write", "metadata": "read" })
+fn selection(installation: &Installation) -> &'static str {
+    if installation.repos.is_some() { "selected" } else { "all" }
 }
 
-fn installation_body(id: u64, installation: &Installation, created_at: crate::sim::jobs::Time) -> Value {
-    let Installation { owner, suspended_at } = installation;
+fn installation_body(id: u64, installation: &Installation, created_at: Time) -> Value {
+    let Installation { owner, suspended_at, repos: _, grants } = installation;
     let api = "https://api.github.com";
     json!({
         "id": id,
@@ -122,12 +141,12 @@ fn installation_body(id: u64, installation: &Installation, created_at: crate::si
         "app_slug": "sandrunner-simulated",
         "target_id": 1_000_000,
         "target_type": "Organization",
-        "permissions": permissions(),
+        "permissions": permissions(grants),
         "events": [],
         "created_at": body::stamp(created_at),
         "updated_at": body::stamp(created_at),
         "single_file_name": null,
-        "repository_selection": "all",
+        "repository_selection": selection(installation),
         "suspended_by": suspended_at.map(|_| body::user_body(owner)),
         "suspended_at": suspended_at.map(body::stamp),
     })

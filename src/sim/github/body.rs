@@ -7,7 +7,7 @@ use super::Page;
 use crate::sim::history::fingerprint;
 use crate::sim::jobs::{BRANCH, JobState, JobView, Repo, Run, RunChange, RunStatus, Time};
 use crate::sim::runners::{Connection, Lifetime, RunnerView};
-use crate::sim::scenario::{Conclusion, RepoAbout, ScenarioGroup, Visibility};
+use crate::sim::scenario::{Conclusion, GroupVisibility, RepoAbout, ScenarioGroup, Visibility};
 
 const API: &str = "https://api.github.com";
 const WEB: &str = "https://github.com";
@@ -186,7 +186,8 @@ pub(super) struct RunBody<'a> {
     referenced_workflows: [(); 0],
     head_commit: Option<()>,
     repository: &'a Value,
-    head_repository: &'a Value,
+    /// Null where the fork is gone.
+    head_repository: Option<&'a Value>,
 }
 
 /// The name of a run status in a filter and in an object.
@@ -217,6 +218,9 @@ impl<'a> RunBody<'a> {
             RunStatus::Queued | RunStatus::Waiting | RunStatus::InProgress => None,
         };
         let before = change.attempt.checked_sub(1).filter(|before| *before > 0);
+        let spec = run.spec.as_ref();
+        let is_of_fork = spec.is_some_and(|spec| spec.fork);
+        let fork = (!spec.is_some_and(|spec| spec.fork_gone)).then_some(&repo.fork);
         Self {
             id,
             name: "CI",
@@ -226,7 +230,7 @@ impl<'a> RunBody<'a> {
             path: run.workflow(),
             display_title: format!("Run {id}"),
             run_number: run.number,
-            event: "push",
+            event: if is_of_fork { "pull_request" } else { "push" },
             status: status_name(change.status),
             conclusion,
             workflow_id: 7_000_000,
@@ -247,7 +251,7 @@ impl<'a> RunBody<'a> {
             referenced_workflows: [],
             head_commit: None,
             repository: &repo.body,
-            head_repository: if run.spec.as_ref().is_some_and(|spec| spec.fork) { &repo.fork } else { &repo.body },
+            head_repository: if is_of_fork { fork } else { Some(&repo.body) },
             url,
         }
     }
@@ -377,7 +381,7 @@ pub(super) fn group_body(organization: &str, group: &ScenarioGroup) -> Value {
     let mut body = json!({
         "id": group.id,
         "name": group.name,
-        "visibility": if group.repos.is_some() { "selected" } else { "all" },
+        "visibility": group.visibility(),
         "default": group.id == 1,
         "runners_url": format!("{url}/runners"),
         "hosted_runners_url": format!("{url}/hosted-runners"),
@@ -387,7 +391,7 @@ pub(super) fn group_body(organization: &str, group: &ScenarioGroup) -> Value {
         "restricted_to_workflows": group.workflows.is_some(),
         "selected_workflows": group.workflows.as_deref().unwrap_or_default(),
     });
-    if group.repos.is_some() {
+    if group.visibility() == GroupVisibility::Selected {
         body["selected_repositories_url"] = format!("{url}/repositories").into();
     }
     body

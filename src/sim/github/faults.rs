@@ -88,10 +88,10 @@ impl State {
             | FaultMode::PrimaryLimitedBare => self.limit_by_fault(token, strike),
             FaultMode::Unauthorized => Answer::unauthorized(),
             FaultMode::TokensExpired => {
-                self.revoke_app_tokens();
+                self.end_tokens(None, 0.0);
                 match asked.who {
                     Who::Installation(_) => Answer::unauthorized(),
-                    Who::Nobody | Who::Person | Who::App => self.endpoint(asked, token, None),
+                    Who::Nobody(_) | Who::Person | Who::App => self.endpoint(asked, token, None),
                 }
             }
             FaultMode::NotFound => Answer::not_found(),

@@ -21,6 +21,9 @@ use crate::sim::world::State;
 const MAX_RUNS: usize = 40_000;
 const MAX_FILTERED_RUNS: usize = 1_000;
 
+/// What GitHub can filter runs by and is not played.
+const OTHER_FILTERS: [&str; 6] = ["actor", "branch", "check_suite_id", "created", "event", "head_sha"];
+
 /// A list without entries.
 pub(super) fn empty_list(route: &Route) -> Vec<u8> {
     let key = match route {
@@ -69,6 +72,10 @@ impl State {
     pub(super) fn list_runs(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
         let page = self.page_of(asked);
         let filter = asked.query.get("status");
+        if let Some(other) = OTHER_FILTERS.iter().find(|filter| asked.query.contains_key(**filter)) {
+            // To be told is better than a list that only seems to be filtered.
+            return Answer::error(422, &format!("the simulated GitHub does not know the filter `{other}`"));
+        }
         if filter.is_none() && page.number.saturating_mul(page.size) > MAX_RUNS {
             return Answer::error(
                 422,

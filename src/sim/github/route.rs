@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::sim::app::{Access, Need, Permission};
 use crate::sim::history::Operation;
 
 /// An endpoint with what its path names.
@@ -93,6 +94,26 @@ impl Route {
         }
     }
 
+    /// What an App must have been granted for it by the owner; none where it needs nothing but to see the repository.
+    pub(super) fn needs(&self) -> Option<Need> {
+        let (permission, access) = match self {
+            Self::Runs(_) | Self::Run(..) | Self::Jobs(..) | Self::Job(..) => (Permission::Actions, Access::Read),
+            Self::Runners(at) | Self::Runner(at, _) | Self::Downloads(at) | Self::Deprecation(at, _) => {
+                (of_runners(at), Access::Read)
+            }
+            Self::Mint(at) | Self::DeleteRunner(at, _) => (of_runners(at), Access::Write),
+            Self::Groups(_) | Self::GroupRepos(..) => (Permission::OrganizationSelfHostedRunners, Access::Read),
+            Self::Repo(_)
+            | Self::Installations
+            | Self::InstallationToken(_)
+            | Self::InstallationRepos
+            | Self::OrgRepos(_)
+            | Self::RateLimit
+            | Self::Unknown => return None,
+        };
+        Some(Need { permission, access })
+    }
+
     /// The repository that the path names, in lower case; empty where it names none.
     pub(super) fn subject(&self) -> String {
         match self {
@@ -142,6 +163,11 @@ impl Route {
             | Self::Unknown => None,
         }
     }
+}
+
+/// The permission for runners of a repository or an organization.
+fn of_runners(place: &str) -> Permission {
+    if place.contains('/') { Permission::Administration } else { Permission::OrganizationSelfHostedRunners }
 }
 
 fn numbered(text: &str, route: impl FnOnce(u64) -> Route) -> Route {

@@ -21,8 +21,15 @@ enum Refusal {
 }
 
 impl State {
-    pub(super) fn mint_answer(&mut self, repo: RepoKey, request: &[u8], strike: Option<Strike>) -> Answer {
-        let request = match parse(request) {
+    pub(super) fn mint_answer(&mut self, repo: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
+        let about = &self.repo(repo).about;
+        if about.archived {
+            return Answer::error(403, "Repository was archived so is read-only.");
+        }
+        if about.disabled {
+            return Answer::error(403, "This repository has been disabled.");
+        }
+        let request = match parse(&asked.body) {
             Ok(request) => request,
             Err(Refusal::UnknownGroup) => return Answer::not_found(),
             Err(Refusal::Invalid(problem)) => return invalid(&problem),
@@ -32,7 +39,7 @@ impl State {
         if !(is_known || groups.is_empty() && request.group == DEFAULT_GROUP) {
             return Answer::not_found();
         }
-        match self.mint(repo, &request) {
+        match self.mint(repo, &request, asked.product) {
             Ok((id, config)) => {
                 let key = RunnerKey { repo, id };
                 if let Some(strike) = strike {

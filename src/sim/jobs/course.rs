@@ -28,6 +28,9 @@ impl State {
         if self.jobs[&id].is_completed() {
             return;
         }
+        if self.is_kept_unlisted(id) {
+            return;
+        }
         self.hold_by_scenario(id);
         self.hold_by_fault(id);
         self.change_job(id, JobState::Queued);

@@ -11,7 +11,7 @@ use crate::sim::draws::{Purpose, seconds};
 use crate::sim::engine::Due;
 use crate::sim::fault::FaultMode;
 use crate::sim::history::{Cause, Operation, What};
-use crate::sim::scenario::{Conclusion, Ghost, ScenarioRun};
+use crate::sim::scenario::{BeyondLimit, Conclusion, Ghost, ScenarioRun};
 use crate::sim::world::State;
 
 /// Why a queued job is given to no runner.
@@ -109,15 +109,8 @@ impl State {
         (spec.id, spec.run) = (INVENTED_JOBS.start + number, INVENTED_RUN + number);
         (spec.arrival_secs, spec.waiting_secs, spec.cancel_secs, spec.stage) = (0.0, 0.0, None, 0);
         let ghost = Some(Ghost::Queued);
-        self.run_entry(spec.run, repo).spec = Some(ScenarioRun {
-            id: spec.run,
-            repo: None,
-            max_parallel: None,
-            age_secs,
-            fork: false,
-            workflow: None,
-            ghost,
-        });
+        self.run_entry(spec.run, repo).spec =
+            Some(ScenarioRun { id: spec.run, age_secs, ghost, ..ScenarioRun::default() });
         self.add_jobs(&[spec], self.now);
     }
 
@@ -172,13 +165,39 @@ impl State {
         limit.is_none_or(|limit| self.running_in_run(id) < limit)
     }
 
+    /// Whether a job that is about to be queued is not listed yet, as many of its run being as may run at a time.
+    pub(super) fn is_kept_unlisted(&mut self, id: u64) -> bool {
+        let is_kept = self.has_to_wait_unlisted(id);
+        if is_kept && let Some(run) = self.runs.get_mut(&self.jobs[&id].spec.run) {
+            run.unlisted.push(id);
+        }
+        is_kept
+    }
+
+    fn has_to_wait_unlisted(&self, id: u64) -> bool {
+        let spec = &self.jobs[&id].spec;
+        let said = self.runs[&spec.run].spec.as_ref().map(|run| run.beyond_limit);
+        let limit = self.max_parallel(spec.run).filter(|_| said == Some(BeyondLimit::Unlisted));
+        let is_open = |job: &&Job| matches!(job.state(), Some(JobState::Queued | JobState::InProgress));
+        limit.is_some_and(|limit| self.attempt_jobs(spec.run, spec.attempt).filter(is_open).count() >= limit)
+    }
+
     fn max_parallel(&self, run: u64) -> Option<usize> {
         let limit = self.runs[&run].spec.as_ref().and_then(|spec| spec.max_parallel)?;
         usize::try_from(limit).ok()
     }
 
+    /// Lists jobs of a run that were not, as far as may run.
+    fn list_unlisted(&mut self, run: u64) {
+        let unlisted = self.runs.get_mut(&run).map(|run| std::mem::take(&mut run.unlisted));
+        for id in unlisted.into_iter().flatten() {
+            self.job_queues(id);
+        }
+    }
+
     /// A job of the run has ended: those that waited for it are offered.
     pub(super) fn wake_run(&mut self, run: u64) {
+        self.list_unlisted(run);
         let is_limited = self.max_parallel(run).is_some();
         let queued = |job: &&u64| self.jobs[*job].state() == Some(JobState::Queued);
         let waiting: Vec<u64> = self.runs[&run].jobs.iter().filter(queued).copied().collect();

@@ -10,7 +10,7 @@ impl State {
     /// A run, which is new where it is not known.
     pub(super) fn run_entry(&mut self, id: u64, repo: RepoKey) -> &mut Run {
         let number = self.runs.len() + 1;
-        let new = || Run { id, number, repo, jobs: Vec::new(), spec: None, changes: Vec::new() };
+        let new = || Run { id, number, repo, jobs: Vec::new(), unlisted: Vec::new(), spec: None, changes: Vec::new() };
         self.runs.entry(id).or_insert_with(new)
     }
 

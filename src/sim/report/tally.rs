@@ -229,6 +229,7 @@ impl Tally {
             | What::FaultAdded { .. }
             | What::KnobsChanged { .. }
             | What::FaultsCleared
+            | What::SettingChanged { .. }
             | What::ClockAdvanced { .. } => {}
         }
     }
@@ -323,6 +324,7 @@ impl Tally {
             | What::FaultStruck { .. }
             | What::KnobsChanged { .. }
             | What::FaultsCleared
+            | What::SettingChanged { .. }
             | What::ClockAdvanced { .. } => {}
         }
     }
