@@ -1,5 +1,7 @@
 //! What the controller knows and does, as one document for programs and people.
 
+mod github;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,6 +15,8 @@ use crate::observe::View;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll::{self, Shortfall};
 use crate::state::ImageState;
+
+pub use github::{AccountStatus, CredentialKind, InstallationStatus, OrganizationStatus, RunnerGroupStatus};
 
 /// The most jobs that are listed one by one; the counts are always whole.
 const JOBS_MAX: usize = 500;
@@ -42,6 +46,10 @@ pub struct Status {
     pub pickup_seconds: PickupStatus,
     /// Repositories that are looked at seldom, and why: archived, renamed, gone, hidden, or refused.
     pub paused: BTreeMap<RepoName, String>,
+    /// GitHub accounts.
+    pub accounts: Vec<AccountStatus>,
+    /// Organizations in which runners are registered.
+    pub organizations: Vec<OrganizationStatus>,
     /// Owners whose repositories are listed for a pattern.
     pub owners: Vec<OwnerStatus>,
     /// How GitHub's credentials fare.
@@ -256,6 +264,8 @@ impl Status {
             recent: recent.iter().cloned().collect(),
             pickup_seconds: quantiles(pickups),
             paused: paused(view),
+            accounts: github::accounts(view, policy),
+            organizations: github::organizations(view, plan, policy),
             owners: owners(view),
             credentials: credentials(view, policy),
             budgets: budgets(view, now),

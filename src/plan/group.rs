@@ -15,7 +15,7 @@ use crate::state::{AdmittedRepos, Fit, Observed, Org, Origin, RegistryView, Work
 const NAMED: usize = 3;
 
 /// Why no runner of the group is made for a run of a repository; none where one may be.
-pub(super) fn refusal(
+pub(crate) fn refusal(
     org: &Org,
     view: &RegistryView,
     (repo, risks, workflow): (&RepoName, Risks, Option<&Workflow>),

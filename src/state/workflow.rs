@@ -142,6 +142,15 @@ impl SelectedWorkflow {
     }
 }
 
+impl std::fmt::Display for SelectedWorkflow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => file.fmt(f),
+            Self::Odd(text) => f.write_str(text),
+        }
+    }
+}
+
 /// A branch or tag without what says which of both it is.
 fn short(reference: &str) -> &str {
     let name = reference.strip_prefix("refs/heads/").or_else(|| reference.strip_prefix("refs/tags/"));

@@ -8,7 +8,7 @@ use sandrunner::config::GithubConfig;
 use sandrunner::sim::{
     APP_ID, APP_KEY, Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World,
 };
-use sandrunner::status::Status;
+use sandrunner::status::{CredentialKind, Status};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::Level;
@@ -120,6 +120,11 @@ async fn a_suspended_installation_stops_its_owner_and_nobody_else() {
     let status = asked.answer().await;
     let acme = status.credentials.iter().find(|one| one.credential.to_string() == "gh/acme").expect("a credential");
     assert_eq!(acme.is_suspended, Some(true));
+    let account = &status.accounts[0];
+    assert_eq!((account.credential, &account.problem), (CredentialKind::App, &None));
+    assert!(account.installations_known_at.is_some(), "{account:?}");
+    let installed: Vec<_> = account.installations.iter().map(|one| (&*one.owner, one.is_suspended)).collect();
+    assert_eq!(installed, [("acme", true), ("beta", false)]);
     assert!(acme.last_failure.as_ref().is_some_and(|told| told.contains("suspended")), "{acme:?}");
 }
 
@@ -282,6 +287,8 @@ async fn a_users_repositories_cannot_be_listed_with_a_token_and_that_is_told() {
     let status = asked.answer().await;
     let problems: Vec<_> = status.owners.iter().map(|owner| (owner.owner.as_str(), owner.problem.is_some())).collect();
     assert_eq!(problems, [("gh/acme", false), ("gh/me", true)]);
+    let account = &status.accounts[0];
+    assert_eq!((account.credential, account.installations.len()), (CredentialKind::Token, 0));
     let told = status.owners[1].problem.as_ref().expect("a problem");
     assert!(told.contains("only an organization's repositories can be listed with a token"), "{told}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sandrunner::config::OrganizationConfig;
 use sandrunner::ids::JobId;
 use sandrunner::sim::{Cause, Operation, Profile, Scenario, Service, What, World};
-use sandrunner::status::Status;
+use sandrunner::status::{OrganizationStatus, Status};
 use serde_json::{Value, json};
 use tokio::sync::oneshot::Receiver;
 
@@ -64,18 +64,28 @@ async fn runners_of_an_organization_serve_all_its_allowed_repositories() {
     }
 }
 
-/// Runs for so long, and tells why jobs got nothing, over all that time.
-async fn with_reasons(lab: Lab, limit: Duration) -> (Outcome, BTreeSet<(JobId, String)>) {
+/// What the status told while a lab ran.
+struct Told {
+    outcome: Outcome,
+    /// Why jobs got nothing, over all the time.
+    reasons: BTreeSet<(JobId, String)>,
+    /// What it told last of the organization while jobs got nothing.
+    organization: OrganizationStatus,
+}
+
+async fn with_reasons(lab: Lab, limit: Duration) -> Told {
     let questions = lab.questions();
-    let (mut reasons, mut asked) = (BTreeSet::new(), None);
+    let (mut reasons, mut organization, mut asked) = (BTreeSet::new(), None, None);
     let next = |_: &World| {
         let status = asked.replace(questions.ask()).and_then(|mut answer: Receiver<Status>| answer.try_recv().ok());
-        let jobs = status.into_iter().flat_map(|status| status.jobs);
-        reasons.extend(jobs.map(|job| (job.job_id, format!("{}: {}", job.reason, job.text))));
+        if let Some(Status { jobs, mut organizations, .. }) = status.filter(|status| !status.jobs.is_empty()) {
+            reasons.extend(jobs.into_iter().map(|job| (job.job_id, format!("{}: {}", job.reason, job.text))));
+            organization = Some(organizations.remove(0));
+        }
         Next::GoOn
     };
     let outcome = lab.drive(limit, Duration::from_secs(10), next).await;
-    (outcome, reasons)
+    Told { outcome, reasons, organization: organization.expect("a status with jobs that got nothing") }
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,9 +99,17 @@ async fn a_group_that_does_not_suit_gets_no_runner_and_is_the_reason() {
         scenario
             .repos
             .push(serde_json::from_value(json!({ "name": "acme/open", "allowed": false })).expect("a repository"));
-        let (outcome, reasons) = with_reasons(lab(scenario, 1), Duration::from_secs(600)).await;
+        let Told { outcome, reasons, organization } = with_reasons(lab(scenario, 1), Duration::from_secs(600)).await;
         let is_it = |(_, text): &(JobId, String)| text.starts_with("runner_group: ") && text.contains(reason);
         assert!(reasons.iter().any(is_it), "{reasons:#?}");
+        assert!(organization.problems.iter().any(|problem| problem.contains(reason)), "{organization:?}");
+        assert_eq!((organization.organization.as_str(), organization.wanted_group.as_str()), ("acme", "Modal"));
+        assert!(organization.known_at.is_some() && organization.known_at == organization.tried_at, "{organization:?}");
+        let group = organization.group.expect("its runner group");
+        let named = repos.as_array().map_or(0, Vec::len);
+        let admits = if repos.is_null() { "all" } else { "selected" };
+        assert_eq!((group.id, group.admits, group.repositories.len(), group.allows_public), (4, admits, named, false));
+        assert_eq!(group.workflows, None, "it is kept to none");
         let served = outcome.times(|what| matches!(what, What::RunnerRegistered { .. })).len();
         let is_partly_open = reason.starts_with("does not admit");
         assert_eq!(served > 0, is_partly_open, "{}", outcome.summary());
@@ -111,7 +129,7 @@ async fn a_group_that_is_kept_to_workflows_serves_these_and_is_the_reason_for_th
         { "id": 6_000_000_003_u64, "workflow": ".github/workflows/deploy.yml" },
     ]);
     scenario.runs = serde_json::from_value(runs).expect("runs");
-    let (outcome, reasons) = with_reasons(lab(scenario, 1), Duration::from_secs(3_600)).await;
+    let Told { outcome, reasons, organization } = with_reasons(lab(scenario, 1), Duration::from_secs(3_600)).await;
     assert_eq!(outcome.report.jobs_completed, 8, "{}", outcome.summary());
     let run_of = |job: u64| (job - 5_000_000_000) / 4;
     let refused: BTreeSet<u64> = reasons
@@ -124,6 +142,9 @@ async fn a_group_that_is_kept_to_workflows_serves_these_and_is_the_reason_for_th
     assert_eq!(refused, BTreeSet::from([1, 4]), "{reasons:#?}");
     let remedy = "add acme/api/.github/workflows/ci.yml@main to them";
     assert!(reasons.iter().any(|(_, text)| text.contains(remedy)), "{reasons:#?}");
+    assert!(organization.problems.iter().any(|problem| problem.contains(remedy)), "{organization:?}");
+    let kept_to = organization.group.and_then(|group| group.workflows).expect("the workflows of its group");
+    assert_eq!(kept_to, [deploy("acme/web", "refs/heads/main"), deploy("acme/docs", "dev")]);
     let made_for = |wanted: u64| {
         let is_it = |what: &What| match what {
             What::RunnerRegistered { runner, .. } => {

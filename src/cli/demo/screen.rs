@@ -47,9 +47,10 @@ impl Screen {
         let Some(status) = self.status().await else { return };
         // To the top left, and clear what is below.
         let mut text = format!(
-            "\u{1b}[H\u{1b}[2Jstatus http://{0}/api/v1/status   metrics http://{0}/metrics   Ctrl-C ends\n\n{1}\n\n{2}\n\n",
+            "\u{1b}[H\u{1b}[2Jstatus http://{0}/api/v1/status   metrics http://{0}/metrics   Ctrl-C ends\n\n{1}\n{2}\n{3}\n\n",
             self.address,
             table(&status),
+            github(&status),
             totals(&status["pickup_seconds"], &world.summary()),
         );
         let recent = status["recent"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -126,6 +127,30 @@ fn table(status: &Value) -> String {
     format!("{table}{more}")
 }
 
+/// A line for each organization with its runner group, for each of its problems, and for each installation of a GitHub
+/// App that is suspended.
+fn github(status: &Value) -> String {
+    let entries = |of: &Value| of.as_array().cloned().unwrap_or_default();
+    let word = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    for organization in entries(&status["organizations"]) {
+        let (name, wanted) = (word(&organization["organization"]), word(&organization["wanted_group"]));
+        let admits = match organization["group"]["admits"].as_str() {
+            Some(admits) => format!("admits {admits} repositories"),
+            None if organization["known_at"].is_null() => "not read yet".to_owned(),
+            None => "not there".to_owned(),
+        };
+        lines.push(format!("organization {name}, runner group {wanted}: {admits}"));
+        lines.extend(entries(&organization["problems"]).iter().map(|problem| format!("  {}", word(problem))));
+    }
+    for account in entries(&status["accounts"]) {
+        let all = entries(&account["installations"]);
+        let suspended = all.iter().filter(|installation| installation["is_suspended"] == true);
+        lines.extend(suspended.map(|one| format!("the GitHub App at {} is suspended", word(&one["owner"]))));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
 fn totals(pickup: &Value, summary: &Summary) -> String {
     format!(
         "pick-up with boot: p50 {}, p95 {} ({} jobs)   jobs: {} to come, {} queued, {} running, {} done   sandboxes: {}",
@@ -178,5 +203,34 @@ pub(super) fn summary(report: &Report, wall_seconds: f64) {
     }
     for violation in &report.violations {
         say(&format!("violated: {violation}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn organizations_are_shown_with_their_group_and_its_problems_and_suspensions_are_told() {
+        let organization = |group: Value, known_at: Value, problems: Value| json!({ "organization": "acme", "wanted_group": "Modal", "group": group, "known_at": known_at, "problems": problems });
+        let read = json!("2026-01-01T00:00:00Z");
+        let status = json!({
+            "organizations": [
+                organization(json!({ "admits": "selected" }), read.clone(), json!(["it does not admit acme/web"])),
+                organization(Value::Null, read, json!([])),
+                organization(Value::Null, Value::Null, json!([])),
+            ],
+            "accounts": [{ "installations": [
+                { "owner": "acme", "is_suspended": false }, { "owner": "beta", "is_suspended": true },
+            ] }],
+        });
+        let told = "organization acme, runner group Modal: admits selected repositories\n  it does not admit acme/web\n\
+                    organization acme, runner group Modal: not there\n\
+                    organization acme, runner group Modal: not read yet\n\
+                    the GitHub App at beta is suspended\n";
+        assert_eq!(github(&status), told);
+        assert_eq!(github(&json!({})), "");
     }
 }
