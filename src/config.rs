@@ -4,9 +4,14 @@
 //! errors everywhere.
 
 mod accounts;
+mod classes;
 mod environment;
 mod load;
+mod modal;
+mod runner;
+mod secret;
 mod settings;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +21,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use load::{ConfigError, Environment, load, read};
-pub use settings::{LogFormat, Mode, RunnerReleaseChoice, RunnerSettings, Settings};
+pub use runner::{RunnerReleaseChoice, RunnerSettings};
+pub use settings::{LogFormat, Mode, Settings};
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 
 use super::load::{ConfigError, Environment};
-use super::settings::{bad, check_url, in_range, secret, secret_text};
+use super::secret::{secret, secret_text};
+use super::value::{bad, check_url, in_range};
 use super::{GithubConfig, OrganizationConfig};
 use crate::allow::RepoPatterns;
 use crate::budget::BudgetLimits;
