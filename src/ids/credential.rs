@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AccountName, InvalidId, is_owner};
+use super::repo::is_owner;
+use super::{AccountName, InvalidId};
 
 /// The name of one credential, by which quotas, cached pages and clients are kept apart: the account, or for a GitHub
 /// App the account and the owner that it is installed at.
@@ -67,5 +68,22 @@ impl fmt::Display for CredentialName {
 impl Serialize for CredentialName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_an_account_or_one_of_its_owners() {
+        let name = |text: &str| text.parse::<CredentialName>();
+        assert_eq!(name("gh").unwrap(), CredentialName::of_account("gh".parse().unwrap()));
+        let installation = CredentialName::of_installation("gh".parse().unwrap(), "Acme");
+        assert_eq!((installation.to_string().as_str(), installation.owner()), ("gh/acme", Some("acme")));
+        assert_eq!(name("gh/ACME").unwrap(), installation);
+        for odd in ["", "GH", "gh/", "gh/a.b", "gh/a/b", "/acme"] {
+            assert!(name(odd).is_err(), "{odd} must be refused");
+        }
     }
 }
