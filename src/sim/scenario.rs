@@ -1,193 +1,32 @@
 //! What happens in a World without anyone's doing: repositories, jobs, other people's runners and sandboxes.
 
+mod error;
+mod expected;
+mod foreign;
 mod installation;
+mod job;
 mod organization;
+mod repo;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fault::{FaultRequest, InvalidFault};
-use super::profile::{InvalidProfile, Profile};
-use crate::ids::{InvalidId, RepoName};
+use super::fault::FaultRequest;
+use super::profile::Profile;
+use crate::ids::RepoName;
 
+pub use error::ScenarioError;
+pub use expected::SkipReason;
+pub use foreign::{ForeignRunner, ForeignSandbox};
 pub use installation::ScenarioInstallation;
+pub use job::{Conclusion, ScenarioJob};
 pub use organization::{GroupVisibility, ScenarioGroup, ScenarioOrganization};
+pub use repo::{RepoAbout, ScenarioRepo, Visibility};
 pub use run::{BeyondLimit, Ghost, ScenarioRun};
-
-/// A scenario that cannot be played.
-#[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// The file cannot be read.
-    #[error("cannot read the scenario {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is no scenario.
-    #[error("{path} is no scenario: {reason}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What the parser says, with line and column.
-        reason: String,
-    },
-    /// A repository is not written as `owner/name`.
-    #[error("the scenario names a repository that cannot be")]
-    Repo(#[from] InvalidId),
-    /// A job of the scenario cannot be.
-    #[error("job {job} of the scenario: {reason}")]
-    Job {
-        /// The job's id.
-        job: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// A run of the scenario cannot be.
-    #[error("run {run} of the scenario: {reason}")]
-    Run {
-        /// The run's id.
-        run: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The App cannot be given a repository of somebody else.
-    #[error("the App at {owner} cannot be given {repo}, which is not of {owner}")]
-    Installation {
-        /// Where it is installed.
-        owner: String,
-        /// The repository.
-        repo: String,
-    },
-    /// A runner group cannot be.
-    #[error("runner group {group} of {organization}: {reason}")]
-    Group {
-        /// The organization.
-        organization: String,
-        /// The group's id.
-        group: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The profile's overrides cannot be used.
-    #[error("the scenario's profile cannot be used")]
-    Profile(#[from] InvalidProfile),
-    /// A fault of the scenario cannot happen.
-    #[error("the scenario's faults cannot be used")]
-    Fault(#[from] InvalidFault),
-}
-
-/// A repository.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScenarioRepo {
-    /// `owner/name`.
-    pub name: String,
-    /// Whether the controller is meant to serve it (default true).
-    #[serde(default = "yes")]
-    pub allowed: bool,
-    /// What GitHub says of it.
-    #[serde(default)]
-    pub about: RepoAbout,
-}
-
-impl ScenarioRepo {
-    /// A private repository that the controller is meant to serve.
-    pub fn served(name: impl Into<String>) -> Self {
-        Self { name: name.into(), allowed: true, about: RepoAbout::default() }
-    }
-
-    /// The same for everybody to read.
-    #[must_use]
-    pub fn public(self) -> Self {
-        Self { about: RepoAbout { visibility: Visibility::Public, ..self.about }, ..self }
-    }
-}
-
-/// Who may see a repository.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Visibility {
-    /// Those who were given access.
-    #[default]
-    Private,
-    /// All members of the enterprise.
-    Internal,
-    /// Everybody.
-    Public,
-}
-
-/// What GitHub says of a repository itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_excessive_bools, reason = "GitHub's own fields")]
-pub struct RepoAbout {
-    /// Who may see it (default private).
-    pub visibility: Visibility,
-    /// Whether it is read-only (default false).
-    pub archived: bool,
-    /// Whether GitHub has disabled it (default false).
-    pub disabled: bool,
-    /// Whether it is a fork of another (default false).
-    pub fork: bool,
-}
-
-/// How a job ends that runs to its end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Conclusion {
-    /// All steps passed.
-    #[default]
-    Success,
-    /// A step failed.
-    Failure,
-    /// It was cancelled.
-    Cancelled,
-}
-
-/// A workflow job as it would happen if it got a runner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScenarioJob {
-    /// Its id; unique.
-    pub id: u64,
-    /// The run it belongs to.
-    pub run: u64,
-    /// The attempt of the run, from 1 (default 1).
-    #[serde(default = "first")]
-    pub attempt: u32,
-    /// The repository.
-    pub repo: String,
-    /// Its name (default `job`).
-    #[serde(default = "job_name")]
-    pub name: String,
-    /// What `runs-on` asks for.
-    pub labels: Vec<String>,
-    /// When it appears, in seconds from the start.
-    #[serde(default)]
-    pub arrival_secs: f64,
-    /// How long it runs.
-    pub duration_secs: f64,
-    /// Jobs of a later stage appear when all jobs of the stage before have completed, whatever their
-    /// result, and not before their own arrival (default 0).
-    #[serde(default)]
-    pub stage: u32,
-    /// How long it is `waiting` for an approval before it is queued (default 0).
-    #[serde(default)]
-    pub waiting_secs: f64,
-    /// When it is cancelled, in seconds from its being queued; absent means never.
-    #[serde(default)]
-    pub cancel_secs: Option<f64>,
-    /// How it ends if it runs to its end (default success).
-    #[serde(default)]
-    pub conclusion: Conclusion,
-}
 
 /// A release of the runner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -215,58 +54,6 @@ pub struct ScenarioImage {
     #[serde(default)]
     pub from_secs: f64,
 }
-
-/// A self-hosted runner of someone else. While it is online it takes every job that its labels cover.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForeignRunner {
-    /// Its repository.
-    pub repo: String,
-    /// Its name; must not have the form of a name of ours.
-    pub name: String,
-    /// Its labels.
-    pub labels: Vec<String>,
-    /// Whether it is connected, all the time, or never (default true).
-    #[serde(default = "yes")]
-    pub online: bool,
-}
-
-/// A sandbox of someone else in the same App, without tags of ours. It lives as long as the World.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForeignSandbox {
-    /// Its name; empty where it has none.
-    #[serde(default)]
-    pub name: String,
-    /// Its tags.
-    #[serde(default)]
-    pub tags: BTreeMap<String, String>,
-}
-
-/// Why a job is not expected to be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SkipReason {
-    /// Its repository is not allow-listed.
-    RepoNotAllowed,
-    /// It does not ask for us: the opt-in label is missing.
-    NoOptInLabel,
-    /// It asks for something that no built-in class offers.
-    UnknownLabel,
-    /// Its run comes from a fork, which no built-in class serves.
-    Fork,
-    /// Its repository is public, which no built-in class serves.
-    PublicRepo,
-    /// It is listed as queued and is no job.
-    GhostJob,
-}
-
-/// The label by which a job asks for us.
-const OPT_IN_LABEL: &str = "modal";
-/// Labels that every runner of ours implies.
-const IMPLIED_LABELS: [&str; 4] = ["self-hosted", "linux", "x64", OPT_IN_LABEL];
-/// Labels of the built-in GPU classes.
-const GPU_LABELS: [&str; 5] = ["gpu:t4", "gpu:l4", "gpu:a100", "gpu:a100-80gb", "gpu:h100"];
 
 /// Everything that happens in a World, and how its services behave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -313,16 +100,9 @@ pub struct Scenario {
     pub faults: Vec<FaultRequest>,
 }
 
+/// The default of keys that are on unless stated otherwise.
 fn yes() -> bool {
     true
-}
-
-fn first() -> u32 {
-    1
-}
-
-fn job_name() -> String {
-    "job".to_owned()
 }
 
 impl Scenario {
@@ -398,123 +178,11 @@ impl Scenario {
         names.dedup();
         names
     }
-
-    /// Why a job is not expected to be served; absent where it is expected.
-    ///
-    /// The rule is the scenario's own and follows the documented defaults: an allow-listed repository, the
-    /// opt-in label, and beyond it only implied labels, one built-in GPU label, or per-run labels `job-…`.
-    pub fn skip_reason(&self, job: &ScenarioJob) -> Option<SkipReason> {
-        self.skip_reason_among(job, &self.allowed_names())
-    }
-
-    /// Every job with the reason why it is not expected to be served; none where it is.
-    pub(super) fn judged_jobs(&self) -> impl Iterator<Item = (&ScenarioJob, Option<SkipReason>)> {
-        let allowed = self.allowed_names();
-        self.jobs.iter().map(move |job| (job, self.skip_reason_among(job, &allowed)))
-    }
-
-    fn skip_reason_among(&self, job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
-        let is_ghost = || self.runs.iter().any(|run| run.id == job.run && run.ghost.is_some_and(Ghost::has_ghost_jobs));
-        let is_public = || {
-            let is_it = |repo: &&ScenarioRepo| repo.name.eq_ignore_ascii_case(&job.repo);
-            self.repos.iter().filter(is_it).any(|repo| repo.about.visibility == Visibility::Public)
-        };
-        skip_reason(job, allowed)
-            .or_else(|| self.is_of_fork(job).then_some(SkipReason::Fork))
-            .or_else(|| is_public().then_some(SkipReason::PublicRepo))
-            .or_else(|| is_ghost().then_some(SkipReason::GhostJob))
-    }
-
-    fn is_of_fork(&self, job: &ScenarioJob) -> bool {
-        self.runs.iter().any(|run| run.id == job.run && run.fork)
-    }
-
-    fn allowed_names(&self) -> BTreeSet<String> {
-        self.repos.iter().filter(|repo| repo.allowed).map(|repo| repo.name.to_lowercase()).collect()
-    }
-
-    /// The ids of the jobs that are expected to be served.
-    pub fn expected_jobs(&self) -> BTreeSet<u64> {
-        self.judged_jobs().filter(|(_, reason)| reason.is_none()).map(|(job, _)| job.id).collect()
-    }
-}
-
-fn skip_reason(job: &ScenarioJob, allowed: &BTreeSet<String>) -> Option<SkipReason> {
-    if !allowed.contains(&job.repo.to_lowercase()) {
-        return Some(SkipReason::RepoNotAllowed);
-    }
-    let labels: BTreeSet<String> = job.labels.iter().map(|label| label.to_lowercase()).collect();
-    if !labels.contains(OPT_IN_LABEL) {
-        return Some(SkipReason::NoOptInLabel);
-    }
-    let gpus = labels.iter().filter(|label| GPU_LABELS.contains(&label.as_str())).count();
-    let is_served = |label: &String| {
-        IMPLIED_LABELS.contains(&label.as_str())
-            || GPU_LABELS.contains(&label.as_str())
-            || label.strip_prefix("job-").is_some()
-    };
-    (gpus > 1 || !labels.iter().all(is_served)).then_some(SkipReason::UnknownLabel)
-}
-
-impl ScenarioJob {
-    fn check(&self) -> Result<(), ScenarioError> {
-        let invalid = |reason| Err(ScenarioError::Job { job: self.id, reason });
-        let is_span = |secs: f64| secs.is_finite() && secs >= 0.0;
-        if !is_span(self.arrival_secs) || !is_span(self.duration_secs) || !is_span(self.waiting_secs) {
-            return invalid("`arrival_secs`, `duration_secs` and `waiting_secs` must not be negative");
-        }
-        if self.cancel_secs.is_some_and(|secs| !is_span(secs)) {
-            return invalid("`cancel_secs` must not be negative");
-        }
-        if self.attempt == 0 {
-            return invalid("`attempt` counts from 1");
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn job(repo: &str, labels: &[&str]) -> ScenarioJob {
-        ScenarioJob {
-            id: 5_000_000_001,
-            run: 5_000_000_000,
-            attempt: 1,
-            repo: repo.to_owned(),
-            name: "job".to_owned(),
-            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
-            arrival_secs: 0.0,
-            duration_secs: 60.0,
-            stage: 0,
-            waiting_secs: 0.0,
-            cancel_secs: None,
-            conclusion: Conclusion::Success,
-        }
-    }
-
-    #[test]
-    fn the_scenario_says_which_jobs_are_expected_and_why_others_are_not() {
-        let scenario = Scenario {
-            repos: vec![
-                ScenarioRepo::served("Acme/web"),
-                ScenarioRepo { allowed: false, ..ScenarioRepo::served("acme/secret") },
-                ScenarioRepo::served("acme/open").public(),
-            ],
-            ..Scenario::default()
-        };
-        let reason = |repo: &str, labels: &[&str]| scenario.skip_reason(&job(repo, labels));
-        assert_eq!(reason("acme/web", &["Self-Hosted", "Modal"]), None);
-        assert_eq!(reason("acme/web", &["self-hosted", "modal", "gpu:a100"]), None);
-        assert_eq!(reason("acme/web", &["modal", "job-7-0", "linux", "x64"]), None);
-        assert_eq!(reason("acme/web", &["modal", "gpu:a100", "gpu:t4"]), Some(SkipReason::UnknownLabel));
-        assert_eq!(reason("acme/web", &["modal", "windows"]), Some(SkipReason::UnknownLabel));
-        assert_eq!(reason("acme/web", &["ubuntu-latest"]), Some(SkipReason::NoOptInLabel));
-        assert_eq!(reason("acme/secret", &["modal"]), Some(SkipReason::RepoNotAllowed));
-        assert_eq!(reason("acme/other", &["modal"]), Some(SkipReason::RepoNotAllowed));
-        assert_eq!(reason("acme/open", &["modal"]), Some(SkipReason::PublicRepo));
-    }
 
     #[test]
     fn a_scenario_is_read_from_toml_and_json_and_told_what_is_wrong() {
