@@ -182,6 +182,8 @@ impl Scenario {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -216,6 +218,34 @@ mod tests {
             {"id":1,"run":1,"repo":"a/b","labels":[],"duration_secs":1}]}"#,
         );
         assert_eq!(error.unwrap_err().to_string(), "job 1 of the scenario: its id is used twice");
+    }
+
+    #[test]
+    fn what_cannot_be_of_groups_installations_and_runs_is_told() {
+        let run = |fields: Value| {
+            let mut run = json!({ "id": 2, "repo": "acme/web" });
+            run.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            json!({ "runs": [run] })
+        };
+        let group = json!({ "id": 4, "name": "Modal", "visibility": "selected" });
+        for (scenario, problem) in [
+            (
+                json!({ "organizations": [{ "name": "acme", "groups": [group] }] }),
+                "runner group 4 of acme: `selected` needs `repos`",
+            ),
+            (
+                json!({ "installations": [{ "owner": "acme", "repos": ["Acme/web", "beta/api"] }] }),
+                "the App at acme cannot be given beta/api, which is not of acme",
+            ),
+            (
+                run(json!({ "beyond_limit": "unlisted" })),
+                "run 2 of the scenario: `beyond_limit` is said of runs with `max_parallel`",
+            ),
+            (run(json!({ "fork_gone": true })), "run 2 of the scenario: `fork_gone` is said of runs with `fork`"),
+        ] {
+            let scenario: Scenario = serde_json::from_value(scenario).unwrap();
+            assert_eq!(scenario.check().unwrap_err().to_string(), problem);
+        }
     }
 
     fn chain(error: &dyn std::error::Error) -> String {
