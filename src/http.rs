@@ -36,6 +36,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 256;
+/// What is kept of a connection's input at most before it is looked at; the head of a request must fit. All together may
+/// take 8 MB, with the server's own default of 400 KB each they could take 100.
+const BUFFER: usize = 32 * 1024;
 /// The pause after a connection that could not be accepted, as when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,7 +108,7 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {
@@ -191,5 +194,40 @@ async fn status(State(shared): State<Shared>) -> Response {
     match asked(&shared).await {
         Ok(status) => axum::Json(status).into_response(),
         Err(response) => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Ipv4Addr;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    /// The first line of the answer to a request with a head of about that length; empty where the connection ends.
+    fn answer(address: SocketAddr, length: usize) -> String {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let padding = "x".repeat(length);
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\nPadding: {padding}\r\n\r\n");
+        let mut answer = String::new();
+        // The server may end the connection before it has taken everything.
+        if stream.write_all(request.as_bytes()).is_ok() {
+            let _ = stream.read_to_string(&mut answer);
+        }
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_connection_keeps_no_more_of_a_head_than_its_buffer() {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let (ask, _questions) = mpsc::channel(1);
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handle, ask, None).unwrap();
+        let (address, stop) = (server.address().unwrap(), CancellationToken::new());
+        let _end = server.start(stop.clone()).unwrap();
+        assert_eq!(answer(address, BUFFER / 2), "HTTP/1.1 200 OK");
+        assert_ne!(answer(address, BUFFER * 2), "HTTP/1.1 200 OK");
+        stop.cancel();
     }
 }

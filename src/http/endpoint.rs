@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -27,8 +27,11 @@ pub(crate) const DELIVERIES: &str = "sandrunner_webhook_deliveries_total";
 const REMEMBERED: usize = 10_000;
 /// How long a body may take to arrive. GitHub waits ten seconds for the whole answer.
 const READ_LIMIT: Duration = Duration::from_secs(5);
-/// Bodies read at a time; together they are at most so many times [`LONGEST_BODY`].
+/// Long bodies read at a time; together they are at most so many times [`LONGEST_BODY`].
 const BODIES: usize = 16;
+/// A body that is no longer needs no room among them, so that long ones that never end keep none of GitHub's out. The
+/// number of connections bounds how many there are.
+const SHORT_BODY: u64 = 64 * 1024;
 
 /// Where deliveries go.
 #[derive(Debug)]
@@ -68,7 +71,8 @@ impl Endpoint {
         if !webhook::looks_signed(headers) {
             return Err(refuse(Refused::Signature));
         }
-        let Ok(_permit) = self.bodies.try_acquire() else { return Err(overloaded()) };
+        let is_short = body.size_hint().upper().is_some_and(|length| length <= SHORT_BODY);
+        let _permit = if is_short { None } else { Some(self.bodies.try_acquire().map_err(|_| overloaded())?) };
         let body = match tokio::time::timeout(READ_LIMIT, Limited::new(body, LONGEST_BODY).collect()).await {
             Ok(Ok(collected)) => collected.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(refuse(Refused::TooLong)),
@@ -242,7 +246,20 @@ mod tests {
         let statuses = futures::future::join_all(posts).await;
         let refused = statuses.iter().filter(|status| **status == StatusCode::SERVICE_UNAVAILABLE).count();
         assert_eq!((refused, statuses.len()), (3, BODIES + 3));
-        assert_eq!(hook.post("a", "ping", SECRET, JOB).await, 200, "they make room again");
+        let long = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(JOB))]);
+        assert_eq!(hook.post("a", "ping", SECRET, Body::from_stream(long)).await, 200, "they make room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_bodies_that_never_end_keep_no_short_one_out() {
+        let hook = Hook::new(1);
+        let endless = || Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let long = futures::future::join_all((0..=BODIES).map(|_| hook.post("a", "ping", SECRET, endless())));
+        let (long, short) = tokio::join!(long, hook.post("b", "ping", SECRET, JOB));
+        assert_eq!(
+            (long[0], long[BODIES], short),
+            (StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK)
+        );
     }
 
     #[test]
