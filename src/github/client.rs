@@ -201,7 +201,7 @@ impl Client {
             Ok(Err(error)) => Err(error),
             Err(source) => Err(GithubError::TimedOut { call: call.clone(), source }),
         };
-        self.record(call, &result);
+        self.record(call, &result, sent);
         result
     }
 
@@ -314,7 +314,7 @@ impl Client {
         }
     }
 
-    fn record(&self, call: &Call, result: &Result<Answer, GithubError>) {
+    fn record(&self, call: &Call, result: &Result<Answer, GithubError>, sent: DateTime<Utc>) {
         let operation = call.operation.as_str();
         let result = match result {
             Ok(answer) if answer.status == StatusCode::NOT_MODIFIED => {
@@ -327,7 +327,9 @@ impl Client {
                 error.class().as_str()
             }
         };
-        tracing::trace!(credential = %self.name, operation, subject = call.subject, result, "asked GitHub");
+        let elapsed_seconds = (self.clock.now() - sent).as_seconds_f64();
+        let subject = &call.subject;
+        tracing::trace!(credential = %self.name, operation, subject, result, elapsed_seconds, "asked GitHub");
         let name = self.name.to_string();
         metrics::counter!(REQUESTS, "credential" => name, "operation" => operation, "result" => result).increment(1);
     }
