@@ -33,6 +33,8 @@ mod pair;
 mod polling;
 #[path = "lab/releases.rs"]
 mod releases;
+#[path = "lab/rotation.rs"]
+mod rotation;
 #[path = "lab/trust.rs"]
 mod trust;
 

@@ -1,6 +1,7 @@
 //! Tokens: what a request is signed with, and when another one is needed (pure).
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -62,8 +63,9 @@ const MARGIN: TimeDelta = TimeDelta::seconds(60);
 /// The part of a token's life after which the next one is fetched: 48 minutes of an hour.
 const REFRESH_AFTER: f64 = 0.8;
 /// Pages that were read with the token before go over to the next one within this time: its `ETags` are others, so
-/// each is read in full once, and not all at the same moment.
-const HAND_OVER: TimeDelta = TimeDelta::minutes(10);
+/// each is read in full once, and not all at the same moment. It is all that is left of the token before, less
+/// [`MARGIN`]: so the first and the last reading are ten minutes apart, although the first comes a little late.
+const HAND_OVER: TimeDelta = TimeDelta::minutes(11);
 /// A token that is refused sooner than this after it was given out is not replaced at once: there is something else.
 const TOO_SOON: TimeDelta = TimeDelta::minutes(1);
 
@@ -107,7 +109,7 @@ impl Tokens {
             .before
             .as_ref()
             .filter(valid)
-            .filter(|_| page.is_some_and(|page| now < newest.begins + HAND_OVER * turn(page) / TURNS));
+            .filter(|_| page.is_some_and(|page| now < newest.begins + HAND_OVER * turn(page) / (TURNS - 1)));
         Advice::Use(Arc::clone(before.unwrap_or(newest)))
     }
 
@@ -158,13 +160,14 @@ fn is_ageing(token: &Token, now: DateTime<Utc>) -> bool {
     })
 }
 
-/// In how many turns pages go over.
+/// In how many turns pages go over, the first at once and the last at the end.
 const TURNS: i32 = 64;
 
-/// The turn of a page.
+/// The turn of a page, counted from 0: as even over paths that differ in a digit as over others.
 fn turn(page: &str) -> i32 {
-    let sum = page.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    i32::try_from(sum % 64).unwrap_or(0)
+    let mut hash = DefaultHasher::new();
+    page.hash(&mut hash);
+    i32::try_from(hash.finish() % u64::from(TURNS.unsigned_abs())).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -215,9 +218,11 @@ mod tests {
         assert_eq!(used(&tokens, None, 48), Some(48));
         let pages: Vec<String> = (0..200).map(|n| format!("/repos/acme/web-{n}/actions/runs?page=1")).collect();
         let with_new = |minute| pages.iter().filter(|page| used(&tokens, Some(page), minute) == Some(48)).count();
-        let counts = [48, 50, 53, 56, 58].map(with_new);
-        assert!(counts.is_sorted() && counts[0] < 20 && (60..140).contains(&counts[2]), "{counts:?}");
-        assert_eq!(counts[4], pages.len());
+        let counts: Vec<usize> = (48..=59).map(with_new).collect();
+        assert!(counts.is_sorted() && counts[0] > 0 && counts[10] < pages.len(), "{counts:?}");
+        // An eleventh of them is 18.
+        assert!(counts.windows(2).all(|minute| (6..=36).contains(&(minute[1] - minute[0]))), "{counts:?}");
+        assert_eq!(counts[11], pages.len());
         tokens.refused(&token(0), at(49));
         assert!(pages.iter().all(|page| used(&tokens, Some(page), 49) == Some(48)));
     }
