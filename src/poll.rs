@@ -62,6 +62,9 @@ const ENDED_AGAIN: TimeDelta = TimeDelta::minutes(10);
 /// The bounds of the sweep's interval; a sweep for every status comes with the longest.
 const SWEEP_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::hours(6));
 
+/// However long the interval is: what has a pace of its own, such as jobs and sweeps, is to come in time.
+const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(5);
+
 /// A time between readings, by what a reading costs that shows nothing new.
 #[derive(Debug, Clone, Copy)]
 struct Costly {
@@ -185,7 +188,8 @@ pub fn next(
     let fleet = again_at(&observed.fleet.read, interval);
     let lists = || observed.served().map(|(_, repo)| again_at(&repo.runs_read, interval)).min().unwrap_or(now);
     let next = admitted.unwrap_or_else(lists).min(fleet);
-    next.clamp(now + interval / 100, now + interval / 10)
+    let longest = (interval / 10).min(LONGEST_SLEEP);
+    next.clamp(now + longest / 10, now + longest)
 }
 
 /// When something read in this way is due again, with its failures taken into account.

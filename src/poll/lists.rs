@@ -389,10 +389,12 @@ mod tests {
     #[test]
     fn the_loop_sleeps_until_the_next_reading_is_admitted() {
         let observed = read_before(&[60, 60]);
-        let until = |admitted: Option<i64>| {
+        let until = |admitted: Option<i64>, policy: &Policy| {
             let admitted = admitted.map(|millis| at(0) + TimeDelta::milliseconds(millis));
-            (next(&observed, &policy(), admitted, at(0)) - at(0)).num_milliseconds()
+            (next(&observed, policy, admitted, at(0)) - at(0)).num_milliseconds()
         };
-        assert_eq!([None, Some(400), Some(5_000)].map(until), [100, 400, 1_000]);
+        assert_eq!([None, Some(400), Some(5_000)].map(|admitted| until(admitted, &policy())), [100, 400, 1_000]);
+        let slow = Policy { interval: Duration::from_secs(600), ..policy() };
+        assert_eq!(until(None, &slow), 5_000, "a long interval makes nothing else late");
     }
 }
