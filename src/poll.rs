@@ -59,8 +59,12 @@ const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
 const CONFIRM_AGAIN: TimeDelta = TimeDelta::seconds(10);
 /// How often ended sandboxes are listed.
 const ENDED_AGAIN: TimeDelta = TimeDelta::minutes(10);
-/// The bounds of the sweep's interval; a sweep for every status comes with the longest.
+/// The bounds of the sweep's interval; rare statuses are swept for with the longest.
 const SWEEP_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::hours(6));
+/// A repository is due for a sweep before its interval ends by this part of it: it waits for its turn among others.
+const SWEPT_AHEAD: i32 = 10;
+/// Rare statuses get at most this part of the sweeps.
+const RARE_SHARE: f64 = 0.5;
 
 /// However long the interval is: what has a pace of its own, such as jobs and sweeps, is to come in time.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(5);
@@ -201,20 +205,24 @@ fn again_at(read: &ReadState, again: TimeDelta) -> DateTime<Utc> {
     }
 }
 
-/// How long lists take to sweep within their share, by credential; also shown to people.
+/// Within what time each repository is swept, by credential, as the share of sweeps allows; also shown to people.
 pub fn sweep_intervals(
     observed: &Observed,
     policy: &Policy,
     capacities: &BTreeMap<CredentialName, Capacity>,
 ) -> BTreeMap<CredentialName, TimeDelta> {
-    let mut lists: BTreeMap<CredentialName, usize> = BTreeMap::new();
+    let mut repos: BTreeMap<CredentialName, usize> = BTreeMap::new();
     for (scope, _) in observed.repos.iter().filter(|(_, repo)| repo.reaches_back == ReachesBack::NotEnough) {
-        *lists.entry(policy.credential(scope)).or_default() += Breadth::Usual.statuses().len();
+        *repos.entry(policy.credential(scope)).or_default() += 1;
     }
     let interval = |credential: &CredentialName| {
-        let lists = lists.get(credential).copied().unwrap_or(0);
-        let secs = lists::number(lists) / means(capacities, credential).sweeps_per_second().max(1e-3);
-        lists::seconds(secs).clamp(SWEEP_AGAIN.0, SWEEP_AGAIN.1)
+        let repos = repos.get(credential).copied().unwrap_or(0);
+        let lists = |breadth: Breadth| lists::number(repos * breadth.statuses().len());
+        let all = means(capacities, credential).sweeps_per_second();
+        let rare = (lists(Breadth::Rare) / SWEEP_AGAIN.1.as_seconds_f64()).min(all * RARE_SHARE);
+        let secs = lists(Breadth::Usual) / (all - rare).max(1e-3);
+        let ahead = f64::from(SWEPT_AHEAD);
+        lists::seconds(secs * ahead / (ahead - 1.0)).clamp(SWEEP_AGAIN.0, SWEEP_AGAIN.1)
     };
     capacities.keys().map(|credential| (credential.clone(), interval(credential))).collect()
 }
@@ -384,13 +392,19 @@ impl Schedule {
         }
     }
 
+    /// What an old run seldom shows is looked for when nothing else is to be swept: it must not make the rest late.
     fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
-        if repo.reaches_back != ReachesBack::NotEnough || !self.is_due(&repo.swept, again) {
+        if repo.reaches_back != ReachesBack::NotEnough {
             return;
         }
-        let is_wide = repo.swept_wide_at.is_none_or(|at| self.now - at >= SWEEP_AGAIN.1);
-        let breadth = if is_wide { Breadth::Wide } else { Breadth::Usual };
-        self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, Rank::Sweep, repo.swept.tried_at);
+        for (breadth, read, again, rank) in [
+            (Breadth::Usual, &repo.swept, again - again / SWEPT_AHEAD, Rank::Sweep),
+            (Breadth::Rare, &repo.swept_rare, SWEEP_AGAIN.1, Rank::RareSweep),
+        ] {
+            if self.is_due(read, again) {
+                self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, rank, read.tried_at);
+            }
+        }
     }
 }
 

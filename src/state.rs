@@ -397,8 +397,8 @@ pub struct RepoView {
     pub reaches_back: ReachesBack,
     /// How the filtered lists were swept, where that is needed.
     pub swept: ReadState,
-    /// When they were last swept for every status, to their end.
-    pub swept_wide_at: Option<DateTime<Utc>>,
+    /// The same of statuses that old runs seldom show.
+    pub swept_rare: ReadState,
     /// How often new runs come.
     pub activity: Activity,
     /// Runs that somebody said have changed.
@@ -424,7 +424,7 @@ impl RepoView {
             deep_read_at: None,
             reaches_back: ReachesBack::Unknown,
             swept: ReadState::default(),
-            swept_wide_at: None,
+            swept_rare: ReadState::default(),
             activity: Activity::default(),
             hints: Hints::default(),
             facts: None,

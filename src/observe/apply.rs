@@ -76,7 +76,7 @@ impl View {
             (Read::Sweep(scope, breadth), Found::Sweep(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
                     if let Some(failure) = reading.failure() {
-                        warn_once(&repo.swept, failure, &scope, "a sweep for old runs is incomplete");
+                        warn_once(swept(repo, breadth), failure, &scope, "a sweep for old runs is incomplete");
                     }
                     apply_sweep(repo, &reading, breadth, began_at);
                 }
@@ -531,15 +531,18 @@ fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
     }
 }
 
+fn swept(repo: &mut RepoView, breadth: Breadth) -> &mut ReadState {
+    match breadth {
+        Breadth::Usual => &mut repo.swept,
+        Breadth::Rare => &mut repo.swept_rare,
+    }
+}
+
 fn apply_sweep(repo: &mut RepoView, reading: &Reading<Vec<WorkflowRun>>, breadth: Breadth, began_at: DateTime<Utc>) {
-    if let Some(failure) = reading.failure() {
+    match reading.failure() {
         // What is missing is soon asked for again.
-        repo.swept.failed(began_at, failure.clone());
-    } else {
-        repo.swept.succeeded(began_at);
-        if breadth == Breadth::Wide {
-            repo.swept_wide_at = Some(began_at);
-        }
+        Some(failure) => swept(repo, breadth).failed(began_at, failure.clone()),
+        None => swept(repo, breadth).succeeded(began_at),
     }
     for run in reading.seen().into_iter().flatten() {
         // The index lags: only runs that are new to us are taken from it.
@@ -582,12 +585,12 @@ mod tests {
         let mut repo = repo();
         let missing =
             CallFailure { class: ErrorClass::Unavailable, message: "connection reset".to_owned(), retry_after: None };
-        apply_sweep(&mut repo, &Reading::Partial { seen: vec![run(1)], missing }, Breadth::Wide, at(0));
+        apply_sweep(&mut repo, &Reading::Partial { seen: vec![run(1)], missing }, Breadth::Rare, at(0));
         assert!(repo.runs.contains_key(&RunId(1)));
-        assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (None, 1, None));
-        apply_sweep(&mut repo, &Reading::Known(vec![run(2)]), Breadth::Wide, at(9));
+        assert_eq!((repo.swept_rare.known_at, repo.swept_rare.failures, repo.swept.failures), (None, 1, 0));
+        apply_sweep(&mut repo, &Reading::Known(vec![run(2)]), Breadth::Rare, at(9));
         assert!(repo.runs.contains_key(&RunId(1)) && repo.runs.contains_key(&RunId(2)), "a sweep only adds");
-        assert_eq!((repo.swept.known_at, repo.swept.failures, repo.swept_wide_at), (Some(at(9)), 0, Some(at(9))));
+        assert_eq!((repo.swept_rare.known_at, repo.swept_rare.failures, repo.swept.known_at), (Some(at(9)), 0, None));
     }
 
     #[test]

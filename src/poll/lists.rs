@@ -237,13 +237,13 @@ mod tests {
     use std::time::Duration;
 
     use super::super::read::Due;
-    use super::super::{due, next};
+    use super::super::{due, next, sweep_intervals};
     use super::*;
     use crate::budget::Unchanged;
     use crate::evidence::Evidence;
     use crate::ids::RunId;
     use crate::plan::{Limits, Waves};
-    use crate::state::Registry;
+    use crate::state::{ReachesBack, Registry};
     use chrono::{DateTime, Utc};
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -354,6 +354,22 @@ mod tests {
         assert_eq!(short(501, 10, 178), Some(Shortfall { lists: 501, least: TimeDelta::seconds(179) }));
         assert_eq!(short(56, 10, 10), None, "each is read every interval");
         assert_eq!(lists_of(&read_before(&[1, 2]), &policy()), [("gh".parse().unwrap(), 2)].into());
+    }
+
+    #[test]
+    fn what_old_runs_seldom_show_takes_at_most_half_of_the_sweeps() {
+        let interval = |repos: usize, reads_per_second: f64| {
+            let mut observed = read_before(&vec![0; repos]);
+            observed.repos.values_mut().for_each(|repo| repo.reaches_back = ReachesBack::NotEnough);
+            let intervals = sweep_intervals(&observed, &policy(), &capacities(reads_per_second));
+            intervals.into_values().map(|interval| interval.num_seconds()).collect::<Vec<_>>()
+        };
+        let hourly = 5_000.0 / 3_600.0;
+        assert_eq!([0, 1, 1_000].map(|repos| interval(repos, hourly)), [[600], [600], [21_600]]);
+        // Of sweeps, a twentieth of all, usual ones get what rare ones leave: 300 / (0.375 - 450 / 21,600) / 0.9 s.
+        assert_eq!(interval(150, 7.5), [941]);
+        // 600 / (5,000 / 3,600 / 40) / 0.9 s.
+        assert_eq!(interval(300, hourly), [19_200]);
     }
 
     #[test]

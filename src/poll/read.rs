@@ -56,18 +56,16 @@ pub enum Depth {
 pub enum Breadth {
     /// Those that an old run shows that is re-run or approved.
     Usual,
-    /// Every status of a run that has not ended.
-    Wide,
+    /// The others of a run that has not ended.
+    Rare,
 }
 
 impl Breadth {
     /// The statuses.
     pub fn statuses(self) -> &'static [RunStatus] {
-        const ALL: [RunStatus; 5] =
-            [RunStatus::Queued, RunStatus::Waiting, RunStatus::InProgress, RunStatus::Pending, RunStatus::Requested];
         match self {
-            Self::Usual => &ALL[..2],
-            Self::Wide => &ALL,
+            Self::Usual => &[RunStatus::Queued, RunStatus::Waiting],
+            Self::Rare => &[RunStatus::InProgress, RunStatus::Pending, RunStatus::Requested],
         }
     }
 }
@@ -151,6 +149,7 @@ pub(super) enum Rank {
     Jobs,
     Runners,
     Sweep,
+    RareSweep,
     Facts,
     Early,
 }

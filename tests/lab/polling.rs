@@ -1,5 +1,6 @@
 //! What polling costs, and what it sees in time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sandrunner::http::webhook::Hint;
@@ -64,23 +65,116 @@ async fn ten_active_runs_in_twenty_repositories_cost_a_third_of_the_hourly_quota
     println!("{} requests charged in the hour", calls.len());
     assert!(calls.len() <= 1_700, "{} charged: {}", calls.len(), outcome.summary());
     assert_eq!(outcome.report.github_rate_limited, 0);
+    // Not by looking seldom, nor because little was going on.
+    let lists = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListRuns, .. })).len();
+    assert!(lists >= 20 * 360, "{lists} lists: {}", outcome.summary());
+    let active = active_runs(&outcome, 3_600.0);
+    assert!(active >= 9.5, "{active} active runs: {}", outcome.summary());
+}
+
+/// How many runs had queued or running jobs, on average until a time.
+fn active_runs(outcome: &Outcome, until: f64) -> f64 {
+    let mut spans: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    let mut run_of: BTreeMap<u64, u64> = BTreeMap::new();
+    for event in &outcome.history {
+        let at = (event.at - epoch()).as_seconds_f64();
+        match &event.what {
+            What::JobQueued { job, run, .. } => {
+                run_of.insert(*job, *run);
+                // It lasts until the end, unless its jobs tell otherwise.
+                spans.entry(*run).or_insert((at, until));
+            }
+            What::JobCompleted { job, .. } => {
+                spans.entry(run_of[job]).and_modify(|span| span.1 = at);
+            }
+            _ => {}
+        }
+    }
+    spans.values().map(|(from, to)| to - from).sum::<f64>() / until
+}
+
+/// The sweeps for runs of a status: of which repository, and when.
+fn sweeps<'a>(outcome: &'a Outcome, status: &str) -> impl Iterator<Item = (&'a str, f64)> {
+    outcome.history.iter().filter_map(move |event| match &event.what {
+        What::Call { operation: Operation::ListRuns, subject, target, .. } if target == status => {
+            Some((subject.as_str(), (event.at - epoch()).as_seconds_f64()))
+        }
+        _ => None,
+    })
+}
+
+/// The longest time between two sweeps of a repository for queued runs, of which the first came after `from`.
+fn longest_between_sweeps(outcome: &Outcome, from: f64) -> f64 {
+    let mut last: BTreeMap<&str, f64> = BTreeMap::new();
+    let pairs = sweeps(outcome, "queued").filter_map(|(repo, at)| Some((last.insert(repo, at)?, at)));
+    pairs.filter(|(before, _)| *before >= from).map(|(before, at)| at - before).fold(0.0, f64::max)
+}
+
+/// Repositories whose pages hold two runs: each has three, of the last days, of which the oldest is re-run where
+/// `reruns` say so, so many seconds from the start.
+fn with_reruns(count: u64, reruns: &[(u64, f64)]) -> Scenario {
+    let ages = (0..count).flat_map(|repo| (0..3_u64).map(move |age| (repo, age)));
+    let run =
+        |(repo, age): (u64, u64)| json!({ "id": FIRST_RUN + repo * 10 + age, "age_secs": 86_400 * (9 * age + 1) });
+    let past = |(repo, age): (u64, u64)| {
+        let mut job = job(repo * 10 + age, 0, repo, 0.0, 1.0);
+        job["labels"] = json!(["ubuntu-latest"]);
+        job
+    };
+    let rerun = |(repo, at): &(u64, f64)| {
+        let mut job = job(repo * 10 + 2, 1, *repo, *at, 60.0);
+        job["attempt"] = 2.into();
+        job
+    };
+    let jobs: Vec<Value> = ages.clone().map(past).chain(reruns.iter().map(rerun)).collect();
+    scenario(json!({ "repos": repos(count), "runs": ages.map(run).collect::<Vec<Value>>(), "jobs": jobs }))
+}
+
+/// Re-runs of runs that no page shows, in repositories of an account with so many points a minute: each is to be found
+/// within `interval`.
+async fn check_reruns(count: u64, points_per_minute: u32, reruns: &[(u64, f64)], interval: f64) {
+    let profile = Profile { github_list_page: 2, ..Profile::calm() };
+    let lab = Lab::new(profile, with_reruns(count, reruns), 1).configure(|config| {
+        config.reconcile.interval = Duration::from_secs(600);
+        config.github[0].points_per_minute = points_per_minute;
+    });
+    let (first, last) = (reruns[0].1, reruns[reruns.len() - 1].1);
+    let outcome = lab.run(Duration::from_secs_f64(last + 1_500.0), |_| false).await;
+    let waits: Vec<_> = reruns.iter().map(|(repo, at)| seen(&outcome, repo * 10 + 2, *at)).collect();
+    let gap = longest_between_sweeps(&outcome, first);
+    println!("{count} repositories: found after {waits:.0?} s, at most {gap:.0} s between two sweeps of one");
+    let is_in_time = |waited: &Option<f64>| waited.is_some_and(|waited| waited <= interval);
+    assert!(waits.iter().all(is_in_time), "{waits:?}: {}", outcome.summary());
+    assert!(gap <= interval, "{gap}: {}", outcome.summary());
+    let rare = sweeps(&outcome, "in_progress").map(|(repo, _)| repo).collect::<BTreeSet<&str>>();
+    assert_eq!(u64::try_from(rare.len()).ok(), Some(count), "what is rare is looked for too: {}", outcome.summary());
+    let beyond = outcome.times(|what| {
+        matches!(what, What::Call { operation: Operation::ListRuns, page: Some(2..), target, .. } if target.is_empty())
+    });
+    assert!(beyond.iter().all(|at| *at < 600.0), "no other list shows it: {beyond:?}");
+    assert_eq!(outcome.report.jobs_completed, reruns.len(), "{}", outcome.summary());
+}
+
+/// So many re-runs, one after the other, from when it is known that GitHub charges nothing for what is unchanged, and for
+/// longer than it takes until rare statuses are swept for again.
+fn reruns_of_a_day(count: u32, repos: u64) -> Vec<(u64, f64)> {
+    let at = |index: u32| 2_800.0 + 24_000.0 * f64::from(index) / f64::from(count);
+    (0..count).map(|index| (u64::from(index) * 7 % repos, at(index))).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_hundred_ghost_runs_do_not_hide_a_live_job() {
-    let ghosts = (0..200_u64).map(|repo| json!({ "id": FIRST_RUN + repo, "ghost": "queued", "age_secs": 86_400.0 }));
-    let mut jobs: Vec<Value> = (0..200).map(|repo| job(repo, 0, repo, 0.0, 1.0)).collect();
-    let arrivals = [1_200.0, 1_503.0];
-    jobs.push(job(1_000, 0, 7, arrivals[0], 60.0));
-    jobs.push(job(1_001, 0, 250, arrivals[1], 60.0));
-    let day = scenario(json!({ "repos": repos(300), "jobs": jobs, "runs": ghosts.collect::<Vec<Value>>() }));
-    let interval = Duration::from_secs(60);
-    let lab = Lab::new(Profile::calm(), day, 1).configure(|config| config.reconcile.interval = interval);
-    let outcome = lab.run(Duration::from_secs(1_800), |_| false).await;
-    for (run, arrival) in [1_000, 1_001].into_iter().zip(arrivals) {
-        let waited = seen(&outcome, run, arrival);
-        assert!(waited.is_some_and(|waited| waited <= 120.0), "{waited:?}: {}", outcome.summary());
-    }
+async fn a_rerun_of_a_run_beyond_the_pages_that_are_read_is_found_within_one_sweep_interval() {
+    // Ten minutes at least.
+    check_reruns(1, 900, &[(0, 700.0)], 600.0).await;
+    // Sweeps have a twentieth of the 1.5 readings a second. They read two lists of each repository, and three more every
+    // six hours, and are a tenth of the interval ahead: 60 / (0.075 - 90 / 21,600) / 0.9 s.
+    check_reruns(30, 180, &reruns_of_a_day(10, 30), 941.0).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "half a minute: cargo test --profile sim --test simulation -- --ignored polling::"]
+async fn reruns_in_many_repositories_are_found_within_one_sweep_interval() {
+    check_reruns(150, 900, &reruns_of_a_day(20, 150), 941.0).await;
 }
 
 #[tokio::test(start_paused = true)]
