@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sandrunner::config::OrganizationConfig;
 use sandrunner::http::webhook::Hint;
 use sandrunner::ids::RunId;
 use sandrunner::sim::{Operation, Profile, Scenario, Service, What};
@@ -91,6 +92,68 @@ fn active_runs(outcome: &Outcome, until: f64) -> f64 {
         }
     }
     spans.values().map(|(from, to)| to - from).sum::<f64>() / until
+}
+
+/// Runs of yesterday that never end, each in a repository of its own, and their jobs: most are queued with a job that
+/// nobody gets, some without any, and some say `in_progress` after their jobs have ended.
+fn ghosts(count: u64) -> (Vec<Value>, Vec<Value>) {
+    let ghost = |repo: u64| {
+        let mut run = json!({ "id": FIRST_RUN + repo, "ghost": "queued", "age_secs": 86_400.0 });
+        match repo % 5 {
+            3 => run["repo"] = name(repo).into(),
+            4 => run["ghost"] = "unfinished_run".into(),
+            _ => {}
+        }
+        run
+    };
+    let job = |repo: u64| {
+        let mut job = job(repo, 0, repo, 0.0, 1.0);
+        if repo % 5 == 4 {
+            job["labels"] = json!(["ubuntu-latest"]);
+        }
+        job
+    };
+    ((0..count).map(ghost).collect(), (0..count).filter(|repo| repo % 5 != 3).map(job).collect())
+}
+
+/// An organization with ghosts in two thirds of its repositories, whose lists are all read every `interval`, which is
+/// about the shortest that the budget allows: each of eight live jobs is to be seen within two.
+async fn check_ghosts(count: u64, interval: u32) {
+    let (runs, mut jobs) = ghosts(count * 2 / 3);
+    // In repositories with a ghost and without, from when every list was read once.
+    let at = |index: u32| f64::from(interval) * (2.5 + 1.4 * f64::from(index));
+    let live: Vec<(u64, u64, f64)> =
+        (0..8_u32).map(|index| (1_000 + u64::from(index), (u64::from(index) * 37 + 3) % count, at(index))).collect();
+    jobs.extend(live.iter().map(|(run, repo, arrival)| job(*run, 0, *repo, *arrival, 300.0)));
+    let names: Vec<String> = (0..count).map(name).collect();
+    let groups = json!([{ "id": 1, "name": "Default" }, { "id": 4, "name": "Modal", "repos": names }]);
+    let organizations = json!([{ "name": "acme", "groups": groups }]);
+    let day = scenario(json!({ "repos": repos(count), "jobs": jobs, "runs": runs, "organizations": organizations }));
+    let lab = Lab::new(Profile::calm(), day, 1).configure(|config| {
+        config.reconcile.interval = Duration::from_secs(interval.into());
+        let group = Some("Modal".to_owned());
+        config.github[0].organizations =
+            vec![OrganizationConfig { name: "acme".into(), runner_group: group, runner_group_id: None }];
+    });
+    let until = Duration::from_secs((interval * 14 + 60).into());
+    let outcome = lab.run(until, |_| false).await;
+    let waits: Vec<_> = live.iter().map(|(run, _, arrival)| seen(&outcome, *run, *arrival)).collect();
+    println!("of {count} repositories, read every {interval} s: seen after {waits:.0?} s");
+    let is_in_time = |waited: &Option<f64>| waited.is_some_and(|waited| waited <= f64::from(2 * interval));
+    assert!(waits.iter().all(is_in_time), "{waits:?}: {}", outcome.summary());
+    let taken = outcome.times(|what| matches!(what, What::JobAssigned { sandbox: Some(_), .. })).len();
+    assert_eq!(taken, live.len(), "{}", outcome.summary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ghost_runs_do_not_hide_a_live_job_of_an_organization() {
+    check_ghosts(60, 12).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "a minute: cargo test --profile sim --test simulation -- --ignored polling::"]
+async fn two_hundred_ghost_runs_do_not_hide_a_live_job_of_an_organization() {
+    check_ghosts(300, 60).await;
 }
 
 /// The sweeps for runs of a status: of which repository, and when.
