@@ -266,7 +266,7 @@ async fn what_a_github_app_asks_is_answered_as_described() {
     assert!(token.starts_with("ghs_") && token.len() > 500, "GitHub's newer tokens are long");
     let path = "/installation/repositories";
     let (_, repos) = sim.ask_with("GET", path, path, (token, &Value::Null)).await;
-    assert_eq!(repos["total_count"], 3);
+    assert_eq!(repos["total_count"], 3, "the organization itself is none");
     assert_eq!(sim.ask_with("GET", path, path, ("ghs_unknown", &Value::Null)).await.0, 401);
     let gone = "/app/installations/1/access_tokens";
     assert_eq!(sim.ask_with("POST", template, gone, (&app_token(&sim), &json!({}))).await.0, 404);

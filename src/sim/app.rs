@@ -177,7 +177,7 @@ impl State {
         let repos = self.repos_given(installation).filter(|repo| !repo.is_organization() && !repo.is_deleted).count();
         let beyond = u32::try_from(repos.saturating_sub(REPOS_WITHOUT_GROWTH)).unwrap_or(u32::MAX);
         let limiter = self.tokens.entry(Self::account_of(installation).into());
-        limiter.or_insert_with(|| GithubLimiter::new(now)).repos_beyond = beyond;
+        limiter.or_insert_with(|| GithubLimiter::new(now, &self.profile)).repos_beyond = beyond;
         (token, until)
     }
 

@@ -360,7 +360,7 @@ impl State {
             return self.answer_or_fault(asked, token);
         }
         let now = self.now;
-        let limiter = self.tokens.entry(token.into()).or_insert_with(|| GithubLimiter::new(now));
+        let limiter = self.tokens.entry(token.into()).or_insert_with(|| GithubLimiter::new(now, &self.profile));
         match limiter.admit(asked.points(), now, &self.profile) {
             Verdict::Allowed => {}
             // The state of the limits can be asked for even then.
@@ -390,10 +390,10 @@ impl State {
         }
         match &asked.route {
             Route::RateLimit => return self.rate_limit(token),
-            Route::Installations => return self.list_installations(asked),
+            Route::Installations => return self.list_installations(asked, strike),
             Route::InstallationToken(id) => return self.installation_token(*id),
-            Route::InstallationRepos => return self.list_installation_repos(asked),
-            Route::OrgRepos(owner) => return self.list_org_repos(owner, asked),
+            Route::InstallationRepos => return self.list_installation_repos(asked, strike),
+            Route::OrgRepos(owner) => return self.list_org_repos(owner, asked, strike),
             _ => {}
         }
         let Some(repo) = self.repo_of(asked) else {
@@ -415,8 +415,8 @@ impl State {
             Route::Mint(_) => self.mint_answer(repo, asked, strike),
             Route::Downloads(_) => self.downloads_answer(asked),
             Route::Deprecation(_, version) if asked.product == Product::Cloud => self.deprecation_answer(version),
-            Route::Groups(_) => self.list_groups(repo, asked),
-            Route::GroupRepos(_, group) => self.list_group_repos(repo, *group, asked),
+            Route::Groups(_) => self.list_groups(repo, asked, strike),
+            Route::GroupRepos(_, group) => self.list_group_repos(repo, (*group, asked), strike),
             Route::Installations
             | Route::InstallationToken(_)
             | Route::InstallationRepos

@@ -91,11 +91,11 @@ pub(super) struct GithubLimiter {
 }
 
 impl GithubLimiter {
-    /// Accounts whose first window begins with the first request.
-    pub(super) fn new(now: DateTime<Utc>) -> Self {
+    /// Accounts of which the first window is as the profile says.
+    pub(super) fn new(now: DateTime<Utc>, profile: &Profile) -> Self {
         Self {
-            window: now,
-            used: 0,
+            window: now + seconds(profile.github_first_hour_secs) - HOUR,
+            used: profile.github_used_before,
             points: VecDeque::new(),
             points_sum: 0,
             writes: VecDeque::new(),
@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn points_are_counted_in_a_minute_that_slides() {
-        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        let profile = profile();
+        let mut limiter = GithubLimiter::new(at(0), &profile);
         for second in 0..12 {
             assert_eq!(limiter.admit(1, at(second), &profile), Verdict::Allowed);
         }
@@ -253,7 +254,8 @@ mod tests {
 
     #[test]
     fn writes_have_a_limit_of_their_own() {
-        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        let profile = profile();
+        let mut limiter = GithubLimiter::new(at(0), &profile);
         assert_eq!(limiter.admit(5, at(0), &profile), Verdict::Allowed);
         assert_eq!(limiter.admit(5, at(1), &profile), Verdict::Allowed);
         assert_eq!(limiter.admit(5, at(2), &profile), Verdict::Secondary { retry_after: 60 });
@@ -262,7 +264,7 @@ mod tests {
     #[test]
     fn a_hundred_requests_are_answered_at_a_time() {
         let profile = Profile { github_points_per_minute: 1_000, ..Profile::calm() };
-        let mut limiter = GithubLimiter::new(at(0));
+        let mut limiter = GithubLimiter::new(at(0), &profile);
         for _ in 0..CONCURRENT {
             assert_eq!(limiter.admit(1, at(0), &profile), Verdict::Allowed);
             limiter.is_answered_at(at(1));
@@ -275,7 +277,7 @@ mod tests {
     fn a_quota_grows_with_repositories_up_to_its_bound() {
         let profile = Profile::calm();
         let limit = |repos_beyond| {
-            let mut limiter = GithubLimiter { repos_beyond, ..GithubLimiter::new(at(0)) };
+            let mut limiter = GithubLimiter { repos_beyond, ..GithubLimiter::new(at(0), &profile) };
             limiter.quota(at(0), &profile).limit
         };
         assert_eq!([0, 1, 80, 150, 10_000].map(limit), [5_000, 5_050, 9_000, 12_500, 12_500]);
@@ -283,7 +285,8 @@ mod tests {
 
     #[test]
     fn the_hour_is_a_fixed_window() {
-        let (mut limiter, profile) = (GithubLimiter::new(at(0)), profile());
+        let profile = profile();
+        let mut limiter = GithubLimiter::new(at(0), &profile);
         for _ in 0..20 {
             limiter.charge();
         }
@@ -291,6 +294,19 @@ mod tests {
         assert_eq!(limiter.quota(at(3_599), &profile), Quota { limit: 20, used: 20, reset: at(3_600) });
         assert_eq!(limiter.admit(1, at(3_600), &profile), Verdict::Allowed);
         assert_eq!(limiter.quota(at(3_600), &profile).remaining(), 20);
+    }
+
+    #[test]
+    fn somebody_else_may_have_used_most_of_the_first_hour() {
+        let profile = Profile { github_used_before: 18, github_first_hour_secs: 600.0, ..profile() };
+        let mut limiter = GithubLimiter::new(at(0), &profile);
+        for _ in 0..2 {
+            assert_eq!(limiter.admit(1, at(1), &profile), Verdict::Allowed);
+            limiter.charge();
+        }
+        assert_eq!(limiter.admit(1, at(599), &profile), Verdict::Primary);
+        assert_eq!(limiter.quota(at(599), &profile), Quota { limit: 20, used: 20, reset: at(600) });
+        assert_eq!(limiter.quota(at(600), &profile), Quota { limit: 20, used: 0, reset: at(4_200) });
     }
 
     #[test]

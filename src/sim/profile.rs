@@ -156,6 +156,10 @@ pub struct Profile {
     pub github_requests_per_hour: u32,
     /// What each repository beyond 20 adds to that for an installation of a GitHub App, up to 12,500.
     pub github_requests_per_repo: u32,
+    /// How many requests somebody else has made with a token in the hour in which it is first used.
+    pub github_used_before: u32,
+    /// How much of that hour is left.
+    pub github_first_hour_secs: f64,
     /// Whether an answer that nothing has changed (304) counts against the primary limit.
     pub github_charges_unchanged: bool,
     /// GitHub's secondary limit: points per token in any minute (a read costs 1, a write 5).
@@ -254,6 +258,8 @@ impl Profile {
             modal_latency_secs: 0.15,
             github_requests_per_hour: 5_000,
             github_requests_per_repo: 50,
+            github_used_before: 0,
+            github_first_hour_secs: 3_600.0,
             github_charges_unchanged: false,
             github_points_per_minute: 900,
             github_mutations_per_minute: 180,
@@ -341,6 +347,9 @@ impl Profile {
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {
             return out(knob, "a number of seconds that is not negative");
+        }
+        if !(0.0..=3_600.0).contains(&self.github_first_hour_secs) {
+            return out("github_first_hour_secs", "from 0 to 3600");
         }
         if self.github_list_page == 0 {
             return out("github_list_page", "above 0");

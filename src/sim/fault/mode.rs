@@ -205,10 +205,12 @@ impl FaultMode {
             Self::Truncated => has_body || is_modal,
             Self::Malformed | Self::Unfamiliar => has_body,
             Self::WrongNotModified | Self::BareNotModified => {
-                has_body && !operation.is_write() && !matches!(operation, Operation::RateLimit | Operation::Unknown)
+                let is_never_cached =
+                    matches!(operation, Operation::InstallationToken | Operation::RateLimit | Operation::Unknown);
+                has_body && !operation.is_write() && !is_never_cached
             }
+            Self::Stale => operation.lists_what_moves(),
             Self::Empty
-            | Self::Stale
             | Self::Flapping
             | Self::PageMissing
             | Self::PageError

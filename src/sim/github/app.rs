@@ -6,6 +6,7 @@ use super::answer::Answer;
 use super::body;
 use super::{Asked, Route};
 use crate::sim::app::{APP_CLIENT_ID, APP_ID, Access, Grants, Installation, NOT_DECODED, Permission, Who};
+use crate::sim::fault::Strike;
 use crate::sim::jobs::{Repo, RepoKey, Time};
 use crate::sim::scenario::Visibility;
 use crate::sim::world::State;
@@ -45,12 +46,12 @@ impl State {
         (!is_open && !is_granted).then(|| Answer::error(403, "Resource not accessible by integration"))
     }
 
-    pub(super) fn list_installations(&self, asked: &Asked) -> Answer {
+    pub(super) fn list_installations(&self, asked: &Asked, strike: Option<Strike>) -> Answer {
         let all: Vec<Value> =
             self.installations().map(|(id, installation)| installation_body(id, installation, self.start)).collect();
-        let (page, total) = (asked.page(), all.len());
+        let (page, total) = (self.page_of(asked), all.len());
         let link = body::link(page, total, |number| asked.url_of_page(number));
-        let shown = page.cut(all, None, self.seed);
+        let shown = page.cut(all, strike, self.seed);
         Answer { link, is_cacheable: false, ..Answer::ok(Value::from(shown).to_string().into_bytes()) }
     }
 
@@ -73,7 +74,7 @@ impl State {
         }
     }
 
-    pub(super) fn list_installation_repos(&self, asked: &Asked) -> Answer {
+    pub(super) fn list_installation_repos(&self, asked: &Asked, strike: Option<Strike>) -> Answer {
         let Who::Installation(id) = asked.who else {
             return Answer::error(
                 403,
@@ -81,13 +82,13 @@ impl State {
             );
         };
         let Some(installation) = self.installation(id) else { return Answer::unauthorized() };
-        let (shown, total, link) = self.listed_repos(self.repos_given(id), asked);
+        let (shown, total, link) = self.listed_repos(self.repos_given(id), asked, strike);
         let selection = selection(installation);
         let body = json!({ "total_count": total, "repository_selection": selection, "repositories": shown });
         Answer { link, ..Answer::ok(body.to_string().into_bytes()) }
     }
 
-    pub(super) fn list_org_repos(&self, owner: &str, asked: &Asked) -> Answer {
+    pub(super) fn list_org_repos(&self, owner: &str, asked: &Asked, strike: Option<Strike>) -> Answer {
         if self.scenario.users.iter().any(|user| user.eq_ignore_ascii_case(owner)) {
             return Answer::not_found();
         }
@@ -95,11 +96,15 @@ impl State {
         if !is_known {
             return Answer::not_found();
         }
+        let (shown, _, link) = self.listed_repos(self.repos_at(owner, asked), asked, strike);
+        Answer { link, ..Answer::ok(Value::from(shown).to_string().into_bytes()) }
+    }
+
+    /// The repositories of an owner that whoever asks may see.
+    fn repos_at<'a>(&'a self, owner: &'a str, asked: &'a Asked) -> impl Iterator<Item = &'a Repo> {
         let keys = (0..self.repos.len()).map(RepoKey);
         let visible = keys.filter(|key| !self.is_hidden(*key, asked)).map(|key| self.repo(key));
-        let of_owner = visible.filter(|repo| repo.owner().eq_ignore_ascii_case(owner));
-        let (shown, _, link) = self.listed_repos(of_owner, asked);
-        Answer { link, ..Answer::ok(Value::from(shown).to_string().into_bytes()) }
+        visible.filter(|repo| repo.owner().eq_ignore_ascii_case(owner))
     }
 
     /// A page of repositories, how many there are, and the links to other pages.
@@ -107,13 +112,28 @@ impl State {
         &self,
         repos: impl Iterator<Item = &'a Repo>,
         asked: &Asked,
+        strike: Option<Strike>,
     ) -> (Vec<Value>, usize, Option<String>) {
-        let there = repos.filter(|repo| !repo.is_deleted && !repo.is_organization());
-        let all: Vec<Value> = there.map(|repo| self.repo_body(repo)).collect();
-        let (page, total) = (asked.page(), all.len());
+        let all: Vec<Value> = repos.filter(|repo| is_listed(repo)).map(|repo| self.repo_body(repo)).collect();
+        let (page, total) = (self.page_of(asked), all.len());
         let link = body::link(page, total, |number| asked.url_of_page(number));
-        (page.cut(all, None, self.seed), total, link)
+        (page.cut(all, strike, self.seed), total, link)
     }
+
+    /// Whether a list of installations or of repositories has an entry at present.
+    pub(super) fn shows_places(&self, asked: &Asked) -> bool {
+        match (&asked.route, asked.who) {
+            (Route::Installations, _) => self.installations().next().is_some(),
+            (Route::InstallationRepos, Who::Installation(id)) => self.repos_given(id).any(is_listed),
+            (Route::OrgRepos(owner), _) => self.repos_at(owner, asked).any(is_listed),
+            _ => false,
+        }
+    }
+}
+
+/// An organization stands among the repositories, as a place where runners are registered, and is none.
+fn is_listed(repo: &Repo) -> bool {
+    !repo.is_deleted && !repo.is_organization()
 }
 
 /// What was granted, and what always is.

@@ -30,7 +30,8 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
         Route::Jobs(..) => "jobs",
         Route::Runners(_) => "runners",
         Route::Groups(_) => "runner_groups",
-        Route::GroupRepos(..) => "repositories",
+        Route::GroupRepos(..) | Route::InstallationRepos => "repositories",
+        Route::Installations | Route::OrgRepos(_) => return b"[]".to_vec(),
         Route::Runs(_)
         | Route::Run(..)
         | Route::Job(..)
@@ -40,10 +41,7 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
         | Route::Mint(_)
         | Route::Downloads(_)
         | Route::Deprecation(..)
-        | Route::Installations
         | Route::InstallationToken(_)
-        | Route::InstallationRepos
-        | Route::OrgRepos(_)
         | Route::RateLimit
         | Route::Unknown => "workflow_runs",
     };
@@ -206,43 +204,54 @@ impl State {
     }
 
     /// The runner groups of an organization.
-    pub(super) fn list_groups(&self, organization: RepoKey, asked: &Asked) -> Answer {
+    pub(super) fn list_groups(&self, organization: RepoKey, asked: &Asked, strike: Option<Strike>) -> Answer {
         let page = self.page_of(asked);
         let place = self.repo(organization);
         let groups: Vec<&ScenarioGroup> = place.groups.iter().collect();
         let total = groups.len();
-        let shown = page.cut(groups, None, self.seed);
+        let shown = page.cut(groups, strike, self.seed);
         let bodies: Vec<_> = shown.into_iter().map(|group| body::group_body(&place.name, group)).collect();
         let link = body::link(page, total, |number| asked.url_of_page(number));
         Answer { link, ..Answer::ok(body::list("runner_groups", total, &bodies)) }
     }
 
     /// The repositories that a runner group names.
-    pub(super) fn list_group_repos(&self, organization: RepoKey, id: u64, asked: &Asked) -> Answer {
+    pub(super) fn list_group_repos(
+        &self,
+        organization: RepoKey,
+        (id, asked): (u64, &Asked),
+        strike: Option<Strike>,
+    ) -> Answer {
         let page = self.page_of(asked);
-        let group = self.repo(organization).groups.iter().find(|group| group.id == id);
-        let Some(names) = group.and_then(|group| group.repos.as_ref()) else { return Answer::not_found() };
-        let known = names.iter().filter_map(|name| self.repo_by_name.get(name.to_lowercase().as_str()));
-        let repos: Vec<&serde_json::Value> = known.map(|key| &self.repo(*key).body).collect();
+        let Some(repos) = self.repos_in_group(organization, id) else { return Answer::not_found() };
         let total = repos.len();
         let link = body::link(page, total, |number| asked.url_of_page(number));
-        Answer { link, ..Answer::ok(body::list("repositories", total, &page.cut(repos, None, self.seed))) }
+        Answer { link, ..Answer::ok(body::list("repositories", total, &page.cut(repos, strike, self.seed))) }
+    }
+
+    /// None where there is no such group, or it names none.
+    fn repos_in_group(&self, organization: RepoKey, id: u64) -> Option<Vec<&serde_json::Value>> {
+        let names = self.repo(organization).groups.iter().find(|group| group.id == id)?.repos.as_ref()?;
+        let known = names.iter().filter_map(|name| self.repo_by_name.get(name.to_lowercase().as_str()));
+        Some(known.map(|key| &self.repo(*key).body).collect())
     }
 
     /// The page that is asked for, no larger than GitHub's own limit.
-    fn page_of(&self, asked: &Asked) -> Page {
+    pub(super) fn page_of(&self, asked: &Asked) -> Page {
         let page = asked.page();
         Page { size: page.size.min(usize::try_from(self.profile.github_list_page).unwrap_or(usize::MAX)), ..page }
     }
 
     /// Whether a list has an entry at present.
     pub(super) fn shows_entries(&self, asked: &Asked) -> bool {
-        let Some(repo) = self.repo_of(asked) else { return false };
+        let Some(repo) = self.repo_of(asked) else { return self.shows_places(asked) };
         match (&asked.route, asked.query.get("status")) {
             (Route::Runs(_), None) => !self.repo(repo).runs.is_empty(),
             (Route::Runs(_), Some(filter)) => !self.filtered_runs(repo, self.now, filter).is_empty(),
             (Route::Jobs(_, run), _) => self.runs.get(run).is_some_and(|run| run.at(self.now).is_some()),
             (Route::Runners(_), _) => self.repo(repo).runners.values().any(|runner| runner.at(self.now).is_some()),
+            (Route::Groups(_), _) => !self.repo(repo).groups.is_empty(),
+            (Route::GroupRepos(_, id), _) => self.repos_in_group(repo, *id).is_some_and(|repos| !repos.is_empty()),
             _ => false,
         }
     }

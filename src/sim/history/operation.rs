@@ -165,6 +165,19 @@ impl Operation {
 
     /// Whether it is a call that lists things.
     pub fn is_list(self) -> bool {
+        self.lists_what_moves()
+            || matches!(
+                self,
+                Self::ListInstallations
+                    | Self::ListInstallationRepos
+                    | Self::ListOrgRepos
+                    | Self::ListGroups
+                    | Self::ListGroupRepos
+            )
+    }
+
+    /// Whether it lists what comes and goes by itself, so that an answer may show an earlier moment.
+    pub fn lists_what_moves(self) -> bool {
         matches!(self, Self::ListRuns | Self::ListJobs | Self::ListRunners | Self::ListSandboxes)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sandrunner::sim::{Fault, FaultMode, FaultRequest, LimitKind, Operation, Profile, Service, What, World};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use sandrunner::sim::{
+    APP_ID, APP_KEY, Fault, FaultMode, FaultRequest, LimitKind, Operation, Profile, Service, What, World,
+};
 use serde_json::{Value, json};
 
 use super::{once, pass, strikes};
@@ -10,10 +13,34 @@ use crate::github::{JOBS, RUNNERS, RUNS, TOKEN, ask, delete_runner, get, get_kno
 use crate::modal::Modal;
 use crate::{PLAIN, job, jobs, start, world};
 
+/// A token that the App of the World signs, and one of its installation.
+async fn app_tokens(world: &World) -> (String, String) {
+    let now = world.clock().now().timestamp();
+    let claims = json!({ "iss": APP_ID, "iat": now - 60, "exp": now + 540 });
+    let key = EncodingKey::from_rsa_pem(APP_KEY.as_bytes()).unwrap();
+    let of_app = format!("Bearer {}", jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap());
+    let headers = [("authorization", of_app.as_str())];
+    let all = ask(world, "GET", "/app/installations", &headers, &Value::Null).await.body;
+    let path = format!("/app/installations/{}/access_tokens", all[0]["id"]);
+    let given = ask(world, "POST", &path, &headers, &json!({})).await.body;
+    let of_installation = format!("Bearer {}", given["token"].as_str().unwrap());
+    (of_app, of_installation)
+}
+
 /// Asks for a call of an operation, on a page after the first where there are pages.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what is no call of GitHub's is not asked for")]
-async fn call(world: &World, operation: Operation, etag: Option<&str>) -> Result<(), axum::Error> {
-    let mut headers = vec![TOKEN];
+async fn call(
+    world: &World,
+    operation: Operation,
+    etag: Option<&str>,
+    (of_app, of_installation): &(String, String),
+) -> Result<(), axum::Error> {
+    let token = match operation {
+        Operation::ListInstallations | Operation::InstallationToken => ("authorization", of_app.as_str()),
+        Operation::ListInstallationRepos => ("authorization", of_installation.as_str()),
+        _ => TOKEN,
+    };
+    let mut headers = vec![token];
     headers.extend(etag.map(|etag| ("if-none-match", etag)));
     let repo = "/repos/acme/web";
     let config = json!({ "name": "sr-main-gh-7-1", "runner_group_id": 1, "labels": PLAIN });
@@ -31,8 +58,8 @@ async fn call(world: &World, operation: Operation, etag: Option<&str>) -> Result
         Operation::Deprecation => ("GET", format!("{RUNNERS}/deprecations/2.336.0"), Value::Null),
         Operation::ListInstallations => ("GET", "/app/installations?page=2".to_owned(), Value::Null),
         Operation::InstallationToken => ("POST", "/app/installations/1/access_tokens".to_owned(), Value::Null),
-        Operation::ListInstallationRepos => ("GET", "/installation/repositories".to_owned(), Value::Null),
-        Operation::ListOrgRepos => ("GET", "/orgs/acme/repos".to_owned(), Value::Null),
+        Operation::ListInstallationRepos => ("GET", "/installation/repositories?page=2".to_owned(), Value::Null),
+        Operation::ListOrgRepos => ("GET", "/orgs/acme/repos?page=2".to_owned(), Value::Null),
         Operation::ListGroups => ("GET", "/orgs/acme/actions/runner-groups?page=2".to_owned(), Value::Null),
         Operation::ListGroupRepos => {
             ("GET", "/orgs/acme/actions/runner-groups/4/repositories?page=2".to_owned(), Value::Null)
@@ -61,9 +88,10 @@ async fn every_mode_strikes_at_every_call_of_github_that_it_applies_to() {
         let mut modal = Modal::connect(&world).await;
         start(&world, &mut modal, 1, &PLAIN).await;
         pass(&world, 10.0).await;
+        let tokens = app_tokens(&world).await;
         once(&world, *operation, *mode);
         let is_conditional = *mode == FaultMode::WrongNotModified;
-        let _cut = call(&world, *operation, is_conditional.then_some("W/\"old\"")).await;
+        let _cut = call(&world, *operation, is_conditional.then_some("W/\"old\""), &tokens).await;
         struck.extend(strikes(&world));
     }
     assert_eq!(pairs.difference(&struck).collect::<Vec<_>>(), [&(Operation::Mint, FaultMode::Error); 0]);

@@ -4,7 +4,7 @@ use sandrunner::sim::{Fault, FaultMode, Operation, Profile, World};
 use serde_json::{Value, json};
 
 use super::{once, pass, strikes};
-use crate::github::{JOBS, RUNNERS, RUNS, get, ids, mint};
+use crate::github::{JOBS, RUNNERS, RUNS, Reply, get, ids, mint};
 use crate::modal::Modal;
 use crate::{PLAIN, jobs, start, world};
 
@@ -87,6 +87,37 @@ async fn a_list_may_be_empty_though_there_is_much() {
         let empty = get(&world, path).await;
         assert_eq!((empty.status, &empty.body["total_count"], ids(&empty, key).len()), (200, &json!(0), 0));
         assert_eq!(get(&world, path).await.body["total_count"], 5);
+    }
+}
+
+/// The names on an answer that lists places.
+fn names(reply: &Reply, key: &str) -> Vec<String> {
+    let rows = if key.is_empty() { &reply.body } else { &reply.body[key] };
+    rows.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_of_repositories_and_groups_go_wrong_like_others() {
+    let groups = json!([{ "id": 1, "name": "Default" }, { "id": 4, "name": "gpu", "repos": ["acme/web", "acme/api"] }]);
+    let scenario = json!({ "repos": [{ "name": "acme/web" }, { "name": "acme/api" }],
+        "organizations": [{ "name": "acme", "groups": groups }] });
+    for (operation, path, key, all) in [
+        (Operation::ListOrgRepos, "/orgs/acme/repos", "", ["web", "api"]),
+        (Operation::ListGroups, "/orgs/acme/actions/runner-groups", "runner_groups", ["Default", "gpu"]),
+        (Operation::ListGroupRepos, "/orgs/acme/actions/runner-groups/4/repositories", "repositories", ["web", "api"]),
+    ] {
+        let small = world(Profile { github_list_page: 1, ..Profile::calm() }, scenario.clone());
+        let second = format!("{path}?page=2");
+        assert_eq!(names(&get(&small, path).await, key), all[..1], "{operation:?}");
+        assert_eq!(names(&get(&small, &second).await, key), all[1..], "the organization itself is no repository");
+        once(&small, operation, FaultMode::PageRepeats);
+        assert_eq!(names(&get(&small, &second).await, key), all[..1]);
+        let large = world(Profile::calm(), scenario.clone());
+        once(&large, operation, FaultMode::Flapping);
+        assert_eq!(names(&get(&large, path).await, key).len(), 1);
+        once(&large, operation, FaultMode::Empty);
+        assert_eq!(names(&get(&large, path).await, key).len(), 0);
+        assert_eq!(names(&get(&large, path).await, key), all);
     }
 }
 
