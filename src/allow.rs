@@ -75,6 +75,14 @@ impl RepoPatterns {
         self.served.iter().filter_map(RepoPattern::owner).collect()
     }
 
+    /// The patterns for an owner's repositories as `owner/prefix-*`, with `!` before those for what is not served.
+    pub fn of_owner<'a>(&'a self, owner: &'a str) -> impl Iterator<Item = String> + 'a {
+        let is_of = move |pattern: &&RepoPattern| pattern.owner.as_deref().is_none_or(|named| named == owner);
+        let entry = move |pattern: &RepoPattern| format!("{owner}/{}", pattern.name);
+        let served = self.served.iter().filter(is_of).map(entry);
+        served.chain(self.excluded.iter().filter(is_of).map(move |pattern| format!("!{}", entry(pattern))))
+    }
+
     /// Whether every repository of an owner is served, also one that nobody has made yet.
     pub fn admit_all_of(&self, owner: &str) -> bool {
         let is_of = |pattern: &&RepoPattern| pattern.owner.as_deref().is_none_or(|named| named == owner);
@@ -125,6 +133,14 @@ mod tests {
         let all = |entries: &[&str]| patterns(entries).admit_all_of("acme");
         assert!(all(&["acme/*"]) && all(&["*"]) && all(&["acme/*", "!other/x"]));
         assert!(!all(&["acme/a*"]) && !all(&["acme/*", "!acme/x"]) && !all(&["*", "!*/x"]) && !all(&["other/*"]));
+    }
+
+    #[test]
+    fn the_patterns_of_an_owner_name_it_and_mean_the_same_for_it() {
+        let of = |entries: &[&str]| patterns(entries).of_owner("acme").collect::<Vec<_>>();
+        assert_eq!(of(&["acme/web-*", "beta/*", "!acme/web-old", "!beta/x"]), ["acme/web-*", "!acme/web-old"]);
+        assert_eq!(of(&["*", "!*/private"]), ["acme/*", "!acme/private"]);
+        assert_eq!(of(&["beta/*"]), [""; 0]);
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub mod variable {
     ///
     /// A listener whose job still runs is never killed.
     pub const STOP_GRACE_SECS: &str = "SANDRUNNER_STOP_GRACE_SECS";
-    /// The repositories, as `owner/name` with spaces between them, whose jobs the runner takes; required.
+    /// The repositories whose jobs the runner takes, as `owner/name` or `owner/prefix-*` with spaces between them, and
+    /// with `!` before what the others mean and is not taken; required.
     pub const REPOSITORIES: &str = "SANDRUNNER_REPOSITORIES";
     /// `1` refuses jobs of pull requests from other repositories; default `0`.
     pub const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";

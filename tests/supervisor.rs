@@ -132,6 +132,7 @@ async fn bad_settings_end_before_the_listener_starts() {
     for (name, value) in [
         (variable::JIT_CONFIG, ""),
         (variable::REPOSITORIES, "acme"),
+        (variable::REPOSITORIES, "acme/web acme/$(touch hit)"),
         (variable::IDLE_TIMEOUT_SECS, "a[$(touch hit)]"),
         (variable::TRUSTED_ONLY, "yes"),
     ] {
@@ -225,6 +226,23 @@ async fn the_hook_admits_the_repository_and_refuses_others() {
 }
 
 #[tokio::test]
+async fn the_hook_knows_patterns_and_what_they_do_not_mean() {
+    let case = |repository, expected| HookCase { repository, trusted_only: "0", event: "{}".to_owned(), expected };
+    let cases = [
+        case("acme/web", Exit::Served),
+        case("Acme/Team-api", Exit::Served),
+        case("acme/team-", Exit::Served),
+        case("acme/team-secret", Exit::PolicyRefused),
+        case("acme/team-secret-2", Exit::PolicyRefused),
+        case("acme/other", Exit::PolicyRefused),
+        case("mallory/team-api", Exit::PolicyRefused),
+        case("acme/team-api/more", Exit::PolicyRefused),
+        case("acme/*", Exit::PolicyRefused),
+    ];
+    check_hook_for("acme/web acme/team-* !acme/team-secret*", cases).await;
+}
+
+#[tokio::test]
 async fn the_hook_refuses_forks_where_told_to() {
     let fork = pull_request(&json!({"full_name": "mallory/web"}));
     let own = pull_request(&json!({"full_name": "Acme/Web"}));
@@ -263,11 +281,17 @@ fn pull_request(head_repo: &Value) -> Value {
 
 /// Runs each case in a sandbox of its own; the hook starts as the runner starts it, and its failure fails the job.
 async fn check_hook(cases: impl IntoIterator<Item = HookCase>) {
+    check_hook_for("Acme/web", cases).await;
+}
+
+/// The same where these repositories are allowed.
+async fn check_hook_for(allowed: &str, cases: impl IntoIterator<Item = HookCase>) {
     join_all(cases.into_iter().map(|case| async move {
         let listener = "connect; echo '1: Running job: build'
             GITHUB_REPOSITORY=$(<../repository) GITHUB_EVENT_PATH=$PWD/../event.json bash -e $ACTIONS_RUNNER_HOOK_JOB_STARTED
             echo \"hook: $?\"; exit 0";
-        let sandbox = Sandbox::new(listener).with(variable::TRUSTED_ONLY, case.trusted_only);
+        let sandbox = Sandbox::new(listener).with(variable::REPOSITORIES, allowed);
+        let sandbox = sandbox.with(variable::TRUSTED_ONLY, case.trusted_only);
         fs::write(sandbox.path("repository"), case.repository).expect("a writable directory");
         fs::write(sandbox.path("event.json"), &case.event).expect("a writable directory");
         let ended = sandbox.run().await;

@@ -139,13 +139,21 @@ async fn delete_unused(task: &Task, secret: &SecretId) {
     }
 }
 
-/// The repositories whose jobs the runner may be given: its own, or all of its organization that the class serves.
+/// The repositories whose jobs the runner may be given: its own, or all of its organization that the class serves,
+/// patterns included: the runner may live when a repository is made that one of them means.
 fn served(policy: &Policy, scope: &Scope, class: &RunnerClass) -> String {
     let Registry::Org(org) = policy.registry(scope) else { return scope.repo.to_string() };
-    let is_served =
-        |repo: &&RepoName| repo.owner() == org.name.as_str() && (class.repos.is_empty() || class.repos.contains(repo));
-    let allowed = policy.accounts.get(&org.account).into_iter().flat_map(|account| &account.repos);
-    allowed.filter(is_served).map(RepoName::as_str).collect::<Vec<_>>().join(" ")
+    let Some(account) = policy.accounts.get(&org.account) else { return scope.repo.to_string() };
+    let is_own = |repo: &&RepoName| repo.owner() == org.name.as_str();
+    let entries: Vec<String> = if class.repos.is_empty() {
+        let named = account.repos.iter().filter(is_own).map(RepoName::to_string);
+        let meant = account.patterns.of_owner(org.name.as_str());
+        named.chain(meant).collect()
+    } else {
+        let served = class.repos.iter().filter(is_own).filter(|repo| account.serves(repo));
+        served.map(RepoName::to_string).collect()
+    };
+    entries.join(" ")
 }
 
 /// What the supervisor reads, with what the class adds.

@@ -59,8 +59,9 @@ read_settings() {
   trusted_only=${SANDRUNNER_TRUSTED_ONLY:-0}
   setup_info=${SANDRUNNER_SETUP_INFO:-}
   unset "${!SANDRUNNER_@}"
-  [[ $repositories =~ ^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(\ [A-Za-z0-9._-]+/[A-Za-z0-9._-]+)*$ ]] ||
-    give_up 'SANDRUNNER_REPOSITORIES does not hold names of the form owner/name with spaces between them'
+  local entry='!?[A-Za-z0-9._-]+/[A-Za-z0-9._*-]+'
+  [[ $repositories =~ ^$entry(\ $entry)*$ ]] ||
+    give_up 'SANDRUNNER_REPOSITORIES does not hold owner/name or owner/prefix-* with spaces between them'
   [[ $trusted_only == [01] ]] || give_up 'SANDRUNNER_TRUSTED_ONLY is neither 0 nor 1'
 }
 
@@ -257,9 +258,24 @@ head_repository() {
   [[ $head =~ ^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$ ]] && printf '%s' "$head"
 }
 
+# Whether one of the names and patterns means repository $1, and none of those with `!` before it does.
+is_allowed() {
+  local entry entries is_meant=1
+  IFS=' ' read -r -a entries <<<"$allowed"
+  for entry in "${entries[@]}"; do
+    if [[ $entry == '!'* ]]; then
+      [[ $1 != ${entry#!} ]] || return 1
+    elif [[ $1 == $entry ]]; then
+      is_meant=0
+    fi
+  done
+  return "$is_meant"
+}
+
 repository=${GITHUB_REPOSITORY-}
-[[ $repository == */* && $repository != *' '* && " $allowed " == *" ${repository,,} "* ]] ||
+if ! [[ $repository =~ ^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$ ]] || ! is_allowed "${repository,,}"; then
   refuse "this runner does not serve ${repository:-an unknown repository}"
+fi
 if ((trusted_only)); then
   head=$(head_repository "${GITHUB_EVENT_PATH:-}") ||
     refuse 'this runner serves no forks, and where the pull request comes from cannot be told'

@@ -107,7 +107,7 @@ impl Sandbox {
 /// Which jobs the hook in a sandbox lets run.
 #[derive(Debug, Default)]
 struct Admits {
-    /// Their repositories, in lower case.
+    /// Their repositories, in lower case: names, patterns, and with `!` before them exceptions.
     repositories: Vec<String>,
     /// Whether they must not come from a fork.
     is_trusted_only: bool,
@@ -121,6 +121,20 @@ impl Admits {
             is_trusted_only: environment.get(TRUSTED_ONLY).is_some_and(|value| value == "1"),
         }
     }
+
+    fn has(&self, repo: &str) -> bool {
+        let (excluded, served): (Vec<&str>, Vec<&str>) =
+            self.repositories.iter().map(String::as_str).partition(|entry| entry.starts_with('!'));
+        served.iter().any(|entry| is_like(repo, entry)) && !excluded.iter().any(|entry| is_like(repo, &entry[1..]))
+    }
+}
+
+/// Whether a text is of a pattern, in which a star stands for any text.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return text == pattern };
+    let Some(text) = text.strip_prefix(first) else { return false };
+    let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    ends.any(|at| is_like(&text[at..], rest))
 }
 
 /// What is asked of a create, with the environment put together.
@@ -341,7 +355,7 @@ impl State {
         let (admits, job) = (&self.sandbox(sandbox).admits, &self.jobs[&job]);
         let is_of_fork = self.runs[&job.spec.run].spec.as_ref().is_some_and(|spec| spec.fork);
         let name = &self.repo(job.repo).name;
-        (admits.is_trusted_only && is_of_fork) || !admits.repositories.iter().any(|admitted| **admitted == **name)
+        (admits.is_trusted_only && is_of_fork) || !admits.has(name)
     }
 
     /// The idle limit of the program in the sandbox: it ends by itself where no job has started.

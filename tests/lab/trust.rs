@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sandrunner::config::OrganizationConfig;
 use sandrunner::sim::{Cause, Profile, Scenario, What};
 use serde_json::{Value, json};
 
@@ -61,5 +62,29 @@ async fn a_class_may_admit_them() {
     });
     let outcome = lab.run(Duration::from_secs(1800), |_| false).await;
     assert_eq!(ended(&outcome, Cause::Ran), [0, 1, 2, 3, 4, 10, 11, 12, 20, 21], "{}", outcome.summary());
+    assert_eq!(ended(&outcome, Cause::Refused), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runners_of_an_organization_run_jobs_of_the_repositories_that_patterns_mean() {
+    let names = ["acme/team-web", "acme/team-api", "acme/tool"];
+    let repos: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+    let jobs = names.iter().zip(0_u64..).map(|(repo, id)| {
+        json!({ "id": 5_000_000_000 + id, "run": OWN_RUN + id, "repo": repo, "labels": ["self-hosted", "modal"],
+            "duration_secs": 60, "arrival_secs": 30 })
+    });
+    let groups = json!([{ "id": 4, "name": "Modal", "repos": names }]);
+    let scenario = json!({ "repos": repos, "jobs": jobs.collect::<Vec<Value>>(),
+        "organizations": [{ "name": "acme", "groups": groups }] });
+    let scenario = serde_json::from_value(scenario).expect("a scenario");
+    let lab = Lab::new(Profile::realistic(), scenario, 1).configure(|config| {
+        let github = &mut config.github[0];
+        github.allowed_repos = ["acme/team-*", "acme/tool", "!acme/team-secret"].map(str::to_owned).to_vec();
+        let group = Some("Modal".to_owned());
+        github.organizations =
+            vec![OrganizationConfig { name: "acme".to_owned(), runner_group: group, runner_group_id: None }];
+    });
+    let outcome = lab.run(Duration::from_secs(1800), |_| false).await;
+    assert_eq!(ended(&outcome, Cause::Ran), [0, 1, 2], "{}", outcome.summary());
     assert_eq!(ended(&outcome, Cause::Refused), [0; 0]);
 }
