@@ -58,6 +58,7 @@ impl View {
             }
         };
         app.read.succeeded(began_at);
+        app.first_known_at.get_or_insert(began_at);
         app.installed = installed.iter().map(|one| (Arc::clone(&one.owner), one.clone())).collect();
         if !policy.accounts.get(account).is_some_and(|account| account.patterns.is_for_all_owners()) {
             return;
@@ -74,6 +75,7 @@ impl View {
         let (listed, is_whole) = match reading {
             Reading::Known(listed) => {
                 view.read.succeeded(began_at);
+                view.first_known_at.get_or_insert(began_at);
                 (listed, Listing::Whole)
             }
             Reading::Partial { seen, missing } => {

@@ -11,7 +11,7 @@ use crate::budget::{Capacity, Purpose};
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, CredentialName};
 use crate::plan::{Credentials, Policy};
-use crate::state::{Observed, Owner, Scope};
+use crate::state::{AppView, Observed, Owner, ReadState, Scope};
 
 /// How often it is asked where Apps are installed, and for lists of repositories.
 const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
@@ -37,9 +37,10 @@ impl Schedule {
     /// Where Apps are installed, and lists of repositories.
     pub(super) fn directories(&mut self, observed: &Observed, policy: &Policy) {
         for (account, _) in policy.accounts.iter().filter(|(_, account)| account.credentials == Credentials::PerOwner) {
-            let read = observed.apps.get(account).map(|app| &app.read);
-            if read.is_none_or(|read| self.is_due(read, DIRECTORY_AGAIN)) {
-                let tried = read.and_then(|read| read.tried_at);
+            let app = observed.apps.get(account);
+            let is_due = |app: &AppView| self.is_due(&app.read, again(app.first_known_at, &app.read));
+            if app.is_none_or(is_due) {
+                let tried = app.and_then(|app| app.read.tried_at);
                 self.add(Read::Installations(account.clone()), Purpose::Other, Rank::Directory, tried);
             }
         }
@@ -51,7 +52,7 @@ impl Schedule {
             .collect();
         for (owner, view) in &observed.owners {
             let is_doubted = doubted.contains(&(&owner.account, &*owner.login));
-            let again = if is_doubted { AGREEMENT_APART } else { DIRECTORY_AGAIN };
+            let again = if is_doubted { AGREEMENT_APART } else { again(view.first_known_at, &view.read) };
             if self.is_due(&view.read, again) {
                 self.add(Read::Directory(owner.clone()), Purpose::Other, Rank::Directory, view.read.tried_at);
             }
@@ -118,4 +119,11 @@ impl Schedule {
             }
         }
     }
+}
+
+/// After what time a list of places is read again. The first answer is not taken for the whole: what it lacked for
+/// whatever reason would wait for an hour, unknown.
+fn again(first_known_at: Option<DateTime<Utc>>, read: &ReadState) -> TimeDelta {
+    let is_first = first_known_at.is_some() && first_known_at == read.known_at;
+    if is_first { AGREEMENT_APART } else { DIRECTORY_AGAIN }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ReadState;
@@ -82,6 +83,8 @@ impl std::fmt::Display for Pause {
 pub struct OwnerView {
     /// How the list was read.
     pub read: ReadState,
+    /// When it was first read: what that answer lacked nobody would miss.
+    pub first_known_at: Option<DateTime<Utc>>,
     /// How many of them are served.
     pub served: usize,
 }
@@ -91,6 +94,8 @@ pub struct OwnerView {
 pub struct AppView {
     /// How its installations were listed.
     pub read: ReadState,
+    /// When they were first listed.
+    pub first_known_at: Option<DateTime<Utc>>,
     /// Where it is installed.
     pub installed: BTreeMap<Arc<str>, Installed>,
 }

@@ -205,7 +205,7 @@ async fn repositories_come_and_go_and_change_while_the_others_are_served() {
             }
             // Between the list that lacks it and the one that would confirm that.
             let lists = world.history(0).iter().filter(|event| is_directory(&event.what)).count();
-            if lists == 2 && before.0.is_none() {
+            if lists == 3 && before.0.is_none() {
                 before.ask(&questions);
                 world.restore_repo("acme/blinks");
             }

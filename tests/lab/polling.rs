@@ -6,7 +6,7 @@ use std::time::Duration;
 use sandrunner::config::OrganizationConfig;
 use sandrunner::http::webhook::Hint;
 use sandrunner::ids::RunId;
-use sandrunner::sim::{Operation, Profile, Scenario, Service, What};
+use sandrunner::sim::{Fault, FaultMode, Operation, Profile, Scenario, Service, What};
 use serde_json::{Value, json};
 
 use crate::lab::{Keeping, Lab, Next, Outcome, epoch};
@@ -306,4 +306,19 @@ async fn a_nudge_shows_a_run_at_once_and_one_of_an_unknown_repository_nothing() 
     };
     assert_eq!(around(199.0, 230.0), 0, "nothing is read for a repository that is not served");
     assert!(around(335.0, 336.0) <= 8, "fifty nudges are one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_first_list_of_repositories_lacked_is_found_within_minutes() {
+    for mode in [FaultMode::Empty, FaultMode::Flapping] {
+        let day = scenario(json!({ "repos": repos(2), "jobs": [job(1, 0, 0, 5.0, 60.0), job(2, 0, 1, 5.0, 60.0)] }));
+        let lab = Lab::new(Profile::calm(), day, 1)
+            .configure(|config| config.github[0].allowed_repos = vec!["acme/*".to_owned()]);
+        lab.world.add_fault(Fault::new(Operation::ListOrgRepos, mode)).expect("a fault");
+        let outcome = lab.run(Duration::from_secs(2 * 3_600), |_| false).await;
+        let waited = [seen(&outcome, 1, 5.0), seen(&outcome, 2, 5.0)];
+        assert!(waited.iter().all(|waited| waited.is_some_and(|waited| waited <= 120.0)), "{mode:?}: {waited:?}");
+        let lists = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListOrgRepos, .. }));
+        assert!(lists.len() <= 5, "and then every hour: {lists:?}");
+    }
 }
