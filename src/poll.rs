@@ -19,7 +19,7 @@ use crate::budget::{Capacity, Purpose};
 use crate::evidence::Evidence;
 use crate::ids::CredentialName;
 use crate::mutant::{self, Mutant};
-use crate::plan::{LISTS_LAG, Policy};
+use crate::plan::{LISTS_LAG, Policy, group_holds_jobs};
 use crate::retry;
 use crate::state::{
     Hints, JobStatus, NeedsJobs, Observed, OurSandbox, ReachesBack, ReadState, Registry, RegistryView, RepoView,
@@ -49,8 +49,8 @@ const JOBLESS_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::seconds(3), TimeDelta:
 const RUNNERS_AGAIN: Costly = Costly { free: TimeDelta::seconds(60), charged: TimeDelta::seconds(120) };
 /// How often runners are read for leftovers.
 const LEFTOVERS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: TimeDelta::hours(6) };
-/// How often the runner group of an organization is looked at.
-const GROUP_AGAIN: TimeDelta = TimeDelta::hours(1);
+/// How often the runner group of an organization is looked at; and where it keeps jobs waiting.
+const GROUP_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::hours(1), TimeDelta::minutes(5));
 /// How long the turn of a repository lasts whose runners were never read; each has one in every such hour.
 const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(10);
 /// How long a new sandbox may be missing from lists before it is looked up by its id.
@@ -146,7 +146,7 @@ pub fn due(
     }
     let wanting = wanting(observed);
     for (index, (registry, view)) in observed.registries.iter().enumerate() {
-        all.group(registry, view);
+        all.group(registry, view, observed, policy);
         let capacity = means(capacities, &policy.credential_of(registry));
         let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
         let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
@@ -368,10 +368,12 @@ impl Schedule {
         }
     }
 
-    fn group(&mut self, registry: &Registry, view: &RegistryView) {
-        if let Registry::Org(org) = registry
-            && self.is_due(&view.group_read, GROUP_AGAIN)
-        {
+    fn group(&mut self, registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) {
+        let Registry::Org(org) = registry else { return };
+        let (usual, sooner) = GROUP_AGAIN;
+        let is_due_sooner =
+            || self.is_due(&view.group_read, sooner) && group_holds_jobs(registry, view, observed, policy);
+        if self.is_due(&view.group_read, usual) || is_due_sooner() {
             self.add(Read::Group(org.clone()), Purpose::Runners, Rank::Runners, view.group_read.tried_at);
         }
     }

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use crate::class::{Risk, Risks};
 use crate::ids::RepoName;
 use crate::plan::Policy;
-use crate::state::{AdmittedRepos, Fit, Observed, Org, Origin, RegistryView, Workflow, WorkflowFile};
+use crate::state::{
+    AdmittedRepos, Fit, JobStatus, Observed, Org, Origin, Registry, RegistryView, RunStatus, RunView, Workflow,
+    WorkflowFile, WorkflowJob,
+};
 
 /// How many repositories a reason names.
 const NAMED: usize = 3;
@@ -78,6 +81,20 @@ fn workflow_text(group: &str, workflow: Option<&Workflow>, repo: &RepoName) -> S
     format!(
         "runner group `{group}` is kept to selected workflows and does not run {file}: add {whole} to them, or let it run all"
     )
+}
+
+/// Whether the runner group of an organization, as it was last read, keeps queued jobs that ask for us from its runners.
+pub(crate) fn group_holds_jobs(registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) -> bool {
+    let Registry::Org(org) = registry else { return false };
+    let asks = |job: &WorkflowJob| job.status == JobStatus::Queued && job.labels.contains(&policy.required_label);
+    let is_waiting = |run: &&RunView| run.run.status != RunStatus::Completed && run.jobs.values().any(asks);
+    observed.repos_of(registry).any(|(scope, repo)| {
+        let mut waiting = repo.runs.values().filter(is_waiting).map(|run| &run.run);
+        waiting.any(|run| {
+            let whose = (&scope.repo, run.risks, run.workflow.as_deref());
+            refusal(org, view, whose, policy).is_some()
+        })
+    })
 }
 
 /// What a sandbox was made for although what is known of its run does not tell whether the runner group takes its jobs:

@@ -322,3 +322,26 @@ async fn what_the_first_list_of_repositories_lacked_is_found_within_minutes() {
         assert!(lists.len() <= 5, "and then every hour: {lists:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_group_that_did_not_suit_is_looked_at_again_within_minutes() {
+    for (operation, mode) in
+        [(Operation::ListGroups, FaultMode::Empty), (Operation::ListGroupRepos, FaultMode::Flapping)]
+    {
+        let groups = json!([{ "id": 4, "name": "Modal", "repos": [name(0)] }]);
+        let organizations = json!([{ "name": "acme", "groups": groups }]);
+        let jobs = json!([job(1, 0, 0, 5.0, 60.0)]);
+        let day = scenario(json!({ "repos": repos(1), "jobs": jobs, "organizations": organizations }));
+        let lab = Lab::new(Profile::calm(), day, 1).configure(|config| {
+            let group = Some("Modal".to_owned());
+            config.github[0].organizations =
+                vec![OrganizationConfig { name: "acme".to_owned(), runner_group: group, runner_group_id: None }];
+        });
+        lab.world.add_fault(Fault::new(operation, mode)).expect("a fault");
+        let outcome = lab.run(Duration::from_secs(2 * 3_600), |_| false).await;
+        let mints = outcome.times(|what| matches!(what, What::RunnerRegistered { .. }));
+        assert!(mints.first().is_some_and(|at| *at < 400.0), "{operation:?}: {mints:?}");
+        let looks = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListGroups, .. }));
+        assert!(looks.len() <= 4, "and then every hour: {looks:?}");
+    }
+}
