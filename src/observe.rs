@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::{DateTime, Utc};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::budget::{Budget, Capacity, Purpose, can_wait, is_refresh};
+use crate::budget::{Budget, Capacity, Purpose, can_wait};
 use crate::clock::Clock;
 use crate::github::{GithubReader, GithubReaders};
 use crate::ids::{
@@ -22,7 +22,7 @@ use crate::ids::{
 };
 use crate::modal::ModalReader;
 use crate::plan::Policy;
-use crate::poll::{Due, Read};
+use crate::poll::{self, Due, Read};
 use crate::state::{Creating, Observed, Origin, OurSandbox, Owner, OwnerView, Scope};
 
 pub use read::Arrival;
@@ -194,14 +194,14 @@ impl View {
             shares.insert(reader.credential().clone(), lock(&reader.budget()).refreshes_due(now));
         }
         let (urgent, rest): (Vec<Due>, Vec<Due>) = due.into_iter().partition(Due::is_urgent);
-        let (early, rest): (Vec<Due>, Vec<Due>) = rest.into_iter().partition(|due| {
-            let credential = is_refresh(due.purpose).then(|| due.read.credential(&self.readers.policy)).flatten();
-            let share = credential.and_then(|credential| shares.get_mut(&credential));
-            share.is_some_and(|share| {
-                let has_share = *share > 0;
-                *share = share.saturating_sub(1);
-                has_share
-            })
+        let (early, rest) = poll::shared(rest, |due| {
+            let Some(credential) = due.read.credential(&self.readers.policy) else { return false };
+            let Some(share) = shares.get_mut(&credential).filter(|share| **share > 0) else { return false };
+            // Sweeps wait for an account of their own as well, and are the oldest then: others take their turn.
+            let can_start =
+                !self.under_way.contains_key(&due.read.key()) && self.admits(&credential, due.purpose, 0, now);
+            *share -= u32::from(can_start);
+            can_start
         });
         urgent.into_iter().chain(early).chain(rest).collect()
     }

@@ -1,10 +1,11 @@
 //! Readings, and their order.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::budget::Purpose;
+use crate::budget::{Purpose, is_refresh};
 use crate::ids::{AccountName, CredentialName, OurName, RunId, SandboxId};
 use crate::plan::Policy;
 use crate::state::{Org, Owner, Registry, RunStatus, Scope};
@@ -138,6 +139,19 @@ impl Due {
     }
 }
 
+/// Takes those out of `due` that only refresh what is known and have a share, and gives both parts in their order.
+///
+/// The oldest are asked first whether they have one: jobs, which are read most often, would otherwise leave nothing to
+/// runners and sweeps.
+pub fn shared(due: Vec<Due>, mut has_share: impl FnMut(&Due) -> bool) -> (Vec<Due>, Vec<Due>) {
+    let mut turns: Vec<usize> = (0..due.len()).filter(|index| is_refresh(due[*index].purpose)).collect();
+    turns.sort_by_key(|index| due[*index].since);
+    let early: BTreeSet<usize> = turns.into_iter().filter(|index| has_share(&due[*index])).collect();
+    let (early, rest): (Vec<_>, Vec<_>) = due.into_iter().enumerate().partition(|(index, _)| early.contains(index));
+    let bare = |part: Vec<(usize, Due)>| part.into_iter().map(|(_, due)| due).collect();
+    (bare(early), bare(rest))
+}
+
 /// What goes first where not everything can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
@@ -152,4 +166,32 @@ pub(super) enum Rank {
     RareSweep,
     Facts,
     Early,
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::ids::RunId;
+
+    #[test]
+    fn what_is_shared_goes_to_the_oldest_readings_and_leaves_the_others_in_order() {
+        let scope: Scope = Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() };
+        let due = |read, purpose, rank, age| {
+            let since = DateTime::UNIX_EPOCH - TimeDelta::seconds(age);
+            Due { read, purpose, rank, score: 0.0, since }
+        };
+        let jobs = |run, age| due(Read::Jobs(scope.clone(), RunId(run)), Purpose::Jobs, Rank::Jobs, age);
+        let list = due(Read::Runs(scope.clone(), Depth::New), Purpose::RunList, Rank::Runs, 900);
+        let runners = due(Read::Runners(Registry::Repo(scope.clone())), Purpose::Runners, Rank::Runners, 130);
+        let sweep = due(Read::Sweep(scope.clone(), Breadth::Usual), Purpose::Sweep, Rank::Sweep, 700);
+        let all = vec![list.clone(), jobs(1, 60), jobs(2, 50), runners.clone(), sweep.clone()];
+        let mut share = 2;
+        let has_share = |_: &Due| {
+            share -= 1;
+            share >= 0
+        };
+        assert_eq!(shared(all, has_share), (vec![runners, sweep], vec![list, jobs(1, 60), jobs(2, 50)]));
+    }
 }

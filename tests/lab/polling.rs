@@ -345,3 +345,42 @@ async fn a_runner_group_that_did_not_suit_is_looked_at_again_within_minutes() {
         assert!(looks.len() <= 4, "and then every hour: {looks:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn runners_are_read_although_jobs_alone_would_use_up_what_is_read_again() {
+    // A sandbox that never starts is replaced when two lists of the runners agree that its runner is not online.
+    let day = scenario(json!({ "repos": repos(1), "jobs": [job(1, 0, 0, 5.0, 60.0)] }));
+    let profile = Profile { github_requests_per_hour: 300, github_charges_unchanged: true, ..Profile::calm() };
+    let lab = Lab::new(profile, day, 1).configure(|config| {
+        config.github[0].primary_reserve = 30;
+        config.limits.max_sandboxes = 1;
+    });
+    lab.world.add_fault(Fault::new(Operation::Boot, FaultMode::NeverStarted)).expect("a fault");
+    let outcome = lab.run(Duration::from_secs(3_600), |_| false).await;
+    let reads = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListRunners, .. }));
+    assert!(reads.len() >= 5, "{reads:?}");
+    assert_eq!(outcome.report.jobs_completed, 1, "{}", outcome.summary());
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_are_read_again_while_many_sweeps_wait_for_their_part_of_the_quota() {
+    // Two runs in each repository, of which a page shows one; and one that takes long.
+    let hosted = |repo: u64, number: u64| {
+        let id = 8_000_000_000 + repo * 10 + number;
+        json!({ "id": id, "run": id, "repo": name(repo), "labels": ["ubuntu-latest"], "duration_secs": 1 })
+    };
+    let mut jobs: Vec<Value> = (0..40_u64).flat_map(|repo| [hosted(repo, 0), hosted(repo, 1)]).collect();
+    jobs.push(job(1, 0, 0, 5.0, 3_300.0));
+    let day = scenario(json!({ "repos": repos(40), "jobs": jobs }));
+    let profile = Profile {
+        github_requests_per_hour: 600,
+        github_charges_unchanged: true,
+        github_list_page: 1,
+        ..Profile::calm()
+    };
+    let lab = Lab::new(profile, day, 1).configure(|config| config.github[0].primary_reserve = 60);
+    let outcome = lab.run(Duration::from_secs(3_600), |_| false).await;
+    let reads = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListJobs, .. }));
+    let again = reads.iter().filter(|at| (600.0..3_300.0).contains(*at)).count();
+    assert!(again >= 3, "{reads:?}");
+}
