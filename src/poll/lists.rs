@@ -200,7 +200,9 @@ impl Schedule {
         } else if repo.active_at.is_some_and(|at| self.now - at < STAYS_ACTIVE)
             && self.is_due(&repo.runs_read, self.interval / 2)
         {
-            self.add(Read::Runs(scope.clone(), Depth::New), Purpose::EarlyRunList, Rank::Early, tried);
+            // It puts off the reading in turn, so it is as deep.
+            let read = Read::Runs(scope.clone(), self.depth(repo, DEEP_AGAIN.0));
+            self.add(read, Purpose::EarlyRunList, Rank::Early, tried);
         }
     }
 
@@ -306,6 +308,20 @@ mod tests {
         let due = lists(&observed, &policy(), 1.0, 0);
         assert_eq!(due, [(3, Purpose::UrgentRunList), (2, Purpose::RunList), (1, Purpose::RunList)]);
         assert_eq!(lists(&observed, &policy(), 1.0, 5).len(), 4);
+    }
+
+    #[test]
+    fn all_pages_with_active_runs_are_read_each_minute_although_a_list_is_always_read_early() {
+        let mut observed = read_before(&[5]);
+        let repo = observed.repos.get_mut(&scope(0)).unwrap();
+        repo.active_at = Some(at(0));
+        let depth = |observed: &Observed| {
+            let due = due(observed, &Evidence::default(), &policy(), &capacities(10.0), at(0));
+            due.into_iter().find_map(|due| if let Read::Runs(_, depth) = due.read { Some(depth) } else { None })
+        };
+        assert_eq!(depth(&observed), Some(Depth::New));
+        observed.repos.get_mut(&scope(0)).unwrap().deep_read_at = Some(at(-60));
+        assert_eq!(depth(&observed), Some(Depth::Active));
     }
 
     #[test]
