@@ -43,6 +43,8 @@ pub(crate) struct Book {
     pub(crate) now: Time,
     /// How many controllers run at a time.
     pub(crate) controllers: usize,
+    /// How long lists may go unread.
+    pub(crate) unread_within: TimeDelta,
     by_name: BTreeMap<(Rc<str>, Rc<str>), usize>,
     by_runner: BTreeMap<(Rc<str>, u64), usize>,
     by_config: BTreeMap<String, usize>,
@@ -76,6 +78,7 @@ impl Book {
             disturbed_at: None,
             now: Time::UNIX_EPOCH,
             controllers: rules.controllers,
+            unread_within: rules.unread_within,
             by_name: BTreeMap::new(),
             by_runner: BTreeMap::new(),
             by_config: BTreeMap::new(),
@@ -261,6 +264,17 @@ impl Book {
         let owner = repo.split_once('/').map(|(owner, _)| owner);
         let organization = self.organizations.iter().find(|name| Some(name.as_str()) == owner).cloned();
         self.shared(organization.as_deref().unwrap_or(repo))
+    }
+
+    /// Whether a repository, or an organization, is meant to have runners of ours, as far as the history says.
+    pub(crate) fn is_allowed(&self, place: &str) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|known| known == place))
+    }
+
+    /// How many runs of a repository had a job.
+    pub(crate) fn runs_of(&self, repo: &str) -> usize {
+        let of_repo = self.jobs.values().filter(|job| *job.repo == *repo);
+        of_repo.map(|job| job.run).collect::<BTreeSet<u64>>().len()
     }
 
     /// The repository that an attempt was made for.

@@ -1,8 +1,8 @@
 //! Politeness: no request above a budget, none while a service asked to wait, no change repeated blindly.
 //!
-//! Budgets are computed anew from the calls: GitHub's requests per hour (304s and refusals are free), points
-//! and writes in any 60 s, by token; Modal's creates as a bucket. An answer that refuses for a limit, unless a
-//! fault made it up, says the same and is reported too.
+//! Budgets are computed anew from the calls: GitHub's requests per hour (refusals are free, and 304s where the services
+//! say so; of a token's first hour somebody else may have used a part), points and writes in any 60 s, by token; Modal's
+//! creates as a bucket. An answer that refuses for a limit, unless a fault made it up, says the same and is reported too.
 //!
 //! Where an answer told how long to wait, no call of that kind may come before: any of the token at GitHub,
 //! creates at Modal. What was sent before that answer arrived is let pass. A secondary limit without a time
@@ -109,8 +109,12 @@ impl Budgets {
         if call.limited.is_some() {
             return;
         }
-        if call.status != 304 && call.operation != Operation::RateLimit && call.status != 401 {
-            let mut hour = account.hour.unwrap_or(line.at);
+        let is_unchanged = call.status == 304 && !profile.github_charges_unchanged;
+        if !is_unchanged && call.operation != Operation::RateLimit && call.status != 401 {
+            let mut hour = account.hour.unwrap_or_else(|| {
+                account.requests = profile.github_used_before;
+                line.at + seconds(profile.github_first_hour_secs) - HOUR
+            });
             if line.at - hour >= HOUR {
                 #[expect(clippy::cast_possible_truncation, reason = "hours of a run")]
                 let passed = (line.at - hour).num_hours() as i32;

@@ -11,7 +11,7 @@
 //! | [`destroy`] | `claimed_terminated`, `foreign`, `destroyed_unproven` |
 //! | [`jit`] | `config_reused`, `config_old`, `name_twice`, `mint_lost` |
 //! | [`budget`] | `budget`, `held`, `repeated` |
-//! | [`serve`] | `served_late`, `unserved`, `left_over`, `silence` |
+//! | [`serve`] | `served_late`, `unserved`, `refused`, `left_over`, `silence` |
 //! | here | `secret`, `unreadable` |
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "each invariant concerns a few kinds of events")]
@@ -53,6 +53,12 @@ pub(crate) struct Rules {
     /// How long a job may wait with nothing in its way (default 4 min): an interval, the lag of the lists, a
     /// boot, and the claims of two waves.
     pub(crate) serve_within: TimeDelta,
+    /// How long a run may go unread beside (default 0): the longest interval of an operator whose quota does not
+    /// allow to read every list each interval.
+    pub(crate) unread_within: TimeDelta,
+    /// The same for a re-run in a repository with more runs than a page of the list holds (default 10 min): it keeps its
+    /// place behind the newer ones, and shows in the next sweep.
+    pub(crate) swept_within: TimeDelta,
     /// How long after the last fault this begins to count (default 0).
     pub(crate) recover_within: TimeDelta,
     /// For how long nothing may be changed before the end (default 3 min); absent where the run was cut off.
@@ -69,6 +75,8 @@ impl Default for Rules {
             controllers: 1,
             clocks: Clocks { start: TimeDelta::minutes(3), schedule: TimeDelta::minutes(15) },
             serve_within: TimeDelta::minutes(4),
+            unread_within: TimeDelta::zero(),
+            swept_within: TimeDelta::minutes(10),
             recover_within: TimeDelta::zero(),
             quiet: Some(TimeDelta::minutes(3)),
             canaries: Vec::new(),

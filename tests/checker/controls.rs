@@ -3,6 +3,8 @@
 
 #[path = "checker.rs"]
 mod checker;
+#[path = "controls_accounts.rs"]
+mod controls_accounts;
 #[path = "controls_destroy.rs"]
 mod controls_destroy;
 #[path = "controls_needs.rs"]

@@ -151,6 +151,21 @@ fn a_job_is_believed_queued_only_as_long_as_its_last_reading_allows() {
 }
 
 #[test]
+fn what_a_process_kept_may_be_older_than_what_it_had_read() {
+    let struck = json!({ "event": "fault_struck", "operation": "list_jobs", "mode": "wrong_not_modified" });
+    let unchanged = json!({ "page": 1, "target": RUN.to_string() });
+    let restarted = |at: f64| {
+        let read = Tale::new().queued(1.0, 0).completed(20.0, 0, "cancelled_queued").jobs(31.0);
+        let tale = read.controller(at, "killed").controller(at, "started").then(at + 2.0, struck.clone());
+        tale.github(at + 2.0, "list_jobs", 304, &unchanged)
+    };
+    let late = |tale: Tale, secs| tale.started(secs, "sb-1", &name(0, 1)).violated(running());
+    assert_eq!(late(restarted(60.0), 300.0), [""; 0]);
+    assert_eq!(late(restarted(212.0), 400.0), ["runners_without_need"], "that reading was kept");
+    assert_eq!(late(restarted(60.0).jobs(100.0), 300.0), ["runners_without_need"], "it read anew");
+}
+
+#[test]
 fn a_reading_of_several_pages_counts_when_its_last_page_was_answered() {
     let page = |page, more| json!({ "page": page, "more": more, "target": RUN.to_string() });
     let cancelled = Tale::new().queued(1.0, 0).completed(20.0, 0, "cancelled_queued");

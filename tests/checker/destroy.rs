@@ -17,7 +17,7 @@
 
 use chrono::TimeDelta;
 
-use super::book::{Attempt, Book, Done, Sandbox};
+use super::book::{Attempt, Book, Done, Job, Sandbox};
 use super::event::{Call, Caller, Line, Operation, Time, What, code, seconds};
 use super::readings::Reading;
 use super::{Found, Rules, needs};
@@ -173,7 +173,9 @@ fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> O
     let known = book.readings.by(caller);
     let is_read = |list: (Operation, &str, &str)| known.of(list).iter().any(|reading| reading.began >= since);
     // The first page: further ones hold older runs, and the jobs of every open run are looked for below.
-    let of_registry = book.jobs.values().filter(|job| *job.group.0 == *registry);
+    // An organization's runners take no jobs of repositories that are not allowed.
+    let is_of_registry = |job: &&Job| *job.group.0 == *registry && book.is_allowed(&job.repo);
+    let of_registry = book.jobs.values().filter(is_of_registry);
     let mut repos: Vec<&str> = of_registry.clone().map(|job| &*job.repo).collect();
     repos.push(book.repo_of(attempt));
     let is_unlisted = |repo: &&&str| known.begun((Operation::ListRuns, **repo, "")).is_none_or(|at| at < since);

@@ -47,6 +47,8 @@ pub(crate) enum What {
     JobQueued {
         job: u64,
         run: u64,
+        #[serde(default)]
+        attempt: u32,
         repo: String,
         labels: Vec<String>,
         skip: Option<String>,
@@ -62,6 +64,8 @@ pub(crate) enum What {
     },
     JobCompleted {
         job: u64,
+        #[serde(default)]
+        cause: String,
     },
     RunnerRegistered {
         repo: String,
@@ -134,8 +138,12 @@ pub(crate) struct Profile {
     pub(crate) write_latency_secs: f64,
     pub(crate) modal_latency_secs: f64,
     pub(crate) github_requests_per_hour: u32,
+    pub(crate) github_used_before: u32,
+    pub(crate) github_first_hour_secs: f64,
+    pub(crate) github_charges_unchanged: bool,
     pub(crate) github_points_per_minute: u32,
     pub(crate) github_mutations_per_minute: u32,
+    pub(crate) github_list_page: usize,
     pub(crate) modal_creates_per_second: f64,
     pub(crate) modal_create_burst: u32,
 }
@@ -151,8 +159,12 @@ impl Default for Profile {
             write_latency_secs: 0.25,
             modal_latency_secs: 0.15,
             github_requests_per_hour: 5_000,
+            github_used_before: 0,
+            github_first_hour_secs: 3_600.0,
+            github_charges_unchanged: false,
             github_points_per_minute: 900,
             github_mutations_per_minute: 180,
+            github_list_page: 100,
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
         }

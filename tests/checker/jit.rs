@@ -3,7 +3,8 @@
 //! Every mint is followed by a create or by the end of the registration, within a bound: five minutes of
 //! grace, two readings of the runners a minute apart, and as much again. Only where a process was killed (or
 //! two run), the runners may be read an hour later: a repository in which nothing happens is looked at for
-//! leftovers once an hour. Faults put the bound off until they are over.
+//! leftovers once an hour, or every six where a list that has not changed costs a request. Where the quota is small, it
+//! is later by the operator's longest interval. Faults put the bound off until they are over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +23,8 @@ const SENT_AGAIN_WITHIN: TimeDelta = TimeDelta::seconds(1);
 const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a registration may be left without a sandbox.
 const LEFT_MAX: TimeDelta = TimeDelta::minutes(15);
-/// How much longer after a kill.
-const HOURLY: TimeDelta = TimeDelta::minutes(65);
+/// How much longer after a kill; and where all lists cost.
+const HOURLY: [TimeDelta; 2] = [TimeDelta::minutes(65), TimeDelta::minutes(365)];
 
 /// What was used.
 #[derive(Debug, Default)]
@@ -110,7 +111,8 @@ pub(crate) fn at_end(end: Time, book: &Book, found: &mut Found) {
 /// A registration that no sandbox used, until it was deleted, or until the end.
 fn left(attempt: &Attempt, until: Time, book: &Book, found: &mut Found) {
     let is_orphan = book.controllers > 1 || book.has_died(attempt.process.as_ref());
-    let bound = if is_orphan { LEFT_MAX + HOURLY } else { LEFT_MAX };
+    let hourly = HOURLY[usize::from(book.profile.github_charges_unchanged)];
+    let bound = LEFT_MAX + book.unread_within + if is_orphan { hourly } else { TimeDelta::zero() };
     let since = book.disturbed_at.map_or(attempt.registered.at, |at| at.max(attempt.registered.at));
     if attempt.sandbox.is_none() && until - since > bound {
         let text = format!("runner {} of {} was neither used nor deleted in time", attempt.name, attempt.group.0);

@@ -39,6 +39,12 @@ struct Arguments {
     /// How long a job may wait with nothing in its way, in seconds.
     #[arg(long, default_value_t = 240)]
     serve_within: i64,
+    /// How long the run of a job may go unread beside, in seconds: the longest interval where the quota is small.
+    #[arg(long, default_value_t = 0)]
+    unread_within: i64,
+    /// The same for re-runs of old runs, which only a sweep shows, in seconds.
+    #[arg(long, default_value_t = 600)]
+    swept_within: i64,
     /// How long after the last fault that begins to count, in seconds.
     #[arg(long, default_value_t = 0)]
     recover_within: i64,
@@ -87,6 +93,8 @@ fn rules(arguments: &Arguments) -> Result<Rules, String> {
     rules.names.account.clone_from(&arguments.account);
     rules.controllers = arguments.controllers;
     rules.serve_within = TimeDelta::seconds(arguments.serve_within);
+    rules.unread_within = TimeDelta::seconds(arguments.unread_within);
+    rules.swept_within = TimeDelta::seconds(arguments.swept_within);
     rules.recover_within = TimeDelta::seconds(arguments.recover_within);
     rules.quiet = arguments.quiet.map(TimeDelta::seconds);
     rules.canaries.clone_from(&arguments.canary);

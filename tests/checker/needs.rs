@@ -30,8 +30,14 @@
 //!   time after the start limit: a fault, or the time before it came online.
 //! - `doubled`: GitHub gave it a job that another runner had got before.
 //!
+//! A process that was started anew may know what the one before it kept of its readings, which need not be the last of
+//! them: what those showed counts only from three minutes before the start.
+//!
 //! A list of jobs that is older than lists are known to be (a fault, a lag above 15 s) may show a job queued that
 //! was taken: each such job is one more need, once.
+//!
+//! Beside both, no runner of ours takes a job of a repository that is not allowed: one that is registered in an
+//! organization takes those of every repository that its group admits.
 //!
 //! A controller that is not alone, or that was killed before, need not know what another process did a moment
 //! ago: a registration of another process is not counted until the caller can have read it, in the list of
@@ -40,7 +46,7 @@
 use chrono::TimeDelta;
 
 use super::book::{Attempt, Book, Done, Job, Process};
-use super::event::{Line, Operation, Time, code, seconds};
+use super::event::{Line, Operation, Time, What, code, seconds};
 use super::readings::Reading;
 use super::{Found, Rules};
 
@@ -54,6 +60,8 @@ const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
 const WAIT_LEAST: TimeDelta = TimeDelta::minutes(1);
 /// Modal's number for the end of a sandbox whose entry point says that it has not served.
 const FAILURE: i32 = 2;
+/// What a process kept of its last readings is older than they are by as much at most: it saves every two minutes.
+const KEPT_LATE: TimeDelta = TimeDelta::minutes(3);
 /// So many runners may wait for a job in vain within an hour before it is left alone.
 const IN_VAIN_MAX: usize = 3;
 /// No client waits longer for the answer to a mint.
@@ -63,6 +71,13 @@ const SECRET_PATIENCE_SECS: f64 = 29.0;
 
 /// Judges a line after the book has taken it.
 pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
+    if let What::JobAssigned { job, runner, repo } = &line.what
+        && rules.names.job_of(runner).is_some()
+        && !book.is_allowed(repo)
+    {
+        let text = format!("{runner} took job {job} of {repo}, which is not allowed");
+        found.add("allow_list", &[line.seq], line.at, text);
+    }
     let Some((Done::Minted(index), process)) = &book.done else { return };
     let attempt = &book.attempts[*index];
     let Some(job) = rules.names.job_of(&attempt.name) else { return };
@@ -71,7 +86,7 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         let text = format!("{} has the labels [{}], which are not those of job {job}", attempt.name, attempt.group.1);
         found.add("labels", &[line.seq], line.at, text);
     }
-    if book.allowed.as_ref().is_some_and(|allowed| !allowed.iter().any(|repo| **repo == *attempt.group.0)) {
+    if !book.is_allowed(&attempt.group.0) {
         let text = format!("{} is registered in {}, which is not allowed", attempt.name, attempt.group.0);
         found.add("allow_list", &[line.seq], line.at, text);
     }
@@ -217,7 +232,9 @@ impl<'a> Reader<'a> {
         let list = (Operation::ListJobs, &*job.repo, run.as_str());
         let known = book.readings.by(self.process.caller);
         let is_read = known.begun(list).is_some();
-        let since = known.last_true(list, book.now - book.settle());
+        let (by, born) = (book.now - book.settle(), book.born_at(self.process.caller));
+        let own = known.last_true(list, by).filter(|read| born.is_none_or(|born| *read >= born));
+        let since = own.or_else(|| known.last_true(list, born.map_or(by, |born| by.min(born - KEPT_LATE))));
         is_read && job.left.is_none_or(|left| since.is_none_or(|read| left >= read - book.github_lag()))
     }
 

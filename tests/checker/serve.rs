@@ -11,14 +11,21 @@
 //! two a second be made, and the time of three waves: a run of several jobs grows by waves, each of which is
 //! claimed before the next is let start.
 //!
+//! Until the jobs of its run were first read as they are, it may have been out of sight for a time that the rules
+//! state: the re-run of a run that newer ones may have pushed from the first page until the next sweep, any job for the
+//! operator's longest interval where the quota does not allow to read every list each interval. What it waits after that
+//! reading counts in full.
+//!
+//! It is not enough that a runner takes it: a job that should be served is not refused by the hook of its runner.
+//!
 //! At the end nothing of ours is left, and for the quiet window before it nothing was changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
 use super::book::{Book, Mark};
-use super::event::{Change, Line, Operation, Time, What, code};
+use super::event::{Call, Change, Line, Operation, Time, What, code};
 use super::{Found, Rules};
 
 /// How long freed room may go unnoticed.
@@ -36,6 +43,8 @@ const DENIED_APART: TimeDelta = TimeDelta::seconds(60);
 #[derive(Debug, Default)]
 pub(crate) struct Serving {
     waiting: BTreeMap<u64, Waiting>,
+    /// Those that should be served and wait no more.
+    taken: BTreeSet<u64>,
     seen_at: Option<Time>,
     disturbed_at: Option<Time>,
     full_at: Option<Time>,
@@ -53,12 +62,17 @@ pub(crate) struct Serving {
 }
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "three facts that have nothing to do with each other")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 struct Waiting {
     since: Mark,
     repo: String,
     is_gpu: bool,
+    run: String,
     waited: TimeDelta,
+    /// What of that was before the jobs of its run were read.
+    unread: TimeDelta,
+    is_read: bool,
+    is_rerun: bool,
     registrations_before: usize,
     /// Whether GitHub keeps it from every runner.
     is_held: bool,
@@ -84,12 +98,16 @@ impl Serving {
             }
         }
         match &line.what {
-            What::JobQueued { job, repo, labels, skip: None, .. } => {
+            What::JobQueued { job, run, attempt, repo, labels, skip: None } => {
                 let waiting = Waiting {
                     since: Mark { seq: line.seq, at: line.at },
                     repo: repo.clone(),
                     is_gpu: labels.iter().any(|label| label.starts_with("gpu:")),
+                    run: run.to_string(),
                     waited: TimeDelta::zero(),
+                    unread: TimeDelta::zero(),
+                    is_read: false,
+                    is_rerun: *attempt > 1,
                     registrations_before: book.attempts.len(),
                     is_held: false,
                     is_ghost: false,
@@ -105,6 +123,14 @@ impl Serving {
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
                 if let Some(waiting) = self.waiting.remove(job) {
                     judge((*job, &waiting), line.at, book, rules, found);
+                    self.taken.insert(*job);
+                }
+                if let What::JobCompleted { cause, .. } = &line.what
+                    && self.taken.remove(job)
+                    && cause == "refused"
+                {
+                    let text = format!("job {job}, which should be served, was refused by its runner's hook");
+                    found.add("refused", &[line.seq], line.at, text);
                 }
             }
             What::SandboxCreated { .. } | What::SandboxEnded { .. } | What::LimitsStated { .. } => {
@@ -119,6 +145,7 @@ impl Serving {
             }
             What::FaultStruck { mode, .. } if mode == "app_stopped" => self.app_stopped_at = Some(line.at),
             What::ControllerChanged { change: Change::Killed, .. } => self.forget_unlisted(book),
+            What::Call(call) if call.operation == Operation::ListJobs => self.note_reading(call, book),
             What::Call(call) if call.operation.is_mutation() => {
                 if call.operation == Operation::SecretDelete && call.status == code::NOT_FOUND {
                     self.denied.entry(call.target.clone()).or_insert((line.at, line.at)).1 = line.at;
@@ -126,6 +153,17 @@ impl Serving {
                 self.mutated = Some((Mark { seq: line.seq, at: line.at }, format!("{:?}", call.operation)));
             }
             _ => {}
+        }
+    }
+
+    /// Notes which jobs a reading showed to whoever made it.
+    fn note_reading(&mut self, call: &Call, book: &Book) {
+        let list = (Operation::ListJobs, call.subject.as_str(), call.target.as_str());
+        let read = book.readings.by(call.caller()).last_true(list, Time::MAX_UTC);
+        let Some(shown) = read.map(|began| began - book.github_lag()) else { return };
+        let of_run = |waiting: &&mut Waiting| waiting.repo == call.subject && waiting.run == call.target;
+        for waiting in self.waiting.values_mut().filter(of_run) {
+            waiting.is_read |= shown >= waiting.since.at;
         }
     }
 
@@ -144,7 +182,9 @@ impl Serving {
         if self.disturbed_at != book.disturbed_at {
             // What was waited for until then, the disturbance may have made good or undone.
             self.disturbed_at = book.disturbed_at;
-            self.waiting.values_mut().for_each(|waiting| waiting.waited = TimeDelta::zero());
+            for waiting in self.waiting.values_mut() {
+                (waiting.waited, waiting.unread) = (TimeDelta::zero(), TimeDelta::zero());
+            }
         }
         let calm = book.disturbed_at.map_or(before, |at| at + rules.recover_within);
         let from = before.max(calm);
@@ -157,7 +197,9 @@ impl Serving {
             let free = full.into_iter().flatten().map(|full| full + ROOM_NOTICED).max();
             let from = free.map_or(from, |free| free.max(from));
             if !waiting.is_held && !waiting.is_ghost {
-                waiting.waited += (now - from).max(TimeDelta::zero());
+                let passed = (now - from).max(TimeDelta::zero());
+                waiting.waited += passed;
+                waiting.unread += if waiting.is_read { TimeDelta::zero() } else { passed };
             }
         }
     }
@@ -216,7 +258,10 @@ impl Serving {
 
 fn judge((job, waiting): (u64, &Waiting), now: Time, book: &Book, rules: &Rules, found: &mut Found) {
     let before = i32::try_from(book.attempts.len() - waiting.registrations_before).unwrap_or(i32::MAX);
-    let bound = rules.serve_within + PER_REGISTRATION * before;
+    let is_behind = waiting.is_rerun && book.runs_of(&waiting.repo) > book.profile.github_list_page;
+    let swept = if is_behind { rules.swept_within } else { TimeDelta::zero() };
+    let unseen = waiting.unread.min(rules.unread_within.max(swept));
+    let bound = rules.serve_within + PER_REGISTRATION * before + unseen;
     if waiting.waited > bound {
         let text = format!(
             "job {job} of {} waited {} s with nothing in its way, {} may pass",

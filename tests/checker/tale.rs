@@ -22,6 +22,8 @@ pub(crate) struct Tale {
     text: String,
     seq: u64,
     client: u32,
+    /// Where runners are registered; absent for [`REPO`].
+    registry: Option<&'static str>,
 }
 
 /// A moment of a tale, in seconds from its begin.
@@ -76,6 +78,16 @@ impl Tale {
         Self { client, ..self }
     }
 
+    /// What follows is registered in this repository or organization.
+    #[must_use]
+    pub(crate) fn registering_in(self, registry: &'static str) -> Self {
+        Self { registry: Some(registry), ..self }
+    }
+
+    fn registry(&self) -> &'static str {
+        self.registry.unwrap_or(REPO)
+    }
+
     /// A call of GitHub about [`REPO`], with further fields.
     #[must_use]
     pub(crate) fn github(self, secs: f64, operation: &str, status: u16, more: &Value) -> Self {
@@ -104,7 +116,8 @@ impl Tale {
     /// A complete reading of the runners.
     #[must_use]
     pub(crate) fn runners(self, secs: f64) -> Self {
-        self.github(secs, "list_runners", 200, &json!({ "page": 1 }))
+        let registry = self.registry();
+        self.github(secs, "list_runners", 200, &json!({ "page": 1, "subject": registry }))
     }
 
     /// Complete readings of the runs and of the jobs.
@@ -127,7 +140,9 @@ impl Tale {
     /// A runner is registered, and its config is answered.
     #[must_use]
     pub(crate) fn minted(self, secs: f64, name: &str) -> Self {
-        self.then(secs, registered(name)).github(secs, "mint", 201, &json!({ "target": name }))
+        let registry = self.registry();
+        let registered = merged(registered(name), &json!({ "repo": registry }));
+        self.then(secs, registered).github(secs, "mint", 201, &json!({ "target": name, "subject": registry }))
     }
 
     /// A sandbox is created for a registration, and answered.
@@ -145,7 +160,8 @@ impl Tale {
     /// A runner connects.
     #[must_use]
     pub(crate) fn online(self, secs: f64, sandbox: &str, name: &str) -> Self {
-        self.then(secs, json!({ "event": "runner_online", "repo": REPO, "runner": name, "sandbox": sandbox }))
+        let registry = self.registry();
+        self.then(secs, json!({ "event": "runner_online", "repo": registry, "runner": name, "sandbox": sandbox }))
     }
 
     /// A runner takes a job.
@@ -169,7 +185,8 @@ impl Tale {
     /// A registration ends.
     #[must_use]
     pub(crate) fn removed(self, secs: f64, name: &str) -> Self {
-        self.then(secs, json!({ "event": "runner_removed", "repo": REPO, "runner": name, "reason": "deleted" }))
+        let registry = self.registry();
+        self.then(secs, json!({ "event": "runner_removed", "repo": registry, "runner": name, "reason": "deleted" }))
     }
 
     /// A sandbox ends.
@@ -184,9 +201,10 @@ impl Tale {
     /// A registration is asked to be deleted, and is.
     #[must_use]
     pub(crate) fn deleted(self, secs: f64, name: &str) -> Self {
-        self.then(secs, json!({ "event": "runner_delete_asked", "repo": REPO, "runner": name, "deleted": true }))
+        let registry = self.registry();
+        self.then(secs, json!({ "event": "runner_delete_asked", "repo": registry, "runner": name, "deleted": true }))
             .removed(secs, name)
-            .github(secs, "delete_runner", 204, &json!({ "target": id(name).to_string() }))
+            .github(secs, "delete_runner", 204, &json!({ "target": id(name).to_string(), "subject": registry }))
     }
 
     /// A sandbox is asked to be terminated; `job` is what runs in it.
