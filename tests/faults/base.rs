@@ -1,43 +1,10 @@
 //! The runs that faults are put into: small ones, each with something of its own.
 
-use sandrunner::sim::{Profile, Scenario, Span};
+use sandrunner::sim::Span;
 use serde_json::{Value, json};
 
 use crate::lab::Keeping;
-
-/// A run without any fault but those that belong to it.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    pub(crate) profile: Profile,
-    pub(crate) scenario: Scenario,
-    pub(crate) seed: u64,
-    /// `limits.max_sandboxes`.
-    pub(crate) max_sandboxes: u32,
-    /// `limits.max_sandboxes_per_repo`.
-    pub(crate) max_sandboxes_per_repo: Option<u32>,
-    /// How many controllers run.
-    pub(crate) controllers: u32,
-    /// When all controllers are killed and started again, in seconds from the start.
-    pub(crate) kills_at: Vec<f64>,
-    /// What they keep over that.
-    pub(crate) keeping: Keeping,
-}
-
-impl Setup {
-    /// One controller with much room, in a World without lag.
-    pub(crate) fn calm(scenario: Value) -> Self {
-        Self {
-            profile: Profile::calm(),
-            scenario: serde_json::from_value(scenario).expect("a scenario"),
-            seed: 1,
-            max_sandboxes: 100,
-            max_sandboxes_per_repo: None,
-            controllers: 1,
-            kills_at: Vec::new(),
-            keeping: Keeping::Nothing,
-        }
-    }
-}
+use crate::setup::{Allowed, Credential, GROUP, Setup};
 
 /// A base scenario.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +39,14 @@ pub(crate) const BASES: &[Base] = &[
     Base { name: "pair", about: "two controllers with one configuration", make: pair },
     Base { name: "limits", about: "two repositories under a limit for each and one for both", make: limits },
     Base { name: "neighbour", about: "a machine of another deployment that is switched off", make: neighbour },
+    Base { name: "app", about: "a GitHub App whose token ends between two jobs", make: app },
+    Base {
+        name: "organization",
+        about: "two repositories with the runners of their organization's group, of which one is not needed",
+        make: organization,
+    },
+    Base { name: "sweep", about: "two re-runs beyond the pages that are read, of which one is told of", make: sweep },
+    Base { name: "quota", about: "five jobs, one at a time, while GitHub's hour is nearly used up", make: quota },
 ];
 
 impl Base {
@@ -87,6 +62,7 @@ impl Base {
 }
 
 const REPO: &str = "acme/web";
+const OTHER: &str = "acme/api";
 const RUN: u64 = 7_000_000_000;
 const JOB: u64 = 5_000_000_000;
 const PLAIN: &[&str] = &["self-hosted", "modal"];
@@ -117,8 +93,8 @@ fn matrix() -> Setup {
 
 fn cancelled() -> Setup {
     let mut first = job(0, PLAIN, 60.0);
-    // The mint comes about six seconds after the job, the runner three seconds later.
-    first["cancel_secs"] = json!(8.0);
+    // The mint comes about nine seconds after the job, the runner three seconds later.
+    first["cancel_secs"] = json!(10.0);
     let mut setup = Setup::calm(scenario(vec![first, job(1, PLAIN, 60.0)]));
     setup.profile.idle_removal_secs = Some(Span::new(150.0, 150.0));
     setup
@@ -160,6 +136,8 @@ fn unseen() -> Setup {
     ]);
     let mut setup = Setup::calm(scenario);
     setup.profile.busy_lag_secs = Span::new(3_600.0, 3_600.0);
+    // It takes its job shortly before GitHub fails, so that nothing shows that when its start is judged.
+    setup.profile.image_build_secs = 45.0;
     setup
 }
 
@@ -193,7 +171,6 @@ fn pages() -> Setup {
 }
 
 fn limits() -> Setup {
-    const OTHER: &str = "acme/api";
     // The other repository makes room long before the first one does.
     let mut jobs: Vec<Value> = (0..5).map(|number| job(number, PLAIN, 60.0)).collect();
     for other in &mut jobs[4..] {
@@ -215,4 +192,77 @@ fn neighbour() -> Setup {
 
 fn pair() -> Setup {
     Setup { controllers: 2, ..Setup::calm(run_of(2, 60.0)) }
+}
+
+/// A job of the organization's other repository, in a run of its own.
+fn other_job(number: u64, duration_secs: f64) -> Value {
+    let mut job = job(number, PLAIN, duration_secs);
+    job["repo"] = json!(OTHER);
+    job["run"] = json!(RUN + number);
+    job
+}
+
+fn app() -> Setup {
+    let mut late = job(1, PLAIN, 60.0);
+    late["arrival_secs"] = json!(245.0);
+    // Two installations, and two repositories in one of them, for lists of several pages.
+    let repos = json!([{ "name": REPO }, { "name": OTHER }, { "name": "beta/tool", "allowed": false }]);
+    let scenario = json!({ "repos": repos, "jobs": [job(0, PLAIN, 60.0), late] });
+    let mut setup = Setup {
+        credential: Credential::App,
+        allowed: Allowed::Like("acme/*"),
+        interval_secs: 20,
+        ..Setup::calm(scenario)
+    };
+    setup.profile.github_list_page = 1;
+    // The next one is fetched after four fifths of it, and it is not used in its last minute.
+    setup.profile.installation_token_secs = 320.0;
+    setup
+}
+
+fn organization() -> Setup {
+    let groups = json!([{ "id": 1, "name": "Default" }, { "id": 4, "name": GROUP, "repos": [REPO, OTHER] }]);
+    let mut cancelled = other_job(2, 60.0);
+    // Its runner waits in vain, and leaves its registration.
+    cancelled["cancel_secs"] = json!(20.0);
+    let scenario = json!({
+        "repos": [{ "name": REPO }, { "name": OTHER }],
+        "organizations": [{ "name": "Acme", "groups": groups }],
+        "jobs": [job(0, PLAIN, 60.0), other_job(1, 60.0), cancelled],
+    });
+    let mut setup = Setup { allowed: Allowed::Like("acme/*"), interval_secs: 20, ..Setup::calm(scenario) };
+    setup.profile.github_list_page = 1;
+    setup
+}
+
+fn sweep() -> Setup {
+    // Newer runs fill the page that is read, and have ended before the re-runs begin.
+    let newer = (1..=3).map(|number| {
+        json!({ "id": JOB + number, "run": RUN + number, "repo": REPO, "labels": ["ubuntu-latest"], "duration_secs": 1 })
+    });
+    let again = (4..=5).map(|number| {
+        let mut job = job(number, PLAIN, 60.0);
+        job["run"] = json!(RUN + number);
+        job["attempt"] = json!(2);
+        job["arrival_secs"] = json!(30 * (number - 3));
+        job
+    });
+    let age = |number: u64, hours: u64| json!({ "id": RUN + number, "age_secs": hours * 3_600 });
+    let mut scenario = scenario(newer.chain(again).collect());
+    scenario["runs"] = json!([age(1, 1), age(2, 2), age(3, 3), age(4, 30), age(5, 40)]);
+    // With this seed the nudge of the first re-run gets lost, and that of the second one arrives.
+    let mut setup = Setup { lost_nudges: Some(0.5), seed: 7, interval_secs: 20, ..Setup::calm(scenario) };
+    setup.profile.github_list_page = 2;
+    setup
+}
+
+fn quota() -> Setup {
+    let jobs = (0..5).map(|number| job(number, PLAIN, 60.0));
+    let mut setup = Setup { max_sandboxes: 1, primary_reserve: 30, ..Setup::calm(scenario(jobs.collect())) };
+    // Reading at the usual pace would use up what is left long before the hour ends.
+    setup.profile.github_requests_per_hour = 300;
+    setup.profile.github_used_before = 240;
+    setup.profile.github_first_hour_secs = 600.0;
+    setup.profile.github_charges_unchanged = true;
+    setup
 }

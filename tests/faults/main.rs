@@ -8,11 +8,12 @@
 //! cargo test --profile sim --test faults -- enumerate               every fault at every call, and pairs
 //! cargo test --profile sim --test faults -- swarm --seeds 10000     so many seeds, from --from on
 //! cargo test --profile sim --test faults -- seed 17                 one seed again
+//! cargo test --profile sim --test faults -- plain 17                the same without what some seeds have beside
 //! cargo test --profile sim --test faults -- plan "one mint#1=error" one plan again
 //! cargo test --profile sim --features mutants --test faults -- mutants   whether known-bad controllers are told
 //! ```
 //!
-//! `seed` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
+//! `seed`, `plain` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
 //! `--limit N` (plans per operation and mode) and `--pairs N` (every N-th pair; 0 none). `mutants` takes the names
 //! of some variants, and `--seeds N` (default 500); `seed` and `plan` take `--variant NAME` to see one of them fail. `--threads N` is for all.
 //! The profile `sim` is optimised and keeps every assertion.
@@ -35,9 +36,12 @@ mod enumerate;
 mod lab;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod nudge;
 mod plan;
 mod run;
+mod setup;
 mod swarm;
+mod wide;
 mod work;
 
 use std::collections::BTreeMap;
@@ -48,7 +52,7 @@ use base::BASES;
 use enumerate::{Chain, Reference, Tally};
 use plan::Plan;
 use run::{Keep, Run};
-use swarm::Twice;
+use swarm::{Breadth, Twice};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,11 +106,9 @@ fn main() -> ExitCode {
         Some("swarm") => {
             swarm::seeds(options.number("from", 1), options.number("seeds", 1_000), options.threads, Twice::No)
         }
-        Some("seed") => {
-            return again(&options, |keep| {
-                let seed = options.words.get(1).and_then(|text| text.parse().ok()).expect("seed takes a number");
-                swarm::run(seed, keep)
-            });
+        Some(word @ ("seed" | "plain")) => {
+            let number = options.words.get(1).map(String::as_str).unwrap_or_default();
+            return again(&options, |keep| seed(word, number, keep));
         }
         Some("plan") => return again(&options, |keep| enumerate::run(&parsed(&options.words[1..].join(" ")), keep)),
         #[cfg(feature = "mutants")]
@@ -117,6 +119,13 @@ fn main() -> ExitCode {
         Some(_) | None => bounded(&options),
     };
     report(&tally, begin)
+}
+
+/// Plays a seed with everything, or plainly.
+fn seed(word: &str, number: &str, keep: Keep) -> Run {
+    let breadth = if word == "plain" { Breadth::Plain } else { Breadth::Wide };
+    let number = number.parse().unwrap_or_else(|_| panic!("`{word}` takes a number"));
+    swarm::run(number, breadth, keep)
 }
 
 fn parsed(text: &str) -> Plan {
@@ -166,7 +175,7 @@ fn cases(threads: usize) -> Tally {
     let lines: Vec<&str> =
         CASES.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let runs = work::map(&lines, threads, |line| match line.split_once(' ') {
-        Some(("seed", seed)) => swarm::run(seed.parse().expect("a case names its seed"), Keep::No).told(line),
+        Some((word @ ("seed" | "plain"), number)) => seed(word, number, Keep::No).told(line),
         Some(("plan", plan)) => enumerate::run(&parsed(plan), Keep::No).told(line),
         Some(_) | None => panic!("`{line}` is no case"),
     });

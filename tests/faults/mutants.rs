@@ -16,6 +16,7 @@ use crate::base::{BASES, Base};
 use crate::enumerate::{self, Chain, Reference};
 use crate::plan::Plan;
 use crate::run::{Keep, Run};
+use crate::swarm::Breadth;
 use crate::{Options, swarm, work};
 
 /// The seeds within which a variant has to be caught where no enumerated run shows it.
@@ -38,7 +39,7 @@ impl Trial {
         mutant::choose(mutant);
         let run = match self {
             Self::Plan(plan) => enumerate::run(plan, Keep::No),
-            Self::Seed(seed) => swarm::run(*seed, Keep::No),
+            Self::Seed(seed) => swarm::run(*seed, Breadth::Wide, Keep::No),
         };
         mutant::choose(None);
         run

@@ -9,12 +9,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHasher;
 use sandrunner::sim::{FaultMode, Operation, What, World};
 
-use crate::base::Setup;
 use crate::checker::{Checker, Rules, Violation};
-use crate::lab::{Keeping, Lab, Next, epoch};
+use crate::lab::{Keeping, Next, epoch};
+use crate::nudge::Messenger;
+use crate::setup::Setup;
 
 /// How often the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// From one sweep to the next where the quota is large, with the time that it takes.
+pub(crate) const SWEPT: TimeDelta = TimeDelta::seconds(10 * 60 + 20);
 
 /// How a run is judged and when it ends.
 #[derive(Debug, Clone)]
@@ -23,6 +26,8 @@ pub(crate) struct Terms {
     pub(crate) recover_within: TimeDelta,
     /// How long a job may wait then with nothing in its way.
     pub(crate) serve_within: TimeDelta,
+    /// How long a re-run may go unread beside, which the pages that are read do not show.
+    pub(crate) swept_within: TimeDelta,
     /// For how long nothing may happen at the end.
     pub(crate) quiet: TimeDelta,
     /// When the run is cut off, however it stands.
@@ -103,14 +108,11 @@ async fn drive(
     prepare: impl FnOnce(&World),
     mut meddle: impl FnMut(&World, f64) -> Next,
 ) -> Run {
-    let lab = Lab::new(setup.profile.clone(), setup.scenario.clone(), setup.seed);
-    let lab = lab.controllers(setup.controllers).keeping(setup.keeping).configure(|config| {
-        config.limits.max_sandboxes = setup.max_sandboxes;
-        config.limits.max_sandboxes_per_repo = setup.max_sandboxes_per_repo;
-    });
+    let lab = setup.lab();
     prepare(&lab.world);
     let (world, clock) = (lab.world.clone(), lab.clock.clone());
-    let mut watch = Watch::new(setup, terms);
+    let messenger = Messenger::new(lab.nudges(), setup.lost_nudges, setup.seed);
+    let mut watch = Watch::new(setup, terms, messenger);
     let mut kills_at = setup.kills_at.clone();
     let looked = |world: &World| {
         let now = (clock.now() - epoch()).as_seconds_f64();
@@ -133,6 +135,7 @@ async fn drive(
 struct Watch<'a> {
     terms: &'a Terms,
     checker: Checker,
+    messenger: Messenger,
     hasher: FxHasher,
     read: u64,
     phase: usize,
@@ -146,10 +149,12 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(setup: &Setup, terms: &'a Terms) -> Self {
+    fn new(setup: &Setup, terms: &'a Terms, messenger: Messenger) -> Self {
         let rules = Rules {
             recover_within: terms.recover_within,
             serve_within: terms.serve_within,
+            unread_within: setup.unread_within(),
+            swept_within: terms.swept_within,
             quiet: Some(terms.quiet),
             controllers: setup.controllers as usize,
             ..Rules::default()
@@ -157,6 +162,7 @@ impl<'a> Watch<'a> {
         Self {
             terms,
             checker: Checker::new(rules),
+            messenger,
             hasher: FxHasher::default(),
             read: 0,
             phase: 0,
@@ -175,6 +181,7 @@ impl<'a> Watch<'a> {
             let line = serde_json::to_string(&event).expect("events hold nothing that JSON cannot");
             self.hasher.write(line.as_bytes());
             self.checker.take(&line);
+            self.messenger.tell(&event.what);
             if self.terms.keep == Keep::Yes {
                 self.history.push_str(&line);
                 self.history.push('\n');

@@ -8,21 +8,31 @@ use fastrand::Rng;
 use sandrunner::sim::{Crash, CrashPhase, Fault, FaultMode, FaultRequest, Operation, Profile, Scenario, World};
 use serde_json::json;
 
-use crate::base::Setup;
 use crate::enumerate::Tally;
 use crate::lab::{Keeping, Next};
-use crate::run::{Keep, Run, Terms, play};
+use crate::run::{Keep, Run, SWEPT, Terms, play};
+use crate::setup::Setup;
+use crate::wide::widen;
 use crate::work;
 
 /// What a seed comes to.
 #[derive(Debug)]
-struct Drawn {
-    setup: Setup,
+pub(crate) struct Drawn {
+    pub(crate) setup: Setup,
     /// How long things go wrong.
-    phase_secs: f64,
-    faults: Vec<FaultRequest>,
+    pub(crate) phase_secs: f64,
+    pub(crate) faults: Vec<FaultRequest>,
     /// When processes are killed at one of their next calls, in seconds, latest first.
-    crashes: Vec<(f64, Crash)>,
+    pub(crate) crashes: Vec<(f64, Crash)>,
+}
+
+/// What is drawn for a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Breadth {
+    /// A personal token, runners of repositories, no webhook, many requests.
+    Plain,
+    /// Of some seeds more than that.
+    Wide,
 }
 
 /// After so many seeds it is told how far a swarm is.
@@ -30,7 +40,7 @@ const TOLD_EVERY: usize = 500;
 /// The least and the most that a rate is, drawn evenly on a scale of powers.
 const RATES: (f64, f64) = (0.01, 0.5);
 
-fn draw(seed: u64) -> Drawn {
+fn draw(seed: u64, breadth: Breadth) -> Drawn {
     let mut rng = Rng::with_seed(seed);
     let (jobs, repos) = (rng.usize(2..=20), rng.usize(1..=4));
     let controllers = if rng.u8(..8) == 0 { 2 } else { 1 };
@@ -46,7 +56,7 @@ fn draw(seed: u64) -> Drawn {
         max_sandboxes_per_repo: (rng.u8(..3) == 0).then(|| rng.u32(1..=6)),
         controllers,
         kills_at,
-        keeping: Keeping::Nothing,
+        ..Setup::calm(json!({}))
     };
     let faults = faults(&mut rng, phase_secs);
     let mut crashes: Vec<(f64, Crash)> =
@@ -54,7 +64,11 @@ fn draw(seed: u64) -> Drawn {
     crashes.sort_by(|a, b| b.0.total_cmp(&a.0));
     // Drawn last, so that everything else of a seed is what it was before.
     setup.keeping = keeping(&mut rng, seed, kills + crashes.len());
-    Drawn { setup, phase_secs, faults, crashes }
+    let mut drawn = Drawn { setup, phase_secs, faults, crashes };
+    if breadth == Breadth::Wide {
+        widen(seed, &mut drawn);
+    }
+    drawn
 }
 
 /// Half of the seeds with kills keep nothing over them, the others all, or what is left.
@@ -86,16 +100,10 @@ fn profile(rng: &mut Rng) -> Profile {
 fn faults(rng: &mut Rng, phase_secs: f64) -> Vec<FaultRequest> {
     let mut faults = Vec::new();
     for _ in 0..rng.usize(..9) {
-        let (operation, mode) = harm(rng);
-        let (least, most) = (RATES.0.ln(), RATES.1.ln());
-        let rate = (least + rng.f64() * (most - least)).exp();
-        let fault = Fault { times: Fault::UNLIMITED, rate, ..Fault::new(operation, mode) };
-        faults.push(FaultRequest { until_secs: Some(phase_secs), ..fault.into() });
+        faults.push(lasting(rng, &PLACES, phase_secs));
     }
     for _ in 0..rng.usize(..9) {
-        let (operation, mode) = harm(rng);
-        let fault = Fault { times: rng.u32(1..=3), from_secs: rng.f64() * phase_secs, ..Fault::new(operation, mode) };
-        faults.push(FaultRequest { until_secs: Some(phase_secs), ..fault.into() });
+        faults.push(brief(rng, &PLACES, phase_secs));
     }
     if rng.u8(..5) == 0 {
         let knobs = json!({ "knobs": { "github_list_lag_secs": rng.u8(10..=90), "busy_lag_secs": [0, 120] } });
@@ -103,6 +111,22 @@ fn faults(rng: &mut Rng, phase_secs: f64) -> Vec<FaultRequest> {
         faults.push(FaultRequest { until_secs: Some(phase_secs), ..lag });
     }
     faults
+}
+
+/// A fault that strikes again and again.
+pub(crate) fn lasting(rng: &mut Rng, places: &[Operation], phase_secs: f64) -> FaultRequest {
+    let (operation, mode) = harm(rng, places);
+    let (least, most) = (RATES.0.ln(), RATES.1.ln());
+    let rate = (least + rng.f64() * (most - least)).exp();
+    let fault = Fault { times: Fault::UNLIMITED, rate, ..Fault::new(operation, mode) };
+    FaultRequest { until_secs: Some(phase_secs), ..fault.into() }
+}
+
+/// A fault that strikes a few times.
+pub(crate) fn brief(rng: &mut Rng, places: &[Operation], phase_secs: f64) -> FaultRequest {
+    let (operation, mode) = harm(rng, places);
+    let fault = Fault { times: rng.u32(1..=3), from_secs: rng.f64() * phase_secs, ..Fault::new(operation, mode) };
+    FaultRequest { until_secs: Some(phase_secs), ..fault.into() }
 }
 
 /// Where faults are put in: what happens most, and whole services.
@@ -127,28 +151,32 @@ const PLACES: [Operation; 18] = [
     Operation::Queue,
 ];
 
-fn harm(rng: &mut Rng) -> (Operation, FaultMode) {
-    let operation = PLACES[rng.usize(..PLACES.len())];
+fn harm(rng: &mut Rng, places: &[Operation]) -> (Operation, FaultMode) {
+    let operation = places[rng.usize(..places.len())];
     let modes: Vec<FaultMode> = FaultMode::ALL.iter().copied().filter(|mode| mode.applies_to(operation)).collect();
     (operation, modes[rng.usize(..modes.len())])
 }
 
 fn crash(rng: &mut Rng, controllers: u32, phase_secs: f64) -> (f64, Crash) {
     let operations = [None, None, Some(Operation::Mint), Some(Operation::Create), Some(Operation::DeleteRunner)];
-    let crash = Crash {
-        client: rng.u32(1..=controllers),
-        operation: operations[rng.usize(..operations.len())],
-        nth: 1,
-        phase: CrashPhase::ALL[rng.usize(..CrashPhase::ALL.len())],
-    };
-    (rng.f64() * phase_secs, crash)
+    let client = rng.u32(1..=controllers);
+    let operation = operations[rng.usize(..operations.len())];
+    crash_at(rng, (client, operation), phase_secs)
+}
+
+/// Kills a client at its next call of that operation.
+pub(crate) fn crash_at(rng: &mut Rng, (client, operation): (u32, Option<Operation>), phase_secs: f64) -> (f64, Crash) {
+    let phase = CrashPhase::ALL[rng.usize(..CrashPhase::ALL.len())];
+    (rng.f64() * phase_secs, Crash { client, operation, nth: 1, phase })
 }
 
 /// Recovery may take the longest pause that failures can put in: an hour, after many failed starts.
-fn terms(phase_secs: f64, keep: Keep) -> Terms {
+fn terms(phase_secs: f64, profile: &Profile, keep: Keep) -> Terms {
     Terms {
         recover_within: TimeDelta::minutes(75),
         serve_within: TimeDelta::minutes(10),
+        // What GitHub's index lacks is there at the next sweep.
+        swept_within: SWEPT * if profile.filtered_list_omits > 0.0 { 3 } else { 1 },
         quiet: TimeDelta::minutes(5),
         limit: Duration::from_secs(8 * 3_600),
         #[expect(clippy::cast_possible_truncation, reason = "a phase of minutes")]
@@ -158,8 +186,8 @@ fn terms(phase_secs: f64, keep: Keep) -> Terms {
 }
 
 /// Plays a seed.
-pub(crate) fn run(seed: u64, keep: Keep) -> Run {
-    let Drawn { setup, phase_secs, faults, mut crashes } = draw(seed);
+pub(crate) fn run(seed: u64, breadth: Breadth, keep: Keep) -> Run {
+    let Drawn { setup, phase_secs, faults, mut crashes } = draw(seed, breadth);
     let mut is_calm = false;
     let prepare = |world: &World| {
         for fault in &faults {
@@ -176,7 +204,7 @@ pub(crate) fn run(seed: u64, keep: Keep) -> Run {
         }
         Next::GoOn
     };
-    play(&setup, &terms(phase_secs, keep), prepare, meddle)
+    play(&setup, &terms(phase_secs, &setup.profile, keep), prepare, meddle)
 }
 
 /// Plays seeds; those whose history differs between two runs fail as well where `twice` says so.
@@ -185,8 +213,8 @@ pub(crate) fn seeds(from: u64, count: u64, threads: usize, twice: Twice) -> Tall
     let mut tally = Tally::default();
     for part in seeds.chunks(TOLD_EVERY) {
         let runs = work::map(part, threads, |seed| {
-            let again = (twice == Twice::Yes).then(|| run(*seed, Keep::No).hash);
-            (run(*seed, Keep::No).told(&format_args!("seed {seed}")), again)
+            let again = (twice == Twice::Yes).then(|| run(*seed, Breadth::Wide, Keep::No).hash);
+            (run(*seed, Breadth::Wide, Keep::No).told(&format_args!("seed {seed}")), again)
         });
         for (seed, (run, again)) in part.iter().zip(runs) {
             if again.is_some_and(|again| again != run.hash) {

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sandrunner::config::GithubConfig;
-use sandrunner::sim::{
-    APP_ID, APP_KEY, Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World,
-};
+use sandrunner::sim::{Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World};
 use sandrunner::status::{CredentialKind, Status};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::Level;
 
-use crate::lab::{Lab, Next, Outcome, Questions, is_done_and_clean};
+use crate::lab::{Lab, Next, Outcome, Questions, app_account, is_done_and_clean};
 use crate::log::Log;
 
 const HOUR: f64 = 3_600.0;
@@ -37,19 +35,8 @@ fn scenario(repos: &[&str], hours: u32) -> Scenario {
     Scenario { repos: repos.collect(), jobs: jobs.collect(), ..Scenario::default() }
 }
 
-/// An account with the App of the World.
-fn app(name: &str, allowed: &[&str]) -> GithubConfig {
-    GithubConfig {
-        name: name.to_owned(),
-        app_id: Some(APP_ID.to_owned()),
-        private_key: Some(APP_KEY.to_owned().into()),
-        allowed_repos: allowed.iter().map(ToString::to_string).collect(),
-        ..GithubConfig::default()
-    }
-}
-
 fn with_app(profile: Profile, scenario: Scenario, allowed: &[&str]) -> Lab {
-    Lab::new(profile, scenario, 3).configure(|config| config.github = vec![app("gh", allowed)])
+    Lab::new(profile, scenario, 3).configure(|config| config.github = vec![app_account("gh", allowed)])
 }
 
 /// GitHub's answers to an operation that have that status.
@@ -139,7 +126,7 @@ async fn an_app_a_token_and_an_enterprise_server_are_served_side_by_side() {
             ..GithubConfig::default()
         };
         let server = GithubConfig { host: Some("ghe.acme.example".to_owned()), ..token("ghe", "gamma/*") };
-        config.github = vec![app("gh", &["acme/*"]), token("tok", "beta/tool"), server];
+        config.github = vec![app_account("gh", &["acme/*"]), token("tok", "beta/tool"), server];
     });
     let outcome = lab.run(Duration::from_secs(5 * 3_600), is_done_and_clean).await;
     check(&outcome);

@@ -17,7 +17,9 @@ use sandrunner::daemon::{self, Clients, Heard};
 use sandrunner::github::{self, GithubSettings};
 use sandrunner::http::webhook::Hint;
 use sandrunner::poll::ListOrder;
-use sandrunner::sim::{Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World};
+use sandrunner::sim::{
+    APP_ID, APP_KEY, Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World,
+};
 use sandrunner::status::Status;
 use sandrunner::{modal, state_dir};
 use tempfile::TempDir;
@@ -112,6 +114,17 @@ struct Process {
 pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) history: Vec<Event>,
+}
+
+/// An account with the GitHub App of a World.
+pub(crate) fn app_account(name: &str, allowed: &[impl ToString]) -> GithubConfig {
+    GithubConfig {
+        name: name.to_owned(),
+        app_id: Some(APP_ID.to_owned()),
+        private_key: Some(APP_KEY.to_owned().into()),
+        allowed_repos: allowed.iter().map(ToString::to_string).collect(),
+        ..GithubConfig::default()
+    }
 }
 
 /// The time at which every run starts.

@@ -1,0 +1,116 @@
+//! A run and how the controller is configured for it.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sandrunner::config::{Config, OrganizationConfig};
+use sandrunner::sim::{Profile, Scenario};
+use serde_json::Value;
+
+use crate::lab::{Keeping, Lab, app_account};
+
+/// A run without any fault but those that belong to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) profile: Profile,
+    /// Where it has an organization, runners are registered in that one's [`GROUP`].
+    pub(crate) scenario: Scenario,
+    pub(crate) seed: u64,
+    /// `limits.max_sandboxes`.
+    pub(crate) max_sandboxes: u32,
+    /// `limits.max_sandboxes_per_repo`.
+    pub(crate) max_sandboxes_per_repo: Option<u32>,
+    /// How many controllers run.
+    pub(crate) controllers: u32,
+    /// When all controllers are killed and started again, in seconds from the start.
+    pub(crate) kills_at: Vec<f64>,
+    /// What they keep over that.
+    pub(crate) keeping: Keeping,
+    /// With what they ask GitHub.
+    pub(crate) credential: Credential,
+    /// How `github.allowed_repos` means the repositories.
+    pub(crate) allowed: Allowed,
+    /// `github.primary_reserve`.
+    pub(crate) primary_reserve: u32,
+    /// `reconcile.interval`, in seconds.
+    pub(crate) interval_secs: u64,
+    /// What part of GitHub's webhooks gets lost; none where there is no webhook at all.
+    pub(crate) lost_nudges: Option<f64>,
+}
+
+/// With what GitHub is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A personal token.
+    Token,
+    /// A GitHub App, which is installed at every owner.
+    App,
+}
+
+/// How repositories are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Each by its name.
+    Named,
+    /// Those that a list shows and this pattern means.
+    Like(&'static str),
+}
+
+/// The runner group that runners of an organization join.
+pub(crate) const GROUP: &str = "Modal";
+
+impl Setup {
+    /// One controller with much room and a personal token, in a World without lag, in which images are soon made.
+    pub(crate) fn calm(scenario: Value) -> Self {
+        Self {
+            profile: Profile { image_build_secs: 1.0, ..Profile::calm() },
+            scenario: serde_json::from_value(scenario).expect("a scenario"),
+            seed: 1,
+            max_sandboxes: 100,
+            max_sandboxes_per_repo: None,
+            controllers: 1,
+            kills_at: Vec::new(),
+            keeping: Keeping::Nothing,
+            credential: Credential::Token,
+            allowed: Allowed::Named,
+            primary_reserve: 500,
+            interval_secs: 10,
+            lost_nudges: None,
+        }
+    }
+
+    /// The World and the controllers.
+    pub(crate) fn lab(&self) -> Lab {
+        let lab = Lab::new(self.profile.clone(), self.scenario.clone(), self.seed);
+        lab.controllers(self.controllers).keeping(self.keeping).configure(|config| self.configure(config))
+    }
+
+    /// How long a run may go unread because the quota does not allow to read every list each interval:
+    /// `reconcile.max_interval`.
+    pub(crate) fn unread_within(&self) -> TimeDelta {
+        let is_scarce = self.profile.github_requests_per_hour < Profile::calm().github_requests_per_hour;
+        if is_scarce { TimeDelta::minutes(15) } else { TimeDelta::zero() }
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.limits.max_sandboxes = self.max_sandboxes;
+        config.limits.max_sandboxes_per_repo = self.max_sandboxes_per_repo;
+        config.reconcile.interval = Duration::from_secs(self.interval_secs);
+        let github = &mut config.github[0];
+        if self.credential == Credential::App {
+            *github = app_account("gh", &github.allowed_repos);
+        }
+        if let Allowed::Like(pattern) = self.allowed {
+            github.allowed_repos = vec![pattern.to_owned()];
+        }
+        github.organizations =
+            self.scenario.organizations.iter().map(|organization| in_group(&organization.name)).collect();
+        github.points_per_minute = self.profile.github_points_per_minute;
+        github.mutations_per_minute = self.profile.github_mutations_per_minute;
+        github.primary_reserve = self.primary_reserve;
+    }
+}
+
+fn in_group(organization: &str) -> OrganizationConfig {
+    OrganizationConfig { name: organization.to_owned(), runner_group: Some(GROUP.to_owned()), runner_group_id: None }
+}

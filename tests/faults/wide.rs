@@ -1,0 +1,106 @@
+//! What some seeds have beside: a GitHub App, runners of an organization, lists of repositories, webhooks, few
+//! requests, re-runs; and harm to the calls that come with it.
+//!
+//! It is drawn apart, so that everything else of a seed does not depend on it.
+
+use fastrand::Rng;
+use sandrunner::sim::{Operation, Scenario};
+use serde_json::json;
+
+use crate::setup::{Allowed, Credential, GROUP, Setup};
+use crate::swarm::{Drawn, brief, crash_at, lasting};
+
+/// Makes other draws of a seed than those for everything else.
+const APART: u64 = 0x0bad_5eed;
+/// A day, in seconds.
+const DAY: u32 = 86_400;
+
+/// Adds to what a seed comes to.
+pub(crate) fn widen(seed: u64, drawn: &mut Drawn) {
+    let mut rng = Rng::with_seed(seed ^ APART);
+    let setup = &mut drawn.setup;
+    let mut places = credential(&mut rng, setup);
+    if rng.u8(..4) == 0 {
+        organization(&mut setup.scenario);
+        places.extend([Operation::ListGroups, Operation::ListGroupRepos]);
+    }
+    if rng.u8(..3) == 0 {
+        setup.lost_nudges = Some([0.02, 0.3][rng.usize(..2)]);
+        places.push(Operation::GetRun);
+    }
+    // Two controllers do not share their accounts; and with few requests sweeps are seldom.
+    if rng.u8(..6) == 0 && setup.controllers == 1 {
+        few_requests(&mut rng, setup);
+        places.extend([Operation::GetRepo, Operation::Downloads, Operation::Deprecation]);
+    } else if rng.u8(..5) == 0 {
+        again(&mut rng, drawn.phase_secs, setup);
+        places.extend([Operation::GetRun, Operation::ListRuns]);
+    }
+    if places.is_empty() {
+        return;
+    }
+    for _ in 0..rng.usize(..3) {
+        drawn.faults.push(lasting(&mut rng, &places, drawn.phase_secs));
+    }
+    for _ in 0..rng.usize(..3) {
+        drawn.faults.push(brief(&mut rng, &places, drawn.phase_secs));
+    }
+    if rng.u8(..4) == 0 {
+        let place = places[rng.usize(..places.len())];
+        drawn.crashes.push(crash_at(&mut rng, (1, Some(place)), drawn.phase_secs));
+        drawn.crashes.sort_by(|a, b| b.0.total_cmp(&a.0));
+    }
+}
+
+/// With what GitHub is asked, and how repositories are allowed; tells which calls come with it.
+fn credential(rng: &mut Rng, setup: &mut Setup) -> Vec<Operation> {
+    let mut places = Vec::new();
+    if rng.u8(..4) == 0 {
+        setup.credential = Credential::App;
+        setup.profile.installation_token_secs = f64::from(rng.u16(300..=3_600));
+        places.extend([Operation::ListInstallations, Operation::InstallationToken]);
+    }
+    if rng.u8(..4) == 0 {
+        setup.allowed = Allowed::Like("acme/service-*");
+        places.push(match setup.credential {
+            Credential::Token => Operation::ListOrgRepos,
+            Credential::App => Operation::ListInstallationRepos,
+        });
+    }
+    places
+}
+
+/// Registers runners in a group of the organization, which admits what is allowed and no more.
+fn organization(scenario: &mut Scenario) {
+    let repos: Vec<String> = scenario.allowed_repos().iter().map(ToString::to_string).collect();
+    let groups = json!([{ "id": 1, "name": "Default" }, { "id": 4, "name": GROUP, "repos": repos }]);
+    let organizations = json!([{ "name": "acme", "groups": groups }]);
+    scenario.organizations = serde_json::from_value(organizations).expect("organizations");
+}
+
+fn few_requests(rng: &mut Rng, setup: &mut Setup) {
+    let profile = &mut setup.profile;
+    profile.github_requests_per_hour = rng.u32(400..=1_500);
+    profile.github_charges_unchanged = rng.bool();
+    profile.github_points_per_minute = rng.u32(120..=480);
+    profile.github_mutations_per_minute = rng.u32(20..=90);
+    setup.primary_reserve = profile.github_requests_per_hour / 5;
+}
+
+/// Makes re-runs of some runs, which are days old and stand behind the pages that are read.
+fn again(rng: &mut Rng, phase_secs: f64, setup: &mut Setup) {
+    let Scenario { jobs, runs, .. } = &mut setup.scenario;
+    for _ in 0..rng.usize(1..=3) {
+        let id = jobs[rng.usize(..jobs.len())].run;
+        if runs.iter().any(|run| run.id == id) {
+            continue;
+        }
+        let (age_secs, late_secs) = (f64::from(rng.u32(DAY..=20 * DAY)), rng.f64() * phase_secs);
+        runs.push(serde_json::from_value(json!({ "id": id, "age_secs": age_secs })).expect("a run"));
+        for job in jobs.iter_mut().filter(|job| job.run == id) {
+            job.attempt = 2;
+            job.arrival_secs += late_secs;
+        }
+    }
+    setup.profile.github_list_page = rng.u32(1..=3);
+}
