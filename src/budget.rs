@@ -194,6 +194,10 @@ impl Budget {
         self.is_minting = waiting > 0;
     }
 
+    fn kept_for_writes(&self) -> u32 {
+        if mutant::is(Mutant::ReserveIgnored) { 0 } else { self.limits.primary_reserve }
+    }
+
     /// What readings it affords.
     pub fn capacity(&self, now: DateTime<Utc>) -> Capacity {
         Capacity { reads_per_second: self.reads_per_second(now), unchanged: self.quotas.unchanged() }
@@ -206,7 +210,7 @@ impl Budget {
 
     fn reads_per_second(&self, now: DateTime<Utc>) -> f64 {
         let planned = self.limits.points_per_minute * READ_SHARE * self.points.factor() / 60.0;
-        let quota = self.quotas.reads_per_second(self.limits.primary_reserve, now);
+        let quota = self.quotas.reads_per_second(self.kept_for_writes(), now);
         quota.map_or(planned, |quota| quota.min(planned))
     }
 
@@ -271,7 +275,7 @@ impl Budget {
             || (self.reads_while_minting.has(1.0 + others, now)
                 && (!is_refresh(purpose) || self.refreshes_while_minting.has(1.0, now)));
         let left = f64::from(self.quotas.left(purpose, now));
-        has_turn && has_share && left - others > self.quotas.kept(self.limits.primary_reserve)
+        has_turn && has_share && left - others > self.quotas.kept(self.kept_for_writes())
     }
 
     /// Whether less was spent than an even rate would have spent: of what may be saved, and of the hourly quota.

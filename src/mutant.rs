@@ -90,6 +90,12 @@ mutants! {
     SecretsKept,
     /// Secrets are deleted before they were read.
     SecretDeletedEarly,
+    /// Readings may use up the requests that are kept for writes.
+    ReserveIgnored,
+    /// Old runs that are re-run are not looked for.
+    SweepsLeftOut,
+    /// Whose jobs an organization's runners take is decided by the names in the configuration alone.
+    PatternsForgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -396,7 +396,7 @@ impl Schedule {
 
     /// What an old run seldom shows is looked for when nothing else is to be swept: it must not make the rest late.
     fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
-        if repo.reaches_back != ReachesBack::NotEnough {
+        if repo.reaches_back != ReachesBack::NotEnough || mutant::is(Mutant::SweepsLeftOut) {
             return;
         }
         for (breadth, read, again, rank) in [

@@ -147,7 +147,7 @@ fn served(policy: &Policy, scope: &Scope, class: &RunnerClass) -> String {
     let is_own = |repo: &&RepoName| repo.owner() == org.name.as_str();
     let entries: Vec<String> = if class.repos.is_empty() {
         let named = account.repos.iter().filter(is_own).map(RepoName::to_string);
-        let meant = account.patterns.of_owner(org.name.as_str());
+        let meant = account.patterns.of_owner(org.name.as_str()).filter(|_| !mutant::is(Mutant::PatternsForgotten));
         named.chain(meant).collect()
     } else {
         let served = class.repos.iter().filter(is_own).filter(|repo| account.serves(repo));
