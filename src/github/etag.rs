@@ -104,6 +104,7 @@ impl PageCaches {
         self.runs.changes.load(Ordering::Relaxed)
             + self.jobs.changes.load(Ordering::Relaxed)
             + self.runners.changes.load(Ordering::Relaxed)
+            + self.repos.changes.load(Ordering::Relaxed)
     }
 }
 
