@@ -142,10 +142,10 @@ impl Due {
 /// Takes those out of `due` that only refresh what is known and have a share, and gives both parts in their order.
 ///
 /// The oldest are asked first whether they have one: jobs, which are read most often, would otherwise leave nothing to
-/// runners and sweeps.
+/// runners and sweeps. Sweeps for what is rare come after all others here as well.
 pub fn shared(due: Vec<Due>, mut has_share: impl FnMut(&Due) -> bool) -> (Vec<Due>, Vec<Due>) {
     let mut turns: Vec<usize> = (0..due.len()).filter(|index| is_refresh(due[*index].purpose)).collect();
-    turns.sort_by_key(|index| due[*index].since);
+    turns.sort_by_key(|index| (due[*index].rank == Rank::RareSweep, due[*index].since));
     let early: BTreeSet<usize> = turns.into_iter().filter(|index| has_share(&due[*index])).collect();
     let (early, rest): (Vec<_>, Vec<_>) = due.into_iter().enumerate().partition(|(index, _)| early.contains(index));
     let bare = |part: Vec<(usize, Due)>| part.into_iter().map(|(_, due)| due).collect();
@@ -186,12 +186,13 @@ mod tests {
         let list = due(Read::Runs(scope.clone(), Depth::New), Purpose::RunList, Rank::Runs, 900);
         let runners = due(Read::Runners(Registry::Repo(scope.clone())), Purpose::Runners, Rank::Runners, 130);
         let sweep = due(Read::Sweep(scope.clone(), Breadth::Usual), Purpose::Sweep, Rank::Sweep, 700);
-        let all = vec![list.clone(), jobs(1, 60), jobs(2, 50), runners.clone(), sweep.clone()];
+        let rare = due(Read::Sweep(scope.clone(), Breadth::Rare), Purpose::Sweep, Rank::RareSweep, 7_000);
+        let all = vec![list.clone(), jobs(1, 60), jobs(2, 50), runners.clone(), sweep.clone(), rare.clone()];
         let mut share = 2;
         let has_share = |_: &Due| {
             share -= 1;
             share >= 0
         };
-        assert_eq!(shared(all, has_share), (vec![runners, sweep], vec![list, jobs(1, 60), jobs(2, 50)]));
+        assert_eq!(shared(all, has_share), (vec![runners, sweep], vec![list, jobs(1, 60), jobs(2, 50), rare]));
     }
 }
