@@ -1,7 +1,7 @@
 //! A day of 500 repositories, of which few are busy, played with the real controller in virtual time.
 //!
 //! ```text
-//! cargo test --test day                                   three hours of fewer repositories, against scaled bars
+//! cargo test --test day                                   three hours of fewer repositories, against bars of their own
 //! cargo test --profile sim --test day -- full             all days and allowances, against the bars
 //! cargo test --profile sim --test day -- one --seed 11 --allowance hour|minute [--order uniform] [--nudged] [--hours 4]
 //! ```
@@ -150,23 +150,28 @@ fn full() -> ExitCode {
 
 /// Three hours of a fifth of the repositories, with a fifth of the quota.
 fn bounded() -> ExitCode {
-    let index = Setting {
-        seed: 11,
-        hours: 3.0,
-        repos: workload::REPOS / 5,
-        allowance: Allowance::PerHour,
-        order: ListOrder::Index,
-        nudged: false,
-    };
-    let [index, uniform] = side_by_side([index, Setting { order: ListOrder::Uniform, ..index }]);
     let mut verdict = Verdict::default();
-    // So early in the day little is known of the repositories.
-    verdict.most("mean wait", index.mean(), 120.0);
-    verdict.least("gain over the oldest list first", uniform.mean() / index.mean(), 2.0);
-    verdict.most("longest wait", index.longest(), MAX_INTERVAL_SECS + 400.0);
-    verdict.most("charged in the peak hour", f64::from(index.charged_peak), 1_000.0);
-    let limited = u32::try_from(index.limited + uniform.limited).unwrap_or(u32::MAX);
-    verdict.most("requests refused for a limit", f64::from(limited), 0.0);
+    let (mut means, mut uniform_means) = (0.0, 0.0);
+    for seed in SEEDS {
+        let index = Setting {
+            seed,
+            hours: 3.0,
+            repos: workload::REPOS / 5,
+            allowance: Allowance::PerHour,
+            order: ListOrder::Index,
+            nudged: false,
+        };
+        let [index, uniform] = side_by_side([index, Setting { order: ListOrder::Uniform, ..index }]);
+        verdict.most("longest wait", index.longest(), MAX_INTERVAL_SECS + 400.0);
+        verdict.most("charged in the peak hour", f64::from(index.charged_peak), 1_000.0);
+        let limited = u32::try_from(index.limited + uniform.limited).unwrap_or(u32::MAX);
+        verdict.most("requests refused for a limit", f64::from(limited), 0.0);
+        means += index.mean();
+        uniform_means += uniform.mean();
+    }
+    // So early in the day little is known of the repositories, and the jobs of one seed are too few to tell a change.
+    verdict.most("mean wait over all seeds", means / 4.0, 96.0);
+    verdict.least("gain over the oldest list first", uniform_means / means, 2.4);
     verdict.code()
 }
 
