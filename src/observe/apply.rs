@@ -335,11 +335,7 @@ impl View {
             .filter(|(name, _)| name.account == *registry.account())
             .collect();
         view.foreign_runners = count - view.runners.len();
-        let sandboxes = &self.observed.fleet.sandboxes;
-        let is_lacking = |(name, runner): (&OurName, &Runner)| {
-            !view.runners.contains_key(name) && has_no_connection(runner) && is_left(sandboxes.get(name))
-        };
-        if before.iter().any(is_lacking) {
+        if lacks_leftover(&before, &view.runners, &self.observed.fleet.sandboxes) {
             view.lacked_at = Some(began_at);
         }
         // What is in an image that we did not define shows only so.
@@ -363,6 +359,17 @@ impl View {
 
 fn has_no_connection(runner: &Runner) -> bool {
     runner.connection != Connection::Online && !runner.is_busy
+}
+
+/// Whether a list lacks a registration that the one before showed unconnected, and that may be left over. That of a runner
+/// which served is removed by GitHub: to look for it again costs a reading for every job.
+fn lacks_leftover(
+    before: &BTreeMap<OurName, Runner>,
+    listed: &BTreeMap<OurName, Runner>,
+    sandboxes: &BTreeMap<OurName, OurSandbox>,
+) -> bool {
+    let mut lacking = before.iter().filter(|(name, runner)| !listed.contains_key(name) && has_no_connection(runner));
+    lacking.any(|(name, _)| is_left(sandboxes.get(name)))
 }
 
 /// Whether a registration outlives its sandbox, as far as is known: GitHub removes that of a runner which served.
@@ -557,7 +564,7 @@ mod tests {
     use super::*;
     use crate::class::Risks;
     use crate::ids::{JobId, Labels};
-    use crate::state::Registry;
+    use crate::state::{Registry, SandboxEnd, SandboxResult};
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
@@ -578,6 +585,53 @@ mod tests {
             risks: Risks::NONE,
             workflow: None,
         }
+    }
+
+    #[test]
+    fn a_registration_that_a_list_lacks_matters_where_it_may_be_left_over() {
+        let name: OurName = "sr-main-gh-7-1".parse().unwrap();
+        let runner = |connection| Runner {
+            id: RunnerId(1),
+            name: name.to_string(),
+            connection,
+            is_busy: false,
+            labels: None,
+            version: None,
+        };
+        let sandbox = |exit_code: Option<i32>| OurSandbox {
+            id: SandboxId::new("sb-1"),
+            origin: Origin {
+                scope: Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() },
+                run: RunId(1),
+                class: ClassName::new("cpu"),
+                group: Labels::new(["modal"]).fingerprint(),
+            },
+            created_at: at(0),
+            is_scheduled: true,
+            scheduled_at: None,
+            started_at: None,
+            secret: None,
+            runner: None,
+            image: None,
+            seen_at: at(0),
+            missing_since: None,
+            asked_at: None,
+            unknown_since: None,
+            ended: exit_code.map(|exit_code| Ended {
+                at: at(0),
+                result: Some(SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() }),
+            }),
+        };
+        let before = |connection| BTreeMap::from([(name.clone(), runner(connection))]);
+        let (offline, nothing) = (before(Connection::Offline), BTreeMap::new());
+        let of = |exit_code| BTreeMap::from([(name.clone(), sandbox(exit_code))]);
+        let unserved = Some(64);
+        assert!(lacks_leftover(&offline, &nothing, &BTreeMap::new()), "it has no sandbox");
+        assert!(lacks_leftover(&offline, &nothing, &of(unserved)));
+        assert!(!lacks_leftover(&offline, &nothing, &of(None)), "its sandbox lives");
+        assert!(!lacks_leftover(&offline, &nothing, &of(Some(0))), "it served");
+        assert!(!lacks_leftover(&before(Connection::Online), &nothing, &of(unserved)));
+        assert!(!lacks_leftover(&offline, &offline, &of(unserved)), "it is listed");
     }
 
     #[test]

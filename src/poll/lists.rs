@@ -235,7 +235,7 @@ pub(super) fn number(count: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::read::Due;
@@ -252,7 +252,7 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::days(365) + TimeDelta::seconds(seconds)
     }
 
-    fn policy() -> Policy {
+    pub(in crate::poll) fn policy() -> Policy {
         Policy {
             deployment: "main".parse().unwrap(),
             required_label: "modal".into(),

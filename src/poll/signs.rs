@@ -173,6 +173,8 @@ pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lists::tests::policy;
+    use super::super::{Read, due};
     use super::*;
     use crate::class::Risks;
     use crate::ids::{ClassName, JobId, Labels, SandboxId};
@@ -292,6 +294,24 @@ mod tests {
         observed.fleet.sandboxes.clear();
         observed.fleet.sandboxes.extend([ended(1, 100, UNCLAIMED)]);
         assert_eq!(suspects(&observed, 230), [0; 0], "it took none");
+    }
+
+    #[test]
+    fn the_jobs_of_a_run_are_due_where_a_runner_of_another_may_have_taken_one() {
+        let mut observed = Observed::default();
+        observed.add(scope(), Registry::Repo(scope()));
+        let repo = observed.repos.get_mut(&scope()).unwrap();
+        repo.runs = [run(1, "modal", 130), run(2, "modal", 80)].into_iter().map(|run| (run.run.id, run)).collect();
+        let mut evidence = Evidence::default();
+        let (name, sandbox) = ended(1, 100, SERVED);
+        evidence.started(&name, &sandbox.origin, at(0));
+        let is_due = |observed: &Observed| {
+            let due = due(observed, &evidence, &policy(), &BTreeMap::new(), at(140));
+            due.iter().any(|due| due.read == Read::Jobs(scope(), RunId(2)))
+        };
+        assert!(!is_due(&observed), "it was read a minute ago");
+        observed.fleet.sandboxes.insert(name, sandbox);
+        assert!(is_due(&observed));
     }
 
     #[test]
