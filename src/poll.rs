@@ -145,9 +145,17 @@ pub fn due(
         all.sweep(scope, repo, sweep);
     }
     let wanting = wanting(observed);
+    let mut last: Option<(&Scope, Capacity)> = None;
     for (index, (registry, view)) in observed.registries.iter().enumerate() {
         all.group(registry, view, observed, policy);
-        let capacity = means(capacities, &policy.credential_of(registry));
+        // Those of repositories are in the order of their credentials as well.
+        let capacity = match (registry, last) {
+            (Registry::Repo(scope), Some((before, capacity))) if policy.share_credential(before, scope) => capacity,
+            _ => means(capacities, &policy.credential_of(registry)),
+        };
+        if let Registry::Repo(scope) = registry {
+            last = Some((scope, capacity));
+        }
         let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
         let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
         if may_matter && !mutant::is(Mutant::LeftoversUnread) {

@@ -11,7 +11,7 @@ use crate::budget::{Capacity, Purpose};
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, CredentialName};
 use crate::plan::{Credentials, Policy};
-use crate::state::{AppView, Observed, Owner, ReadState, Scope};
+use crate::state::{AppView, Observed, Owner, ReadState, RepoView, Scope};
 
 /// How often it is asked where Apps are installed, and for lists of repositories.
 const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
@@ -86,32 +86,39 @@ impl Schedule {
         policy: &Policy,
         capacities: &BTreeMap<CredentialName, Capacity>,
     ) {
-        let mut next: BTreeMap<CredentialName, Vec<Asked<'_>>> = BTreeMap::new();
-        let mut last: BTreeMap<CredentialName, DateTime<Utc>> = BTreeMap::new();
-        for (scope, repo) in &observed.repos {
-            let credential = policy.credential(scope);
-            if let Some(tried) = repo.facts_read.tried_at {
-                let latest = last.entry(credential.clone()).or_insert(tried);
-                *latest = tried.max(*latest);
+        let all: Vec<(&Scope, &RepoView)> = observed.repos.iter().collect();
+        let mut directory: Option<(Owner, Option<&ReadState>)> = None;
+        // They are in the order of their credentials, and of their owners.
+        for repos in all.chunk_by(|a, b| policy.share_credential(a.0, b.0)) {
+            let means = means(capacities, &policy.credential(repos[0].0));
+            let again = FACTS_AGAIN.at(means);
+            let mut due: Vec<Asked<'_>> = Vec::new();
+            for (scope, repo) in repos.iter().copied() {
+                if repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, again) {
+                    continue;
+                }
+                let directory = match &directory {
+                    Some((owner, read)) if owner.account == scope.account && *owner.login == *scope.repo.owner() => {
+                        *read
+                    }
+                    _ => {
+                        let owner = Owner { account: scope.account.clone(), login: scope.repo.owner().into() };
+                        let read = observed.owners.get(&owner).map(|owner| &owner.read);
+                        directory.insert((owner, read)).1
+                    }
+                };
+                let is_listed = directory
+                    .is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
+                if !is_listed {
+                    due.push((repo.facts_read.tried_at, scope));
+                }
             }
-            let again = FACTS_AGAIN.at(means(capacities, &credential));
-            let owner = Owner { account: scope.account.clone(), login: scope.repo.owner().into() };
-            let directory = observed.owners.get(&owner).map(|owner| &owner.read);
-            let is_listed = directory
-                .is_some_and(|read| read.failure.is_none() && (read.known_at.is_none() || repo.facts.is_some()));
-            if is_listed || repo.runs_read.tried_at.is_none() || !self.is_due(&repo.facts_read, again) {
-                continue;
-            }
-            next.entry(credential).or_default().push((repo.facts_read.tried_at, scope));
-        }
-        for (credential, mut due) in next {
             due.sort_unstable();
-            let means = means(capacities, &credential);
             let share = if means.charges_unchanged() { FACTS_SHARE } else { FACTS_SHARE_FREE };
             let apart = 1.0 / (means.reads_per_second * share).max(1e-3);
             // What has gathered since the last answer: passes may be far apart.
-            let gathered =
-                last.get(&credential).map_or(1.0, |at| (self.now - *at).as_seconds_f64() / apart.max(FACTS_APART_SECS));
+            let last = repos.iter().filter_map(|(_, repo)| repo.facts_read.tried_at).max();
+            let gathered = last.map_or(1.0, |at| (self.now - at).as_seconds_f64() / apart.max(FACTS_APART_SECS));
             let is_earned = |count: &usize| number(*count) <= gathered;
             let count = (1..=FACTS_AT_ONCE).take_while(is_earned).count();
             for (tried, scope) in due.into_iter().take(count) {

@@ -168,7 +168,7 @@ pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
     let is_unread = |repo: &&RepoView| {
         observed.registries.get(&repo.registry).is_some_and(|view| view.runners_read.known_at.is_none())
     };
-    observed.repos.values().filter(is_unread).filter(has_queued).map(|repo| &repo.registry).collect()
+    observed.repos.values().filter(has_queued).filter(is_unread).map(|repo| &repo.registry).collect()
 }
 
 #[cfg(test)]
