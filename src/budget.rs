@@ -327,10 +327,13 @@ impl Budget {
     }
 
     /// Corrects the accounts by an answer that was no rate limit.
-    pub fn answered(&mut self, answered: Answered) {
-        self.secondary_in_a_row = 0;
-        self.points.recover();
-        self.mutations.recover();
+    pub fn answered(&mut self, answered: Answered, now: DateTime<Utc>) {
+        // What is answered during a hold was sent before it, and says nothing of what is admitted afterwards.
+        if self.held_until(now).is_none() {
+            self.secondary_in_a_row = 0;
+            self.points.recover();
+            self.mutations.recover();
+        }
         self.quotas.learn(answered);
     }
 
@@ -464,10 +467,24 @@ mod tests {
     }
 
     #[test]
+    fn answers_to_what_was_sent_before_a_hold_do_not_shorten_the_next() {
+        let mut budget = budget();
+        let success = || Answered { purpose: Purpose::RunList, is_unchanged: false, quota: None };
+        budget.limited_secondary(None, at(0.0));
+        budget.answered(success(), at(1.0));
+        budget.limited_secondary(None, at(61.0));
+        assert_eq!(budget.held_until(at(62.0)), Some(at(61.0 + 120.0)), "twice as long");
+        budget.answered(success(), at(182.0));
+        budget.limited_secondary(None, at(183.0));
+        assert_eq!(budget.held_until(at(184.0)), Some(at(183.0 + 60.0)));
+    }
+
+    #[test]
     fn the_reserve_of_the_primary_quota_is_kept_for_writes() {
         let mut budget = budget();
         let headers = RateHeaders { resource: "core".into(), limit: 5_000, remaining: 100, reset: at(1_000.0) };
-        budget.answered(Answered { purpose: Purpose::RunList, is_unchanged: false, quota: Some(headers) });
+        let answered = Answered { purpose: Purpose::RunList, is_unchanged: false, quota: Some(headers) };
+        budget.answered(answered, at(0.0));
         assert!(!budget.admits(Purpose::RunList, at(1.0)));
         assert!(budget.admits(Purpose::Mint, at(1.0)));
         assert!(budget.admits(Purpose::RunList, at(1_000.5)));

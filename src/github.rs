@@ -67,6 +67,11 @@ pub struct GithubSettings {
     pub max_in_flight: usize,
 }
 
+/// Whether an address of the REST API is that of an Enterprise Server (GitHub: REST API of Enterprise Server).
+pub fn is_enterprise_server(api_url: &str) -> bool {
+    api_url.trim_end_matches('/').ends_with("/api/v3")
+}
+
 /// What GitHub is asked with.
 #[derive(Debug, Clone)]
 pub enum GithubAuth {

@@ -133,7 +133,7 @@ async fn the_examples_of_runners_are_read() {
 async fn the_examples_of_releases_are_read() {
     for example in examples(&description(), "get", &format!("{RUNNERS}/downloads"), "200") {
         let (reader, _) = answering(200, example);
-        let release = reader.runner_release(&repo()).await.unwrap();
+        let release = reader.runner_release(&registry()).await.unwrap();
         assert_eq!((release.version.to_string().as_str(), release.sha256), ("2.164.0", None));
         assert!(release.download_url.ends_with("/v2.164.0/actions-runner-linux-x64-2.164.0.tar.gz"));
     }

@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let (headers, body) = message(data);
     let status = headers.get("status").and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
     let status = status.unwrap_or(StatusCode::FORBIDDEN);
-    let call = Call { operation: Operation::ListJobs, subject: "run 7 of acme/web".into() };
+    let call = Call::new(Operation::ListJobs, "run 7 of acme/web");
     let refusal = read_refusal(&call, &TOKEN.into(), (status, headers, Bytes::copy_from_slice(body)), now());
     let text = refusal.to_string();
     assert!(!text.contains(TOKEN), "{text}");

@@ -1,5 +1,6 @@
 //! Makes the image of a class ready.
 
+use std::collections::BTreeSet;
 use std::iter;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -124,12 +125,18 @@ async fn wanted_release(task: &Task, scope: &Scope) -> Result<RunnerRelease, Str
     }
 }
 
-/// The release that GitHub offers to the first repository that tells it: that which waits, or any that is named.
+/// The release that GitHub offers where the first runner is registered of which it tells: that which waits, or any of a
+/// repository that is named.
 async fn offered(task: &Task, scope: &Scope) -> Result<RunnerRelease, String> {
     let mut last = String::new();
-    for scope in iter::once(scope.clone()).chain(task.writers.policy.scopes()) {
-        let Some(readers) = task.writers.releases.get(&scope.account) else { continue };
-        match readers.get(&task.writers.policy.credential(&scope)).runner_release(&scope.repo).await {
+    let policy = &task.writers.policy;
+    let mut asked = BTreeSet::new();
+    for registry in iter::once(scope.clone()).chain(policy.scopes()).map(|scope| policy.registry(&scope)) {
+        if !asked.insert(registry.clone()) {
+            continue;
+        }
+        let Some(readers) = task.writers.releases.get(registry.account()) else { continue };
+        match readers.get(&policy.credential_of(&registry)).runner_release(&registry).await {
             Ok(release) => return Ok(release),
             Err(error) => last = CallFailure::from(error).message,
         }

@@ -150,9 +150,17 @@ impl Quotas {
         if purpose.is_mutation() {
             self.writes = self.writes.saturating_add(1);
         }
-        for stated in self.stated.values_mut() {
+        // Only its own: another quota is not stated anew by its answer.
+        let resource = self.resource(purpose).cloned();
+        if let Some(stated) = resource.and_then(|resource| self.stated.get_mut(&resource)) {
             stated.remaining = stated.remaining.saturating_sub(1);
         }
+    }
+
+    /// What requests of that kind draw from; what readings do, where no write was answered yet.
+    fn resource(&self, purpose: Purpose) -> Option<&String> {
+        let of_writes = self.of_writes.as_ref().filter(|_| purpose.is_mutation());
+        of_writes.or(self.of_reads.as_ref())
     }
 
     /// What a `304` costs.
@@ -167,8 +175,7 @@ impl Quotas {
 
     /// What is left for requests of that kind; an unknown quota is taken as large.
     pub(super) fn left(&self, purpose: Purpose, now: DateTime<Utc>) -> u32 {
-        let of_kind = if purpose.is_mutation() { self.of_writes.as_ref() } else { self.of_reads.as_ref() };
-        let stated = of_kind.or(self.of_reads.as_ref()).and_then(|resource| self.stated.get(resource));
+        let stated = self.resource(purpose).and_then(|resource| self.stated.get(resource));
         stated.filter(|stated| stated.reset > now).map_or(u32::MAX, |stated| stated.remaining)
     }
 
@@ -242,6 +249,21 @@ mod tests {
         assert_eq!(quotas.unchanged(), Unchanged::Charged);
         read(&mut quotas, 304, 8);
         assert_eq!(quotas.unchanged(), Unchanged::Free, "also where GitHub changes its mind");
+    }
+
+    #[test]
+    fn readings_use_up_nothing_of_a_quota_that_only_writes_draw_from() {
+        let mut quotas = Quotas::default();
+        read(&mut quotas, 200, 1_000);
+        quotas.sent(Purpose::Mint);
+        assert_eq!(quotas.left(Purpose::Mint, at(0)), 3_999, "until it is known, writes draw from what readings do");
+        let of_mints = RateHeaders { resource: "mints".into(), limit: 10_000, remaining: 50, reset: at(3_600) };
+        quotas.learn(Answered { purpose: Purpose::Mint, is_unchanged: false, quota: Some(of_mints) });
+        for _ in 0..100 {
+            quotas.sent(Purpose::RunList);
+        }
+        quotas.sent(Purpose::Mint);
+        assert_eq!([Purpose::Mint, Purpose::RunList].map(|purpose| quotas.left(purpose, at(0))), [49, 3_899]);
     }
 
     #[test]

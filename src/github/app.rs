@@ -65,7 +65,7 @@ impl App {
     /// # Errors
     /// [`GithubError`] where a page cannot be read: a part of the list proves nothing of the rest.
     pub(super) async fn list(&self) -> Result<Vec<Installed>, GithubError> {
-        let call = Call { operation: Operation::ListInstallations, subject: "the GitHub App".to_owned() };
+        let call = Call::new(Operation::ListInstallations, "the GitHub App");
         let mut all = BTreeMap::new();
         for number in 1..=INSTALLATION_PAGES_MAX {
             let path = format!("/app/installations?per_page=100&page={number}");
@@ -135,7 +135,7 @@ impl App {
     }
 
     async fn fetch(&self, installed: &Installed) -> Result<Token, GithubError> {
-        let call = Call { operation: Operation::CreateInstallationToken, subject: installed.owner.to_string() };
+        let call = Call::new(Operation::CreateInstallationToken, installed.owner.to_string());
         let path = format!("/app/installations/{}/access_tokens", installed.id);
         let body = serde_json::json!({});
         let answer = self.client.send(&call, Purpose::Other, Request::Post { path: &path, body: &body }).await?;

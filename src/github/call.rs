@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::state::Registry;
+
 /// The calls of GitHub's REST API that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
@@ -89,21 +91,6 @@ impl Operation {
         }
     }
 
-    /// The permission that the call needs in a repository, or an organization, as GitHub names it.
-    pub(super) fn permission(self) -> &'static str {
-        match self {
-            Self::ListRuns | Self::SweepRuns | Self::GetRun | Self::ListJobs => "actions=read",
-            Self::ListRunners | Self::ListRunnerReleases | Self::GetRunnerDeprecation => "administration=read",
-            Self::ListRunnerGroups | Self::ListGroupRepositories => "organization_self_hosted_runners=read",
-            Self::GenerateJitConfig | Self::DeleteRunner => "administration=write",
-            Self::ListInstallations
-            | Self::CreateInstallationToken
-            | Self::ListInstallationRepos
-            | Self::ListOrgRepos
-            | Self::GetRepo => "metadata=read",
-        }
-    }
-
     /// Whether the App asks for itself.
     pub(super) fn is_of_app(self) -> bool {
         matches!(self, Self::ListInstallations | Self::CreateInstallationToken)
@@ -138,6 +125,55 @@ pub struct Call {
     pub operation: Operation,
     /// The repository, or the thing within it.
     pub subject: String,
+    level: Level,
+}
+
+/// By whom the permission for a call is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Repository,
+    Organization,
+}
+
+impl Call {
+    /// A call that needs a permission in a repository, if any.
+    pub fn new(operation: Operation, subject: impl Into<String>) -> Self {
+        Self { operation, subject: subject.into(), level: Level::Repository }
+    }
+
+    /// A call that concerns runners which are registered in that place.
+    pub(super) fn at(registry: &Registry, operation: Operation, subject: impl Into<String>) -> Self {
+        let level = match registry {
+            Registry::Repo(_) => Level::Repository,
+            Registry::Org(_) => Level::Organization,
+        };
+        Self { level, ..Self::new(operation, subject) }
+    }
+
+    /// The permission that the call needs, as GitHub names it, and where.
+    pub(super) fn permission(&self) -> String {
+        let of_runners = match self.level {
+            Level::Repository => "administration",
+            Level::Organization => "organization_self_hosted_runners",
+        };
+        let (name, access) = match self.operation {
+            Operation::ListRuns | Operation::SweepRuns | Operation::GetRun | Operation::ListJobs => ("actions", "read"),
+            Operation::ListRunners | Operation::ListRunnerReleases | Operation::GetRunnerDeprecation => {
+                (of_runners, "read")
+            }
+            Operation::ListRunnerGroups | Operation::ListGroupRepositories => {
+                ("organization_self_hosted_runners", "read")
+            }
+            Operation::GenerateJitConfig | Operation::DeleteRunner => (of_runners, "write"),
+            Operation::ListInstallations
+            | Operation::CreateInstallationToken
+            | Operation::ListInstallationRepos
+            | Operation::ListOrgRepos
+            | Operation::GetRepo => ("metadata", "read"),
+        };
+        let level = if name.starts_with("organization") { "organization" } else { "repository" };
+        format!("{level} permission `{name}={access}`")
+    }
 }
 
 impl fmt::Display for Call {

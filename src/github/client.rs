@@ -65,10 +65,21 @@ pub(super) struct Client {
     clock: Clock,
     budget: Arc<Mutex<Budget>>,
     in_flight: Semaphore,
+    /// Fewer, so that a write never waits for slow readings alone.
+    reads_in_flight: Semaphore,
     requests: AtomicU64,
     not_modified: AtomicU64,
     last_failure: Mutex<Option<(DateTime<Utc>, String)>>,
     pub(super) caches: PageCaches,
+}
+
+/// One of so many requests under way is kept for writes.
+const KEPT_FOR_WRITES: usize = 4;
+
+/// The right to have one request under way.
+struct Permit<'a> {
+    _of_all: SemaphorePermit<'a>,
+    _of_reads: Option<SemaphorePermit<'a>>,
 }
 
 impl fmt::Debug for Client {
@@ -92,6 +103,9 @@ impl Client {
             clock,
             budget: Arc::new(Mutex::new(Budget::new(settings.limits.clone()))),
             in_flight: Semaphore::new(settings.max_in_flight),
+            reads_in_flight: Semaphore::new(
+                (settings.max_in_flight - settings.max_in_flight.div_ceil(KEPT_FOR_WRITES)).max(1),
+            ),
             requests: AtomicU64::new(0),
             not_modified: AtomicU64::new(0),
             last_failure: Mutex::default(),
@@ -207,17 +221,21 @@ impl Client {
 
     /// Charges the request and waits for its turn. A pause that GitHub imposed is not waited for: by its
     /// end the reason for the request may be gone.
-    async fn admit(&self, call: &Call, purpose: Purpose) -> Result<SemaphorePermit<'_>, GithubError> {
+    async fn admit(&self, call: &Call, purpose: Purpose) -> Result<Permit<'_>, GithubError> {
         let start = {
             let mut budget = self.lock_budget();
             self.refuse_while_held(&budget, call)?;
             budget.reserve(purpose, self.clock.now())
         };
         self.clock.sleep_until(start).await;
-        let permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
+        let of_reads = match purpose.is_mutation() {
+            true => None,
+            false => Some(self.reads_in_flight.acquire().await.expect("the semaphore is never closed")),
+        };
+        let of_all = self.in_flight.acquire().await.expect("the semaphore is never closed");
         // Another request may have met the limit in the meantime.
         self.refuse_while_held(&self.lock_budget(), call)?;
-        Ok(permit)
+        Ok(Permit { _of_all: of_all, _of_reads: of_reads })
     }
 
     fn refuse_while_held(&self, budget: &Budget, call: &Call) -> Result<(), GithubError> {
@@ -283,7 +301,7 @@ impl Client {
         let is_unchanged = answer.status == StatusCode::NOT_MODIFIED;
         let answered = Answered { purpose, is_unchanged, quota: rate::quota(&answer.headers, now) };
         if answer.status.is_success() || is_unchanged {
-            self.lock_budget().answered(answered);
+            self.lock_budget().answered(answered, now);
             self.source.accepted();
             return Ok(answer);
         }
@@ -294,7 +312,7 @@ impl Client {
             Some(Limit::Primary(wait)) => {
                 budget.limited_primary(now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero()));
             }
-            None => budget.answered(answered),
+            None => budget.answered(answered, now),
         }
         Err(GithubError::Refused { call: call.clone(), refusal: Box::new(refusal) })
     }

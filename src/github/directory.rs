@@ -21,13 +21,13 @@ impl GithubReader {
     /// Lists the repositories that the installation of a GitHub App was given.
     pub async fn list_installation_repos(&self) -> Reading<Vec<RepoFacts>> {
         let subject = format!("the GitHub App ({})", self.credential());
-        let call = Call { operation: Operation::ListInstallationRepos, subject };
+        let call = Call::new(Operation::ListInstallationRepos, subject);
         self.list_repos(call, "/installation/repositories?per_page=100".to_owned()).await
     }
 
     /// Lists the repositories of an organization, as far as the token may see them. A user's cannot be listed.
     pub async fn list_org_repos(&self, owner: &str) -> Reading<Vec<RepoFacts>> {
-        let call = Call { operation: Operation::ListOrgRepos, subject: owner.to_owned() };
+        let call = Call::new(Operation::ListOrgRepos, owner.to_owned());
         self.list_repos(call, format!("/orgs/{owner}/repos?type=all&per_page=100")).await
     }
 
@@ -45,7 +45,7 @@ impl GithubReader {
     /// [`GithubError`]; of class `NotFound` where there is none of that name, or it is hidden, and of class `Policy`
     /// where it has moved.
     pub async fn repo(&self, repo: &RepoName) -> Result<RepoFacts, GithubError> {
-        let call = Call { operation: Operation::GetRepo, subject: repo.to_string() };
+        let call = Call::new(Operation::GetRepo, repo.to_string());
         let path = format!("/repos/{repo}");
         let mut token = self.client.token(&call, Purpose::Other, Some(&path)).await?;
         let key = PageKey { credential: token.identity, path: path.as_str().into() };

@@ -212,9 +212,10 @@ fn class(status: StatusCode, message: &str) -> ErrorClass {
         401 => ErrorClass::Unauthorized,
         403 if is_policy(message) => ErrorClass::Policy,
         403 => ErrorClass::Forbidden,
-        404 | 410 => ErrorClass::NotFound,
+        404 => ErrorClass::NotFound,
         409 => ErrorClass::Conflict,
         408 | 500.. => ErrorClass::Unavailable,
+        // Also 410: of a version of the API that is no more, which says nothing of what was asked for.
         _ => ErrorClass::Invalid,
     }
 }
@@ -241,8 +242,8 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str)
         ErrorClass::Unauthorized => Some("check that the token is whole, not expired and not revoked".to_owned()),
         ErrorClass::Forbidden => {
             let accepted = text_header(&answer.headers, "x-accepted-github-permissions");
-            let needed = accepted.unwrap_or_else(|| call.operation.permission().to_owned());
-            Some(format!("the token needs the repository permission `{needed}`"))
+            let needed = accepted.map_or_else(|| call.permission(), |needed| format!("permission `{needed}`"));
+            Some(format!("the token needs the {needed}"))
         }
         ErrorClass::Policy if answer.status.is_redirection() => {
             Some("the repository was renamed or moved: change its name in the configuration".to_owned())
@@ -252,10 +253,7 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str)
             "only an organization's repositories can be listed with a token: name those of a user one by one"
                 .to_owned(),
         ),
-        ErrorClass::NotFound => {
-            let needed = call.operation.permission();
-            Some(format!("check its name, and that the token may see it (repository permission `{needed}`)"))
-        }
+        ErrorClass::NotFound => Some(format!("check its name, and that the token may see it ({})", call.permission())),
         ErrorClass::Conflict
         | ErrorClass::Invalid
         | ErrorClass::RateLimited
@@ -352,7 +350,7 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, body: &'static str) -> Refusal {
-        let call = Call { operation: Operation::ListJobs, subject: "run 7 of acme/web".into() };
+        let call = Call::new(Operation::ListJobs, "run 7 of acme/web");
         let status = StatusCode::from_u16(status).unwrap();
         let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
         Refusal::read(&call, &answer, "ghp_0123456789", DateTime::UNIX_EPOCH).0

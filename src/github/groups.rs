@@ -55,7 +55,7 @@ impl GithubReader {
         org: &OrgName,
         choice: &RunnerGroupChoice,
     ) -> Result<Option<RunnerGroup>, GithubError> {
-        let call = Call { operation: Operation::ListRunnerGroups, subject: format!("organization {org}") };
+        let call = Call::new(Operation::ListRunnerGroups, format!("organization {org}"));
         let path = format!("/orgs/{org}/actions/runner-groups?per_page=100");
         let is_it = |group: &WireGroup| match choice {
             RunnerGroupChoice::Name(name) => group.name == *name,
@@ -81,7 +81,7 @@ impl GithubReader {
 
     async fn repositories_of_group(&self, org: &OrgName, group: u64) -> Result<BTreeSet<RepoName>, GithubError> {
         let subject = format!("runner group {group} of organization {org}");
-        let call = Call { operation: Operation::ListGroupRepositories, subject };
+        let call = Call::new(Operation::ListGroupRepositories, subject);
         let path = format!("/orgs/{org}/actions/runner-groups/{group}/repositories?per_page=100");
         let repositories = read_all(self.client(), &call, &path, |body: RepositoriesBody| body.repositories).await?;
         // One that cannot be read must not get lost: it is none that is allowed.

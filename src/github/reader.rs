@@ -100,7 +100,7 @@ impl GithubReader {
         stop: impl FnMut(&[WorkflowRun]) -> Paging + Send,
     ) -> Reading<RunList> {
         let list = List {
-            call: Call { operation: Operation::ListRuns, subject: repo.to_string() },
+            call: Call::new(Operation::ListRuns, repo.to_string()),
             purpose: Purpose::RunList,
             path: format!("/repos/{repo}/actions/runs?exclude_pull_requests=true&per_page=100"),
             max_pages,
@@ -119,7 +119,7 @@ impl GithubReader {
             return Reading::Known(RunList { runs: Vec::new(), reaches_end: true, is_unchanged: true });
         };
         let list = List {
-            call: Call { operation: Operation::SweepRuns, subject: repo.to_string() },
+            call: Call::new(Operation::SweepRuns, repo.to_string()),
             purpose: Purpose::Sweep,
             path: format!("/repos/{repo}/actions/runs?exclude_pull_requests=true&status={filter}&per_page=100"),
             max_pages: SWEEP_PAGES_MAX,
@@ -135,7 +135,7 @@ impl GithubReader {
     /// # Errors
     /// [`GithubError`], of any class but [`ErrorClass::NotFound`].
     pub async fn run(&self, repo: &RepoName, run: RunId) -> Result<Option<WorkflowRun>, GithubError> {
-        let call = Call { operation: Operation::GetRun, subject: format!("run {run} of {repo}") };
+        let call = Call::new(Operation::GetRun, format!("run {run} of {repo}"));
         let path = format!("/repos/{repo}/actions/runs/{run}?exclude_pull_requests=true");
         let answer = match self.client.send(&call, Purpose::RunList, Request::Get { path: &path, known: None }).await {
             Ok(answer) => answer,
@@ -154,7 +154,7 @@ impl GithubReader {
     /// empty list.
     pub async fn list_jobs(&self, repo: &RepoName, run: RunId, purpose: Purpose) -> Reading<Option<Vec<WorkflowJob>>> {
         let list = List {
-            call: Call { operation: Operation::ListJobs, subject: format!("run {run} of {repo}") },
+            call: Call::new(Operation::ListJobs, format!("run {run} of {repo}")),
             purpose,
             path: format!("/repos/{repo}/actions/runs/{run}/jobs?filter=latest&per_page=100"),
             max_pages: JOB_PAGES_MAX,
@@ -172,7 +172,7 @@ impl GithubReader {
     /// is missing from this reading, and is there in the next.
     pub async fn list_runners(&self, registry: &Registry) -> Reading<Vec<Runner>> {
         let list = List {
-            call: Call { operation: Operation::ListRunners, subject: registry.to_string() },
+            call: Call::at(registry, Operation::ListRunners, registry.to_string()),
             purpose: Purpose::Runners,
             path: format!("{}?per_page=100", runners_path(registry)),
             max_pages: RUNNER_PAGES_MAX,

@@ -7,15 +7,15 @@ use super::call::{Call, Operation};
 use super::client::Request;
 use super::error::Malformed;
 use super::pages::unreadable;
-use super::reader::GithubReader;
+use super::reader::{GithubReader, runners_path};
 use super::wire::time;
 use super::{Answer, GithubError};
 use crate::budget::Purpose;
 use crate::error::ErrorClass;
-use crate::ids::RepoName;
 use crate::runner::{RunnerVersion, VersionNotice};
+use crate::state::Registry;
 
-/// The release of the runner application that GitHub wants a repository to use.
+/// The release of the runner application that GitHub wants to be used.
 #[derive(Debug, Clone)]
 pub struct RunnerRelease {
     /// Its version.
@@ -47,13 +47,13 @@ struct WireDeprecation {
 }
 
 impl GithubReader {
-    /// Reads which release of the runner GitHub wants a repository to use, for Linux on x64.
+    /// Reads which release of the runner GitHub wants to be used in a place, for Linux on x64.
     ///
     /// # Errors
     /// [`GithubError`], also where GitHub lists none whose name, address and checksum are of the usual form.
-    pub async fn runner_release(&self, repo: &RepoName) -> Result<RunnerRelease, GithubError> {
-        let call = Call { operation: Operation::ListRunnerReleases, subject: repo.to_string() };
-        let path = format!("/repos/{repo}/actions/runners/downloads");
+    pub async fn runner_release(&self, registry: &Registry) -> Result<RunnerRelease, GithubError> {
+        let call = Call::at(registry, Operation::ListRunnerReleases, registry.to_string());
+        let path = format!("{}/downloads", runners_path(registry));
         let answer = self.client().send(&call, Purpose::Other, Request::Get { path: &path, known: None }).await?;
         read_release(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))
     }
@@ -63,9 +63,14 @@ impl GithubReader {
     ///
     /// # Errors
     /// [`GithubError`], of any class but [`ErrorClass::NotFound`].
-    pub async fn runner_notice(&self, repo: &RepoName, version: RunnerVersion) -> Result<VersionNotice, GithubError> {
-        let call = Call { operation: Operation::GetRunnerDeprecation, subject: format!("runner {version} in {repo}") };
-        let path = format!("/repos/{repo}/actions/runners/deprecations/{version}");
+    pub async fn runner_notice(
+        &self,
+        registry: &Registry,
+        version: RunnerVersion,
+    ) -> Result<VersionNotice, GithubError> {
+        let subject = format!("runner {version} in {registry}");
+        let call = Call::at(registry, Operation::GetRunnerDeprecation, subject);
+        let path = format!("{}/deprecations/{version}", runners_path(registry));
         let answer = match self.client().send(&call, Purpose::Other, Request::Get { path: &path, known: None }).await {
             Ok(answer) => answer,
             Err(error) if error.class() == ErrorClass::NotFound => return Ok(VersionNotice::default()),

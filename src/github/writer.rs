@@ -88,7 +88,7 @@ impl GithubWriter {
         request: MintRequest<'_>,
     ) -> Result<Minted, GithubError> {
         let MintRequest { name, runner_group_id, labels, work_folder } = request;
-        let call = Call { operation: Operation::GenerateJitConfig, subject: format!("{name} in {registry}") };
+        let call = Call::at(registry, Operation::GenerateJitConfig, format!("{name} in {registry}"));
         let path = format!("{}/generate-jitconfig", runners_path(registry));
         let body = serde_json::json!({
             "name": name,
@@ -110,7 +110,7 @@ impl GithubWriter {
     /// # Errors
     /// [`GithubError`]; the runner may be registered or not.
     pub async fn delete_runner(&self, registry: &Registry, runner: RunnerId) -> Result<Deregistered, GithubError> {
-        let call = Call { operation: Operation::DeleteRunner, subject: format!("runner {runner} of {registry}") };
+        let call = Call::at(registry, Operation::DeleteRunner, format!("runner {runner} of {registry}"));
         let path = format!("{}/{runner}", runners_path(registry));
         match self.client.send(&call, Purpose::Deregister, Request::Delete { path: &path }).await {
             Ok(_) => Ok(Deregistered::Gone),

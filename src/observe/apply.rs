@@ -18,8 +18,7 @@ use crate::poll::{Breadth, Depth, Read};
 use crate::runner::Exit;
 use crate::state::{
     Connection, Ended, EndedSecret, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack,
-    ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
-    WorkflowRun,
+    ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed.
@@ -51,7 +50,7 @@ impl View {
                 self.apply_installations(&account, found, began_at);
             }
             (Read::Directory(owner), Found::Directory(reading)) => self.apply_directory(&owner, reading, began_at),
-            (Read::Releases(scope), Found::Releases(found)) => self.apply_releases(&scope, found, began_at),
+            (Read::Releases(registry), Found::Releases(found)) => self.apply_releases(&registry, found, began_at),
             (Read::Repo(scope), Found::Repo(found)) => self.apply_repo(&scope, found, began_at),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
@@ -284,9 +283,9 @@ impl View {
         }
     }
 
-    fn apply_releases(&mut self, scope: &Scope, found: Result<Releases, CallFailure>, began_at: DateTime<Utc>) {
+    fn apply_releases(&mut self, registry: &Registry, found: Result<Releases, CallFailure>, began_at: DateTime<Utc>) {
         let used = self.observed.runner_versions();
-        let view = self.observed.releases.entry(scope.account.clone()).or_default();
+        let view = self.observed.releases.entry(registry.account().clone()).or_default();
         let failure = match found {
             Ok(Releases { offered, notices, missing }) => {
                 view.offered = Some(offered);
@@ -298,7 +297,7 @@ impl View {
         };
         match failure {
             Some(failure) => {
-                warn_once(&view.read, &failure, scope, "cannot read the releases of the runner");
+                warn_once(&view.read, &failure, registry, "cannot read the releases of the runner");
                 view.read.failed(began_at, failure);
             }
             None => view.read.succeeded(began_at),
@@ -564,7 +563,7 @@ mod tests {
     use super::*;
     use crate::class::Risks;
     use crate::ids::{JobId, Labels};
-    use crate::state::{Registry, SandboxEnd, SandboxResult};
+    use crate::state::{SandboxEnd, SandboxResult, Scope};
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)

@@ -96,7 +96,7 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Installations(account) => Found::Installations(installations(&readers, account).await),
         Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
         Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
-        Read::Releases(scope) => Found::Releases(releases(&github(&readers, scope), scope, versions).await),
+        Read::Releases(registry) => Found::Releases(releases(&github_at(&readers, registry), registry, versions).await),
         Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
         Read::Run(scope, run) => {
             Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
@@ -209,13 +209,13 @@ async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, Call
 
 async fn releases(
     reader: &GithubReader,
-    scope: &Scope,
+    registry: &Registry,
     versions: BTreeSet<RunnerVersion>,
 ) -> Result<Releases, CallFailure> {
-    let offered = reader.runner_release(&scope.repo).await?.version;
+    let offered = reader.runner_release(registry).await?.version;
     let mut releases = Releases { offered, notices: BTreeMap::new(), missing: None };
     for version in versions {
-        match reader.runner_notice(&scope.repo, version).await {
+        match reader.runner_notice(registry, version).await {
             Ok(notice) => {
                 releases.notices.insert(version, notice);
             }

@@ -59,13 +59,14 @@ impl Schedule {
         }
     }
 
-    /// The runner's releases, asked for with the first repository of an account that can be read, from the first image on.
+    /// The runner's releases, asked for where the runners of the first repository of an account are registered that can be
+    /// read, from the first image on.
     pub(super) fn releases(&mut self, observed: &Observed) {
         if observed.runners_in_use.is_empty() {
             return;
         }
         let mut asked: BTreeSet<&AccountName> = BTreeSet::new();
-        for (scope, _) in observed.served().filter(|(_, repo)| repo.runs_read.known_at.is_some()) {
+        for (scope, repo) in observed.served().filter(|(_, repo)| repo.runs_read.known_at.is_some()) {
             if !asked.insert(&scope.account) {
                 continue;
             }
@@ -74,7 +75,7 @@ impl Schedule {
             let again = if observed.runners_in_use.values().all(is_known) { RELEASES_AGAIN } else { NEW_VERSION_AGAIN };
             if view.is_none_or(|view| self.is_due(&view.read, again)) {
                 let tried = view.and_then(|view| view.read.tried_at);
-                self.add(Read::Releases(scope.clone()), Purpose::Other, Rank::Facts, tried);
+                self.add(Read::Releases(repo.registry.clone()), Purpose::Other, Rank::Facts, tried);
             }
         }
     }

@@ -27,8 +27,8 @@ pub enum Read {
     Directory(Owner),
     /// What GitHub says of a repository.
     Repo(Scope),
-    /// The releases of the runner that an account is offered, asked for with one of its repositories.
-    Releases(Scope),
+    /// The releases of the runner that an account is offered, asked for where some of its runners are registered.
+    Releases(Registry),
     /// The run list of a repository.
     Runs(Scope, Depth),
     /// A run by its id.
@@ -79,12 +79,11 @@ impl Read {
             Self::Installations(account) => Some(CredentialName::of_account(account.clone())),
             Self::Directory(owner) => Some(policy.credential_at(&owner.account, &owner.login)),
             Self::Repo(scope)
-            | Self::Releases(scope)
             | Self::Runs(scope, _)
             | Self::Run(scope, _)
             | Self::Jobs(scope, _)
             | Self::Sweep(scope, _) => Some(policy.credential(scope)),
-            Self::Runners(registry) => Some(policy.credential_of(registry)),
+            Self::Runners(registry) | Self::Releases(registry) => Some(policy.credential_of(registry)),
             Self::Group(org) => Some(policy.credential_at(&org.account, org.name.as_str())),
         }
     }

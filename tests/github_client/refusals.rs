@@ -111,7 +111,7 @@ async fn refusals_say_what_is_wrong_and_what_to_do() {
         },
         ErrorClass::Forbidden,
         "cannot list the runners of acme/web: GitHub answered 403: Resource not accessible by integration \
-         (request C0:FF:EE); the token needs the repository permission `administration=read`",
+         (request C0:FF:EE); the token needs the permission `administration=read`",
     )
     .await;
     check(
@@ -196,7 +196,29 @@ async fn no_more_requests_are_under_way_than_allowed() {
         }
     });
     futures::future::join_all((0..20).map(|_| all_runs(&github))).await;
-    assert_eq!((peak.load(Ordering::SeqCst), github.asked().len()), (3, 20));
+    assert_eq!((peak.load(Ordering::SeqCst), github.asked().len()), (2, 20), "one is kept for writes");
+    let reads = futures::future::join_all((0..20).map(|_| all_runs(&github)));
+    let mints = futures::future::join_all((0..3).map(|_| github.mint()));
+    futures::future::join(reads, mints).await;
+    assert_eq!((peak.load(Ordering::SeqCst), github.asked().len()), (3, 43));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mint_waits_for_no_reading() {
+    let github = Github::start(settings(), |asked| async move {
+        if asked.method == http::Method::GET {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+        }
+        refuse(500, "Server Error")
+    });
+    let start = github.clock.now();
+    let reads = futures::future::join_all((0..40).map(|_| all_runs(&github)));
+    let mint = async {
+        github.mint().await.unwrap_err();
+        github.clock.now() - start
+    };
+    let (_, took) = futures::future::join(reads, mint).await;
+    assert!(took.num_seconds() < 5, "{took}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -269,7 +269,7 @@ async fn runs_are_found_by_status_and_by_id_and_the_release_is_read() {
     let waiting = github.reader.list_runs_by_status(&repo(), &RunStatus::Waiting).await;
     assert_eq!(waiting.seen().unwrap().runs.len(), 0);
     assert_eq!(github.reader.run(&repo(), RunId(RUN)).await.unwrap().unwrap().status, RunStatus::Queued);
-    let release = github.reader.runner_release(&repo()).await.unwrap();
+    let release = github.reader.runner_release(&registry()).await.unwrap();
     assert_eq!(release.version.to_string(), Profile::calm().runner_version);
     assert_ne!(github.mint("sr-main-gh1-1-1").await.unwrap().runner_id, RunnerId(0));
 }

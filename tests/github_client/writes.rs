@@ -12,7 +12,7 @@ use sandrunner::runner::VersionNotice;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::script::{Github, refuse, registry, repo};
+use crate::script::{Github, refuse, registry};
 
 fn config() -> String {
     BASE64_STANDARD.encode(r#"{".runner":"e30=",".credentials":"e30=",".credentials_rsaparams":"e30="}"#)
@@ -107,6 +107,7 @@ async fn deleting_a_runner_tells_gone_from_running() {
         (422, "Validation Failed", Err(ErrorClass::Invalid)),
         (500, "Server Error", Err(ErrorClass::Unavailable)),
         (403, "Resource not accessible by integration", Err(ErrorClass::Forbidden)),
+        (410, "This version of the API is gone", Err(ErrorClass::Invalid)),
     ] {
         let github =
             Github::answering(
@@ -137,7 +138,7 @@ async fn the_release_for_linux_on_x64_is_found() {
     let url = "https://github.com/actions/runner/releases/download/v2.330.0/actions-runner-linux-x64-2.330.0.tar.gz";
     let entries = json!([{ "os": "win", "architecture": "x64" }, { "os": "linux", "architecture": "arm64" }, download("2.330.0", url, &json!(sum))]);
     let github = Github::answering(move |_| Json(entries.clone()).into_response());
-    let release = github.reader.runner_release(&repo()).await.unwrap();
+    let release = github.reader.runner_release(&registry()).await.unwrap();
     assert_eq!(release.version.to_string(), "2.330.0");
     assert_eq!((release.download_url.as_str(), release.sha256), (url, Some(sum)));
     assert!(release.download_token.is_none());
@@ -149,7 +150,7 @@ async fn the_token_of_a_download_is_read_and_never_shown() {
         let mut entry = download("2.330.0", "https://ghe.acme.example/r.tar.gz", &Value::Null);
         entry["temp_download_token"] = token;
         let github = Github::answering(move |_| Json(json!([entry])).into_response());
-        github.reader.runner_release(&repo()).await
+        github.reader.runner_release(&registry()).await
     };
     let release = of(json!("canary-token.0123")).await.unwrap();
     assert!(!format!("{release:?}").contains("canary"));
@@ -180,12 +181,12 @@ async fn until_when_a_version_is_taken_is_read_and_silence_is_no_date() {
         let answer = body.clone();
         let github =
             Github::answering(move |_| (StatusCode::from_u16(status).unwrap(), Json(answer.clone())).into_response());
-        assert_eq!(github.reader.runner_notice(&repo(), version).await.unwrap(), expected, "{status} {body}");
+        assert_eq!(github.reader.runner_notice(&registry(), version).await.unwrap(), expected, "{status} {body}");
         let path = "https://api.github.com/repos/acme/web/actions/runners/deprecations/2.330.0";
         assert_eq!(github.asked().remove(0).target, path);
     }
     let github = Github::answering(|_| (StatusCode::OK, "[]").into_response());
-    let error = github.reader.runner_notice(&repo(), version).await.unwrap_err();
+    let error = github.reader.runner_notice(&registry(), version).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Unreadable, "{error}");
 }
 
@@ -200,7 +201,7 @@ async fn a_release_that_could_smuggle_in_a_command_is_refused() {
         download("2.330.0", url, &json!("0123")),
     ] {
         let github = Github::answering(move |_| Json(json!([odd])).into_response());
-        let error = github.reader.runner_release(&repo()).await.unwrap_err();
+        let error = github.reader.runner_release(&registry()).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unreadable, "{error}");
     }
 }
