@@ -33,15 +33,9 @@ pub struct Clock {
     start: Instant,
     speed: f64,
     advanced_ms: Arc<AtomicI64>,
-    machine: Arc<Machine>,
-}
-
-/// What the clock of one machine has of its own.
-#[derive(Debug, Default)]
-struct Machine {
-    /// How far it is ahead of what all share.
-    ahead_ms: AtomicI64,
-    skew: Mutex<Skew>,
+    /// How far the clock of this machine is ahead of what all share.
+    ahead_ms: Arc<AtomicI64>,
+    skew: Arc<Mutex<Skew>>,
 }
 
 /// A deadline passed before the work was done.
@@ -65,21 +59,34 @@ impl Clock {
     /// Where `speed` is not above zero.
     pub fn scaled(epoch: DateTime<Utc>, speed: f64) -> Self {
         assert!(speed > 0.0, "a clock must move forward");
-        Self { epoch, start: Instant::now(), speed, advanced_ms: Arc::default(), machine: Arc::default() }
+        Self {
+            epoch,
+            start: Instant::now(),
+            speed,
+            advanced_ms: Arc::default(),
+            ahead_ms: Arc::default(),
+            skew: Arc::default(),
+        }
     }
 
     /// The clock of a machine whose time is `ahead` of this one's. Both run at one speed and are moved forward
     /// together; what either learns of the services' time is its own.
     #[must_use]
     pub fn on_machine(&self, ahead: TimeDelta) -> Self {
-        let machine = Machine { ahead_ms: AtomicI64::new(ahead.num_milliseconds()), ..Machine::default() };
-        Self { machine: Arc::new(machine), ..self.clone() }
+        let ahead_ms = Arc::new(AtomicI64::new(ahead.num_milliseconds()));
+        Self { ahead_ms, ..self.for_another_service() }
+    }
+
+    /// The same clock for a service whose time may differ from that of the others: what is learned of it is its own.
+    #[must_use]
+    pub fn for_another_service(&self) -> Self {
+        Self { skew: Arc::default(), ..self.clone() }
     }
 
     /// Sets this machine's clock off by `by` against all others, for every holder of a clone: a machine that
     /// was suspended falls behind.
     pub fn shift(&self, by: TimeDelta) {
-        self.machine.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
+        self.ahead_ms.fetch_add(by.num_milliseconds(), Ordering::Relaxed);
     }
 
     /// How many times faster than real time this clock runs.
@@ -93,7 +100,7 @@ impl Clock {
         self.epoch
             + TimeDelta::from_std(elapsed).unwrap_or(TimeDelta::MAX)
             + TimeDelta::milliseconds(self.advanced_ms.load(Ordering::Relaxed))
-            + TimeDelta::milliseconds(self.machine.ahead_ms.load(Ordering::Relaxed))
+            + TimeDelta::milliseconds(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// How far the services' time is ahead of [`Clock::now`], as far as it is known; zero at first.
@@ -110,7 +117,7 @@ impl Clock {
 
     fn lock_skew(&self) -> MutexGuard<'_, Skew> {
         // Two numbers, which a panic cannot leave half written.
-        self.machine.skew.lock().unwrap_or_else(PoisonError::into_inner)
+        self.skew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves the clock forward at once, for every holder of a clone.
@@ -144,6 +151,19 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_one_service_says_nothing_of_another() {
+        let clock = Clock::scaled(DateTime::UNIX_EPOCH + TimeDelta::days(1), 1.0);
+        let other = clock.for_another_service();
+        for _ in 0..2 {
+            let now = clock.now();
+            other.learn_date(now + TimeDelta::minutes(10), now);
+        }
+        assert_eq!((clock.skew().num_minutes(), other.skew().num_minutes()), (0, 10));
+        clock.shift(TimeDelta::hours(-1));
+        assert_eq!(clock.now(), other.now(), "they are one machine's");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_fast_clock_sleeps_less_real_time() {

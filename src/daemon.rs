@@ -14,7 +14,7 @@ use crate::act::Writers;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
 use crate::controller::{Controller, Dry, Parts, StatusRequest};
-use crate::github::{self, GithubError, GithubReaders, GithubWriters};
+use crate::github::{self, GithubError, GithubReaders, GithubSettings, GithubWriters};
 use crate::http::Server;
 use crate::http::endpoint::Endpoint;
 use crate::http::webhook::Hint;
@@ -66,12 +66,22 @@ impl Clients {
     /// # Errors
     /// [`StartError`] where one cannot be made.
     pub fn connect(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
-        let github = settings.github.iter().map(|account| github::connect(account.clone(), clock.clone()));
+        let github =
+            settings.github.iter().map(|account| github::connect(account.clone(), clock_for(account, settings, clock)));
         Ok(Self {
             github: github.collect::<Result<_, _>>().map_err(StartError::Github)?,
             modal: modal::connect(settings.modal.clone(), clock.clone()).map_err(StartError::Modal)?,
         })
     }
+}
+
+/// The clock for an account: Modal's times are judged by what GitHub's own hosts tell of ours, and an Enterprise Server,
+/// whose clock its owner sets, tells only of itself where there is another host.
+fn clock_for(account: &GithubSettings, settings: &Settings, clock: &Clock) -> Clock {
+    let is_own = |account: &&GithubSettings| !github::is_enterprise_server(&account.api_url);
+    let leading = settings.github.iter().find(is_own).or(settings.github.first());
+    let is_led = leading.is_none_or(|leading| leading.api_url == account.api_url);
+    if is_led { clock.clone() } else { clock.for_another_service() }
 }
 
 /// A daemon that is ready to run.
@@ -204,4 +214,40 @@ pub async fn look(settings: &Settings, clients: Clients, clock: Clock, limit: Du
     let observing = Settings { mode: Mode::Observe, ..settings.clone() };
     let (_ask, questions) = mpsc::channel(1);
     controller(&observing, clients, clock, Arc::default(), Heard::questions(questions)).look(limit).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Environment, GithubConfig, ModalConfig};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_enterprise_server_tells_the_time_of_no_other_service() {
+        let account = |name: &str, host: &str| GithubConfig {
+            name: name.to_owned(),
+            host: Some(host.to_owned()),
+            token: Some("ghp_x".to_owned().into()),
+            allowed_repos: vec!["acme/web".to_owned()],
+            ..GithubConfig::default()
+        };
+        let token = || Some("ak-x".to_owned().into());
+        let led = |github: Vec<GithubConfig>| {
+            let modal = ModalConfig { token_id: token(), token_secret: token(), ..ModalConfig::default() };
+            let settings = Settings::new(&Config { github, modal, ..Config::default() }, &Environment::new()).unwrap();
+            let clock = Clock::scaled(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::days(1), 1.0);
+            let tells_all = |account: &GithubSettings| {
+                let clock = clock.for_another_service();
+                let own = clock_for(account, &settings, &clock);
+                let now = own.now();
+                let learned: Vec<_> =
+                    (0..2).map(|_| own.learn_date(now + chrono::TimeDelta::minutes(9), now)).collect();
+                assert!(learned[1].is_some(), "two dates that agree are believed");
+                !clock.skew().is_zero()
+            };
+            settings.github.iter().map(tells_all).collect::<Vec<_>>()
+        };
+        let (server, github) = (|| account("server", "ghe.example"), || account("gh", "github.com"));
+        assert_eq!(led(vec![server(), github()]), [false, true]);
+        assert_eq!(led(vec![server()]), [true]);
+    }
 }
