@@ -215,6 +215,45 @@ fn classes_admit_strangers_only_where_they_or_the_runner_say_so() {
 }
 
 #[test]
+fn classes_with_the_same_labels_may_not_divide_what_one_runner_may_be_given() {
+    let class = |name: &str, keys: &str| format!("[[runner_classes]]\nname = \"{name}\"\nlabels = [\"big\"]\n{keys}");
+    let pair = |first: &str, second: &str| format!("{}{}", class("one", first), class("two", second));
+    let told = |github: &str, classes: &str| load_text(&format!("{github}{classes}"), &[]).err().map(|e| e.to_string());
+    let text = |why: &str| {
+        Some(format!(
+            "`runner_classes.labels` is those of `one` and `two` are the same, and {why}: give one of them a label of its own"
+        ))
+    };
+    let forks = text("only the second has `allow_forks = true`");
+    assert_eq!(told(MINIMAL, &pair("", "allow_forks = true\n")), forks);
+    assert_eq!(told(MINIMAL, &pair("allow_forks = true\n", "")), None, "the first serves all");
+    let of = |repo: &str| format!("repos = [\"{repo}\"]\n");
+    let github = "[[github]]\nallowed_repos = [\"acme/web\", \"acme/api\", \"other/x\"]\n";
+    assert_eq!(
+        told(github, &pair(&of("acme/web"), &(of("acme/api") + "allow_forks = true\n"))),
+        None,
+        "they never meet"
+    );
+    assert_eq!(told(github, &pair(&of("acme/web"), "")), None, "runners of a repository take its jobs alone");
+    let organization = format!("{github}[[github.organizations]]\nname = \"acme\"\nrunner_group = \"Modal\"\n");
+    let repos = text("`repos` of the first lacks some of an organization, whose runners take jobs of all");
+    assert_eq!(told(&organization, &pair(&of("acme/web"), "")), repos);
+    assert_eq!(told(&organization, &pair(&of("acme/web"), &of("acme/api"))), repos);
+    assert_eq!(told(&organization, &pair(&of("other/x"), "")), None);
+    assert_eq!(told(&organization, &pair("", &of("acme/web"))), None, "the first serves all");
+}
+
+#[test]
+fn an_organization_may_belong_to_a_pattern_for_every_owner() {
+    let text = "[[github]]\napp_id = \"1\"\nallowed_repos = [\"*\"]\n[[github.organizations]]\nname = \"acme\"\nrunner_group = \"Modal\"\n";
+    let key = [("GITHUB_APP_KEY", include_str!("data/github-app/test-key.pkcs1.pem"))];
+    let error = load_text(text, &key).err().map(|error| with_causes(&error));
+    assert_eq!(error, None);
+    let other = text.replace("\"*\"", "\"other/*\"");
+    assert!(load_text(&other, &key).unwrap_err().to_string().contains("no allowed repository belongs to it"));
+}
+
+#[test]
 fn names_of_the_earlier_project_without_a_feature_stop_the_start() {
     for name in ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME"] {
         let error = load_text(MINIMAL, &[(name, "x")]).unwrap_err().to_string();

@@ -33,6 +33,21 @@ fn a_queued_job_gets_a_sandbox() {
 }
 
 #[test]
+fn a_runner_that_github_registers_nowhere_gets_no_sandbox_but_for_an_enterprise_server() {
+    let mut situation = Situation::parse("job 7 acme/web queued");
+    let plan = |version: &str, host: &str, situation: &mut Situation| {
+        situation.observed.runners_in_use.insert(ClassName::new("default"), version.parse().unwrap());
+        situation.policy.accounts.values_mut().for_each(|account| account.host = host.to_owned());
+        situation.plan().to_string()
+    };
+    let github = "https://api.github.com";
+    let refused = plan("2.328.0", github, &mut situation);
+    assert!(refused.contains("skip job 7 of acme/web") && refused.contains("2.328.0"), "{refused}");
+    assert_eq!(plan("2.329.0", github, &mut situation).trim(), CREATE_7);
+    assert_eq!(plan("2.328.0", "https://ghe.example/api/v3", &mut situation).trim(), CREATE_7);
+}
+
+#[test]
 fn nothing_queued_needs_nothing() {
     check("job 7 acme/web in_progress; job 8 acme/web completed; job 9 acme/web waiting; job 10 acme/web odd", "");
 }

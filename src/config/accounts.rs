@@ -52,6 +52,7 @@ fn policy(index: usize, account: &GithubConfig) -> Result<AccountPolicy, ConfigE
     let runner_group_id = account.runner_group_id;
     let serves = |org: &OrgName| {
         repos.iter().any(|repo| repo.owner() == org.as_str())
+            || patterns.is_for_all_owners()
             || patterns.owners().iter().any(|owner| ***owner == *org.as_str())
     };
     let organizations = organizations(index, account, serves)?;

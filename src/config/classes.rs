@@ -7,7 +7,7 @@ use super::load::ConfigError;
 use super::value::{bad, check_env_name, check_label, duration, in_range};
 use super::{ClassConfig, RunnerConfig};
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
-use crate::ids::{AccountName, ClassName, Labels};
+use crate::ids::{AccountName, ClassName, Labels, RepoName};
 use crate::plan::AccountPolicy;
 
 /// The GPU classes that exist without being configured.
@@ -39,7 +39,34 @@ pub(super) fn classes(
             }
         }
     }
+    check_alike(&classes, accounts)?;
     Ok(classes)
+}
+
+/// GitHub gives a runner any job of its labels that comes from where it is registered. So of classes with the same labels
+/// one has to serve all that such jobs come from: a runner of the other would be given some, and its hook fails those.
+fn check_alike(classes: &[RunnerClass], accounts: &BTreeMap<AccountName, AccountPolicy>) -> Result<(), ConfigError> {
+    let is_shared = |repo: &RepoName| {
+        accounts.values().any(|account| account.organizations.keys().any(|org| org.as_str() == repo.owner()))
+    };
+    for (index, later) in classes.iter().enumerate() {
+        for first in classes[..index].iter().filter(|first| first.labels == later.labels) {
+            let serves = |class: &RunnerClass, repo: &RepoName| class.repos.is_empty() || class.repos.contains(repo);
+            let meet = later.repos.is_empty() || later.repos.iter().any(|repo| serves(first, repo));
+            let is_left = first.repos.iter().any(is_shared)
+                && (later.repos.is_empty() || later.repos.iter().any(|repo| is_shared(repo) && !serves(first, repo)));
+            let differ = if meet && later.admits.contains(Risk::Fork) && !first.admits.contains(Risk::Fork) {
+                "only the second has `allow_forks = true`"
+            } else if is_left {
+                "`repos` of the first lacks some of an organization, whose runners take jobs of all"
+            } else {
+                continue;
+            };
+            let value = format!("those of `{}` and `{}` are the same, and {differ}", first.name, later.name);
+            return Err(bad("runner_classes.labels", value, "give one of them a label of its own"));
+        }
+    }
+    Ok(())
 }
 
 /// The classes that exist without being configured: one per GPU, and last the one for everything else.

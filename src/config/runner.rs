@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::RunnerConfig;
 use super::load::ConfigError;
 use super::value::{bad, check_env_name};
+use crate::github::is_enterprise_server;
 use crate::ids::AccountName;
 use crate::plan::AccountPolicy;
 use crate::runner::RunnerVersion;
@@ -70,8 +71,7 @@ pub(super) fn settings(
 
 /// An Enterprise Server takes older runners; everybody else's GitHub registers none.
 fn check_floor(version: RunnerVersion, accounts: &BTreeMap<AccountName, AccountPolicy>) -> Result<(), ConfigError> {
-    let is_of_github = |host: &str| host == "https://api.github.com" || host.ends_with(".ghe.com");
-    if version >= RunnerVersion::FLOOR || !accounts.values().any(|account| is_of_github(&account.host)) {
+    if version >= RunnerVersion::FLOOR || accounts.values().all(|account| is_enterprise_server(&account.host)) {
         return Ok(());
     }
     let remedy = format!("GitHub registers no runner older than {}: set a newer one, or `auto`", RunnerVersion::FLOOR);

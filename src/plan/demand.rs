@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
-use super::group;
+use super::group::{self, Joining};
 use super::supply::entry;
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
@@ -375,9 +375,10 @@ fn add_job<'a>(
         id
     };
     let id = id.map_err(SkipReason::NoClass)?;
+    let joining = Joining { repo: &scope.repo, risks, workflow, admitted: groups.get(id).class.admits };
     if let Registry::Org(org) = registry.1
         && let Some(view) = resolver.context.observed.registries.get(registry.1)
-        && let Some(reason) = group::refusal(org, view, (&scope.repo, risks, workflow), resolver.context.policy)
+        && let Some(reason) = group::refusal(org, view, joining, resolver.context.policy)
     {
         return Err(SkipReason::RunnerGroup(reason));
     }

@@ -17,11 +17,30 @@ use crate::state::{
 /// How many repositories a reason names.
 const NAMED: usize = 3;
 
+/// Whose runner would join a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joining<'a> {
+    /// The repository of the run.
+    pub(crate) repo: &'a RepoName,
+    /// What is risky about the run.
+    pub(crate) risks: Risks,
+    /// Its workflow, where that is known.
+    pub(crate) workflow: Option<&'a Workflow>,
+    /// What the class of the runner admits.
+    pub(crate) admitted: Risks,
+}
+
+/// What every class admits.
+pub(crate) fn admitted_by_all(policy: &Policy) -> Risks {
+    let is_admitted = |risk: &Risk| policy.classes.iter().all(|class| class.admits.contains(*risk));
+    Risks::of([Risk::Fork, Risk::Public].map(|risk| Some(risk).filter(is_admitted)))
+}
+
 /// Why no runner of the group is made for a run of a repository; none where one may be.
 pub(crate) fn refusal(
     org: &Org,
     view: &RegistryView,
-    (repo, risks, workflow): (&RepoName, Risks, Option<&Workflow>),
+    Joining { repo, risks, workflow, admitted }: Joining<'_>,
     policy: &Policy,
 ) -> Option<Arc<str>> {
     let Some(wanted) = policy.runner_group(org) else {
@@ -64,6 +83,12 @@ pub(crate) fn refusal(
     if risks.contains(Risk::Public) && !group.allows_public {
         return Some(format!("runner group `{name}` does not admit public repositories").into());
     }
+    if group.allows_public && !admitted.contains(Risk::Public) {
+        let text = format!(
+            "runner group `{name}` also admits public repositories, whose jobs could take our runners: turn that off in its settings, or give the class `allow_public_repos = true`"
+        );
+        return Some(text.into());
+    }
     let is_shut = group.workflows.fit(workflow, repo) == Fit::Refused;
     is_shut.then(|| workflow_text(name, workflow, repo).into())
 }
@@ -86,13 +111,14 @@ fn workflow_text(group: &str, workflow: Option<&Workflow>, repo: &RepoName) -> S
 /// Whether the runner group of an organization, as it was last read, keeps queued jobs that ask for us from its runners.
 pub(crate) fn group_holds_jobs(registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) -> bool {
     let Registry::Org(org) = registry else { return false };
+    let admitted = admitted_by_all(policy);
     let asks = |job: &WorkflowJob| job.status == JobStatus::Queued && job.labels.contains(&policy.required_label);
     let is_waiting = |run: &&RunView| run.run.status != RunStatus::Completed && run.jobs.values().any(asks);
     observed.repos_of(registry).any(|(scope, repo)| {
         let mut waiting = repo.runs.values().filter(is_waiting).map(|run| &run.run);
         waiting.any(|run| {
-            let whose = (&scope.repo, run.risks, run.workflow.as_deref());
-            refusal(org, view, whose, policy).is_some()
+            let (risks, workflow) = (run.risks, run.workflow.as_deref());
+            refusal(org, view, Joining { repo: &scope.repo, risks, workflow, admitted }, policy).is_some()
         })
     })
 }

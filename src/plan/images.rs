@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::demand::Group;
 use super::limits::Refusal;
 use super::{Action, Context, Plan, Skip, SkipReason};
 use crate::class::{ImageSource, RunnerClass};
-use crate::runner::Exit;
+use crate::github::is_enterprise_server;
+use crate::ids::{AccountName, ClassName};
+use crate::runner::{Exit, RunnerVersion};
 use crate::state::{ImageState, Scope};
 
 /// How often a refused version is looked at again: GitHub moves its dates at times.
@@ -19,10 +21,23 @@ const RENEW_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// Holds creates back whose runners GitHub says it refuses: they would start, get nothing and cost money.
 pub(super) fn check_version(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let (account, class) = (group.registry.account(), &group.class.name);
-    match context.observed.refused_version(account, class, context.now) {
+    let of_release = context.observed.refused_version(account, class, context.now);
+    match of_release.or_else(|| below_floor(account, class, context)) {
         Some((version, since)) => Err((SkipReason::RunnerVersion { version, since }, context.now + REFUSED_AGAIN)),
         None => Ok(()),
     }
+}
+
+/// The version in the image of a class, where GitHub takes none that old; it does not always say so.
+fn below_floor(
+    account: &AccountName,
+    class: &ClassName,
+    context: &Context<'_>,
+) -> Option<(RunnerVersion, DateTime<Utc>)> {
+    let version = *context.observed.runners_in_use.get(class)?;
+    let host = &context.policy.accounts.get(account)?.host;
+    let is_refused = version < RunnerVersion::FLOOR && !is_enterprise_server(host);
+    is_refused.then_some((version, RunnerVersion::FLOOR_SINCE))
 }
 
 /// Where GitHub offers a newer runner than the default image holds, that image is made anew; the present one serves

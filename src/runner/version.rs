@@ -24,6 +24,8 @@ impl RunnerVersion {
     /// What is older registers nowhere but at an Enterprise Server (GitHub's changelog: minimum version enforcement of
     /// self-hosted runners, in force since 2026-09-25).
     pub const FLOOR: Self = Self { major: 2, minor: 329, patch: 0 };
+    /// Since when that is so.
+    pub const FLOOR_SINCE: DateTime<Utc> = DateTime::from_timestamp(1_790_294_400, 0).expect("2026-09-25");
 }
 
 impl FromStr for RunnerVersion {

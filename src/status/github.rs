@@ -9,7 +9,9 @@ use serde::Serialize;
 use crate::class::{Risk, Risks};
 use crate::ids::{AccountName, RepoName};
 use crate::observe::View;
-use crate::plan::{AccountPolicy, Credentials, Plan, Policy, RunnerGroupChoice, SkipReason, group_refusal};
+use crate::plan::{
+    AccountPolicy, Credentials, Joining, Plan, Policy, RunnerGroupChoice, SkipReason, admitted_by_all, group_refusal,
+};
 use crate::state::{
     AdmittedRepos, AdmittedWorkflows, Org, Registry, RegistryView, RepoView, RunnerGroup, Scope, SelectedWorkflow,
     Visibility,
@@ -137,8 +139,11 @@ fn organization(
     let unknown = RegistryView::default();
     let known = view.observed.registries.get(&registry).unwrap_or(&unknown);
     let repos: BTreeMap<&Scope, &RepoView> = view.observed.repos_of(&registry).collect();
-    let of_repos =
-        repos.iter().filter_map(|(scope, repo)| group_refusal(&org, known, (&scope.repo, risks(repo), None), policy));
+    let admitted = admitted_by_all(policy);
+    let of_repos = repos.iter().filter_map(|(scope, repo)| {
+        let joining = Joining { repo: &scope.repo, risks: risks(repo), workflow: None, admitted };
+        group_refusal(&org, known, joining, policy)
+    });
     // Which workflow is refused is known only where a job waits.
     let of_jobs = plan.skips.iter().filter(|skip| repos.contains_key(&skip.scope)).filter_map(|skip| {
         if let SkipReason::RunnerGroup(reason) = &skip.reason { Some(Arc::clone(reason)) } else { None }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sandrunner::config::OrganizationConfig;
+use sandrunner::config::{GithubConfig, OrganizationConfig};
 use sandrunner::ids::JobId;
 use sandrunner::sim::{Cause, Operation, Profile, Scenario, Service, What, World};
 use sandrunner::status::{OrganizationStatus, Status};
 use serde_json::{Value, json};
 use tokio::sync::oneshot::Receiver;
 
-use crate::lab::{Lab, Next, Outcome, is_done_and_clean};
+use crate::lab::{Lab, Next, Outcome, app_account, is_done_and_clean};
 
 const REPOS: [&str; 3] = ["acme/web", "acme/api", "acme/docs"];
 
@@ -114,6 +114,43 @@ async fn a_group_that_does_not_suit_gets_no_runner_and_is_the_reason() {
         let is_partly_open = reason.starts_with("does not admit");
         assert_eq!(served > 0, is_partly_open, "{}", outcome.summary());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_also_admits_public_repositories_gets_runners_only_of_classes_that_do() {
+    for allow_public_repos in [false, true] {
+        let mut scenario = scenario(&json!(REPOS));
+        scenario.organizations[0].groups[1].public_repos = true;
+        let lab = lab(scenario, 1).configure(|config| config.runner.allow_public_repos = allow_public_repos);
+        if allow_public_repos {
+            let outcome = lab.run(Duration::from_secs(7_200), is_done_and_clean).await;
+            assert_eq!(outcome.report.jobs_completed, 20, "{}", outcome.summary());
+            continue;
+        }
+        let Told { outcome, reasons, organization } = with_reasons(lab, Duration::from_secs(600)).await;
+        let reason = "runner group `Modal` also admits public repositories";
+        assert!(reasons.iter().any(|(_, text)| text.contains(reason)), "{reasons:#?}");
+        assert!(organization.problems.iter().any(|problem| problem.contains(reason)), "{organization:?}");
+        assert_eq!(outcome.times(|what| matches!(what, What::RunnerRegistered { .. })), [0.0; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_without_any_right_to_administer_repositories_serves_an_organization() {
+    let mut scenario = scenario(&json!(REPOS));
+    let granted = json!([{ "owner": "acme",
+        "permissions": { "actions": "read", "organization_self_hosted_runners": "write" } }]);
+    scenario.installations = serde_json::from_value(granted).expect("an installation");
+    let lab = lab(scenario, 1).configure(|config| {
+        let organizations = std::mem::take(&mut config.github[0].organizations);
+        config.github = vec![GithubConfig { organizations, ..app_account("gh", &REPOS) }];
+    });
+    let outcome = lab.run(Duration::from_secs(7_200), is_done_and_clean).await;
+    let report = &outcome.report;
+    assert!(report.violations.is_empty(), "{}", outcome.summary());
+    assert_eq!((report.jobs_completed, report.jobs_expected), (20, 20), "{}", outcome.summary());
+    let is_refused = |what: &What| matches!(what, What::Call { service: Service::Github, status: 403, .. });
+    assert_eq!(outcome.times(is_refused), [0.0; 0]);
 }
 
 #[tokio::test(start_paused = true)]
