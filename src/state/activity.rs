@@ -69,7 +69,8 @@ impl Activity {
     }
 }
 
-/// At most so many runs of a repository are remembered that somebody spoke of: its run list is read in any case.
+/// At most so many runs of a repository are remembered that somebody spoke of: its run list is read in any case. Of more
+/// the ones spoken of last are worth most.
 const HINTS_MAX: usize = 20;
 /// In a repository nothing is read more often than this for a hint.
 const COALESCED: TimeDelta = TimeDelta::seconds(1);
@@ -84,8 +85,11 @@ pub struct Hints {
 impl Hints {
     /// Takes a hint.
     pub fn add(&mut self, run: RunId, now: DateTime<Utc>) {
-        if self.runs.len() < HINTS_MAX || self.runs.contains_key(&run) {
-            self.runs.insert(run, now);
+        self.runs.insert(run, now);
+        if self.runs.len() > HINTS_MAX
+            && let Some(oldest) = self.runs.iter().map(|(run, at)| (*at, *run)).min()
+        {
+            self.runs.remove(&oldest.1);
         }
     }
 
@@ -187,5 +191,7 @@ mod tests {
             hints.add(RunId(run), at(11));
         }
         assert_eq!(hints.iter().count(), HINTS_MAX);
+        hints.add(RunId(1_000), at(12));
+        assert!(hints.iter().count() == HINTS_MAX && hints.iter().any(|(run, _)| run == RunId(1_000)), "the last one");
     }
 }
