@@ -38,10 +38,12 @@ pub(crate) struct Figures {
     pub(crate) waits: Vec<f64>,
     /// The same of second stages.
     pub(crate) second_waits: Vec<f64>,
-    /// Runs that nobody looked at.
-    pub(crate) unseen: usize,
-    /// The most requests that were charged in an hour, and the points in a minute of the clock.
+    /// For how long nobody had looked at them when the day ended: runs that were never looked at.
+    pub(crate) unseen: Vec<f64>,
+    /// The most requests that were charged in an hour of the clock, and in any 60 minutes.
     pub(crate) charged_peak: u32,
+    pub(crate) charged_any_hour: u32,
+    /// The most points in a minute of the clock.
     pub(crate) points_peak: u32,
     pub(crate) limited: usize,
     pub(crate) calls: BTreeMap<String, usize>,
@@ -67,17 +69,23 @@ impl Figures {
         self.waits.last().copied().unwrap_or(f64::NAN)
     }
 
+    /// How many runs were never looked at although there was so much time.
+    pub(crate) fn overdue(&self, secs: f64) -> usize {
+        self.unseen.iter().filter(|unseen| **unseen > secs).count()
+    }
+
     pub(crate) fn line(&self) -> String {
         format!(
-            "mean {:.1} p50 {:.1} p95 {:.1} p99 {:.1} max {:.1} s; second stages {:.1} s; {} unseen; {} charged in the peak hour, {} points in the peak minute; {} limited",
+            "mean {:.1} p50 {:.1} p95 {:.1} p99 {:.1} max {:.1} s; second stages {:.1} s; {} unseen; {} charged in the peak hour of the clock and {} in any, {} points in the peak minute; {} limited",
             self.mean(),
             self.quantile(0.5),
             self.quantile(0.95),
             self.quantile(0.99),
             self.longest(),
             mean(&self.second_waits),
-            self.unseen,
+            self.unseen.len(),
             self.charged_peak,
+            self.charged_any_hour,
             self.points_peak,
             self.limited,
         )
@@ -118,7 +126,7 @@ pub(crate) async fn play(setting: Setting) -> Figures {
         Next::GoOn
     };
     let outcome = lab.drive(limit, pause, next).await;
-    figures(&outcome, &arrivals)
+    figures(&outcome, &arrivals, limit.as_secs_f64())
 }
 
 /// Delivers what GitHub would: for each change of a job its run, some seconds later, and not always.
@@ -172,11 +180,17 @@ fn seconds(event: &Event) -> f64 {
     (event.at - epoch()).as_seconds_f64()
 }
 
-fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>) -> Figures {
+/// The most of these times, which are sorted, that lie within one hour.
+fn most_in_an_hour(times: &[f64]) -> u32 {
+    let within = |(index, from): (usize, &f64)| times[index..].partition_point(|at| at - from < 3_600.0);
+    u32::try_from(times.iter().enumerate().map(within).max().unwrap_or_default()).expect("a small number")
+}
+
+fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figures {
     let mut looks: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     let (mut hours, mut minutes): (BTreeMap<i64, u32>, BTreeMap<i64, u32>) = (BTreeMap::new(), BTreeMap::new());
     let mut second: BTreeMap<u64, f64> = BTreeMap::new();
-    let mut limited = 0;
+    let (mut limited, mut charged) = (0, Vec::new());
     let charges = outcome.history.iter().find_map(|event| match &event.what {
         What::Began { profile, .. } => Some(profile.github_charges_unchanged),
         _ => None,
@@ -189,6 +203,7 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>) -> Figures {
                 #[expect(clippy::cast_possible_truncation, reason = "a day")]
                 let second_of_day = at as i64;
                 if *status != 304 || charges == Some(true) {
+                    charged.push(at);
                     *hours.entry(second_of_day / 3600).or_default() += 1;
                 }
                 *minutes.entry(second_of_day / 60).or_default() += points;
@@ -206,10 +221,15 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>) -> Figures {
     let mut waits: Vec<f64> = arrivals.iter().filter_map(|(run, since)| seen(run, *since)).collect();
     waits.sort_by(f64::total_cmp);
     Figures {
-        unseen: arrivals.len() - waits.len(),
+        unseen: arrivals
+            .iter()
+            .filter(|(run, since)| seen(run, **since).is_none())
+            .map(|(_, since)| end - since)
+            .collect(),
         waits,
         second_waits: second.iter().filter_map(|(run, since)| seen(run, *since)).collect(),
         charged_peak: hours.values().copied().max().unwrap_or_default(),
+        charged_any_hour: most_in_an_hour(&charged),
         points_peak: minutes.values().copied().max().unwrap_or_default(),
         limited,
         calls: outcome.calls(Service::Github),
