@@ -6,10 +6,10 @@ use std::time::Duration;
 use sandrunner::config::OrganizationConfig;
 use sandrunner::http::webhook::Hint;
 use sandrunner::ids::RunId;
-use sandrunner::sim::{Fault, FaultMode, Operation, Profile, Scenario, Service, What};
+use sandrunner::sim::{Fault, FaultMode, Operation, Profile, Scenario, Service, What, World};
 use serde_json::{Value, json};
 
-use crate::lab::{Keeping, Lab, Next, Outcome, epoch};
+use crate::lab::{Keeping, Lab, Next, Outcome, epoch, is_done_and_clean};
 
 const FIRST_RUN: u64 = 6_000_000_000;
 
@@ -248,7 +248,7 @@ async fn a_restart_with_kept_pages_reads_in_full_only_what_changed() {
     for (keeping, most) in [(Keeping::All, 20), (Keeping::Nothing, 300)] {
         let lab = Lab::new(Profile::calm(), day.clone(), 1).keeping(keeping);
         let mut is_killed = false;
-        let next = |world: &sandrunner::sim::World| {
+        let next = |world: &World| {
             let is_time = (world.clock().now() - epoch()).num_seconds() >= killed_at && !is_killed;
             is_killed |= is_time;
             if is_time { Next::Kill } else { Next::GoOn }
@@ -285,7 +285,7 @@ async fn a_nudge_shows_a_run_at_once_and_one_of_an_unknown_repository_nothing() 
         Lab::new(Profile::calm(), day, 1).configure(|config| config.reconcile.interval = Duration::from_secs(300));
     let nudges = lab.nudges();
     let mut given = 0;
-    let next = |world: &sandrunner::sim::World| {
+    let next = |world: &World| {
         let second = (world.clock().now() - epoch()).num_seconds();
         let hint = |repo: &str| Hint { repo: repo.parse().expect("a name"), run: RunId(FIRST_RUN + 1) };
         if second >= 200 && given == 0 {
@@ -306,6 +306,46 @@ async fn a_nudge_shows_a_run_at_once_and_one_of_an_unknown_repository_nothing() 
     };
     assert_eq!(around(199.0, 230.0), 0, "nothing is read for a repository that is not served");
     assert!(around(335.0, 336.0) <= 8, "fifty nudges are one");
+}
+
+/// Plays some jobs, with a nudge for each change of one or with none; tells the names of all runners and how long jobs
+/// waited for one on average.
+async fn served(is_nudged: bool) -> (BTreeSet<String>, f64) {
+    let jobs: Vec<Value> =
+        (0_u32..12).map(|run| job(run.into(), 0, u64::from(run) % 3, 61.0 * f64::from(run), 90.0)).collect();
+    let day = scenario(json!({ "repos": repos(3), "jobs": jobs }));
+    let lab = Lab::new(Profile::calm(), day, 1).configure(|config| config.reconcile.interval = Duration::from_secs(60));
+    let (nudges, mut read) = (lab.nudges(), 0);
+    let next = |world: &World| {
+        for event in &world.history(read) {
+            read += 1;
+            if let What::JobQueued { repo, job, .. }
+            | What::JobAssigned { repo, job, .. }
+            | What::JobCompleted { repo, job, .. } = &event.what
+                && is_nudged
+            {
+                let run = RunId(FIRST_RUN + (job - 5_000_000_000) / 10);
+                nudges.give(Hint { repo: repo.parse().expect("a name"), run });
+            }
+        }
+        if is_done_and_clean(world) { Next::End } else { Next::GoOn }
+    };
+    let outcome = lab.drive(Duration::from_secs(7_200), Duration::from_secs(1), next).await;
+    assert!(outcome.report.violations.is_empty(), "{}", outcome.summary());
+    let names = outcome.history.iter().filter_map(|event| match &event.what {
+        What::RunnerRegistered { runner, .. } => Some(runner.clone()),
+        _ => None,
+    });
+    let waits: Vec<f64> = outcome.times(|what| matches!(what, What::JobAssigned { .. }));
+    let arrivals: f64 = outcome.times(|what| matches!(what, What::JobQueued { .. })).iter().sum();
+    (names.collect(), (waits.iter().sum::<f64>() - arrivals) / 12.0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_nudge_the_same_is_served_only_later() {
+    let ((nudged, soon), (polled, late)) = (served(true).await, served(false).await);
+    assert_eq!((&nudged, nudged.len()), (&polled, 12));
+    assert!(soon + 15.0 < late && late < 90.0, "{soon} s and {late} s");
 }
 
 #[tokio::test(start_paused = true)]
