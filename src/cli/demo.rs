@@ -1,6 +1,7 @@
 //! `sandrunner demo`: the unchanged controller against the simulated services, with a workload.
 
 mod faults;
+mod host;
 mod screen;
 
 use std::collections::BTreeSet;
@@ -12,15 +13,14 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::host::Host;
 use super::{Failure, say, simulate, stopped};
 use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, GithubConfig, LimitsConfig, LogFormat, ModalConfig, Settings};
-use crate::daemon::{Clients, Daemon};
 use crate::observe::class_tag;
 use crate::plan::Policy;
 use crate::sim::{APP_ID, APP_KEY, Profile, Replay, Report, Scenario, Servers, StatedLimits, World, serve};
@@ -55,7 +55,8 @@ pub struct DemoArguments {
     /// Read a label of replayed jobs as another, such as `ubuntu-latest=modal`.
     #[arg(long, value_name = "FROM=TO", requires = "replay")]
     map_label: Vec<String>,
-    /// Faults of the services, by name; `list` prints all names with what they do.
+    /// Faults of the services, and what befalls the controller's machine, by name; `list` prints all names with what
+    /// they do.
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     faults: Vec<String>,
     /// Use a GitHub App with two installations instead of a token.
@@ -133,19 +134,19 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     let any = "127.0.0.1:0".parse().expect("an address");
     let servers = serve(world.clone(), any, any).await.map_err(Failure::work)?;
     let settings = settings(&world, &servers, &arguments)?;
-    let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
     let metrics = metrics::install().map_err(Failure::work)?;
-    let daemon = Daemon::new(&settings, clients, clock.clone(), Some(metrics)).await.map_err(Failure::work)?;
     world.state_limits(stated_limits(&settings));
-    let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
     let began = Instant::now();
     let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(daemon.run(stop.clone().cancelled_owned()));
-    watch(&arguments, &world, &clock, &address).await;
-    let report = world.report();
-    stop.cancel();
-    while tasks.join_next().await.is_some() {}
+    let host = Host::start(world.clone(), settings, metrics, stop.clone()).await.map_err(Failure::work)?;
+    let address = host.address();
+    let watched = async {
+        watch(&arguments, &world, &servers, &address).await;
+        let report = world.report();
+        stop.cancel();
+        Ok(report)
+    };
+    let (report, ()) = tokio::try_join!(watched, host.run()).map_err(Failure::work)?;
     servers.shutdown().await.map_err(Failure::work)?;
     let wall_seconds = began.elapsed().as_secs_f64();
     let has_held = report.violations.is_empty();
@@ -227,12 +228,12 @@ fn stated_limits(settings: &Settings) -> StatedLimits {
 }
 
 /// Shows what happens, until the workload is done or someone stops it.
-async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address: &str) {
+async fn watch(arguments: &DemoArguments, world: &World, servers: &Servers, address: &str) {
     // Before anything tells that Ctrl-C ends it.
     let stopped = stopped();
     let mut screen = screen::Screen::new(address, !arguments.json && std::io::stdout().is_terminal());
     if !arguments.json {
-        screen.greet(world);
+        screen.greet(world, servers);
     }
     let mut end = End::default();
     let ended = async {
@@ -243,7 +244,7 @@ async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address:
             } else {
                 screen.draw(world).await;
             }
-            if arguments.exit && end.is_reached(world, clock.now()) {
+            if arguments.exit && end.is_reached(world, world.clock().now()) {
                 return;
             }
         }

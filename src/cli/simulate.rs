@@ -90,6 +90,7 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
     };
     let scenario = args.scenario.as_deref().map(Scenario::load).transpose()?.unwrap_or_default();
     let world = World::try_new(Profile::named(&args.profile)?, scenario, args.seed, clock)?;
+    world.refuse_mishaps().map_err(ScenarioError::from)?;
     if let Some(path) = &args.history {
         write_history(&world, path)?;
     }
