@@ -83,9 +83,10 @@ impl Host {
                 () = self.stop.cancelled() => break,
                 befallen = self.world.befallen() => befallen,
             };
-            match befallen.mishap {
-                Mishap::SecondController => self.run_another().await?,
-                mishap => self.restart(mishap).await?,
+            if befallen.mishap == Mishap::SecondController {
+                self.run_another().await?;
+            } else {
+                self.restart(befallen.mishap).await?;
             }
         }
         while self.shown.join_next().await.is_some() {}
