@@ -76,6 +76,9 @@ pub struct DemoArguments {
     log: String,
 }
 
+/// What the demo asks with: GitHub's token, Modal's token id and its secret. Nothing may show them.
+pub const CREDENTIALS: [&str; 3] = ["ghp_demo4hv6", "ak-demo8qs1", "as-demo2jn7"];
+
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(speed) if (0.1..=1_000.0).contains(&speed) => Ok(speed),
@@ -190,11 +193,11 @@ fn of_two_owners(mut scenario: Scenario) -> Scenario {
 
 /// The configuration of an operator who has much room: only addresses and credentials differ from real ones.
 fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Result<Settings, Failure> {
-    let token = || Some("simulated".to_owned().into());
+    let [github_token, token_id, token_secret] = CREDENTIALS.map(|secret| Some(secret.to_owned().into()));
     let mut config = Config {
         github: vec![GithubConfig {
             api_url: Some(format!("http://{}", servers.github())),
-            token: if arguments.app { None } else { token() },
+            token: github_token.filter(|_| !arguments.app),
             app_id: arguments.app.then(|| APP_ID.to_owned()),
             private_key: arguments.app.then(|| APP_KEY.to_owned().into()),
             allowed_repos: world.scenario().allowed_repos().iter().map(ToString::to_string).collect(),
@@ -203,8 +206,8 @@ fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Resu
         }],
         modal: ModalConfig {
             server_url: format!("http://{}", servers.modal()),
-            token_id: Some("ak-simulated".to_owned().into()),
-            token_secret: Some("as-simulated".to_owned().into()),
+            token_id,
+            token_secret,
             create_burst: 150,
             ..ModalConfig::default()
         },

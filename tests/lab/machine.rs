@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{FaultRequest, Mishap, Profile, Scenario, What, World};
+use sandrunner::sim::{ControllerChange, Mishap, Profile, Scenario, What, World};
 use serde_json::{Value, json};
 
 use crate::checker::{Rules, check};
-use crate::lab::{Keeping, Lab, Outcome, is_done_and_clean};
+use crate::lab::{Keeping, Lab, Outcome, SECRETS, is_done_and_clean};
 
 const HOURS_3: Duration = Duration::from_secs(3 * 3600);
 /// For how long nothing may be changed at the end.
@@ -41,14 +41,17 @@ fn struck(outcome: &Outcome, mishap: Mishap) -> usize {
     outcome.times(|what| matches!(what, What::MachineStruck { mishap: struck, .. } if *struck == mishap)).len()
 }
 
+/// The history as it is written down.
+fn lines(outcome: &Outcome) -> String {
+    outcome.history.iter().map(|event| serde_json::to_string(event).expect("an event") + "\n").collect()
+}
+
 fn judge(outcome: &Outcome, mishap: Mishap, seed: u64) {
     let what = format!("{} with seed {seed}", mishap.name());
     let report = &outcome.report;
     assert_eq!((report.jobs_expected, report.jobs_completed), (20, 20), "{what}: {}", outcome.summary());
-    let lines: Vec<String> =
-        outcome.history.iter().map(|event| serde_json::to_string(event).expect("an event") + "\n").collect();
     let controllers = if mishap == Mishap::SecondController { 2 } else { 1 };
-    let violations = check(&lines.concat(), Rules { controllers, ..Rules::default() });
+    let violations = check(&lines(outcome), Rules { controllers, ..Rules::default() });
     assert!(violations.is_empty(), "{what}: {violations:#?}");
 }
 
@@ -65,10 +68,8 @@ async fn whatever_befalls_the_machine_the_work_is_done_and_nothing_is_left() {
 
 /// How often a controller was started, or killed at a call.
 fn lives(outcome: &Outcome) -> (usize, usize) {
-    let started = outcome.times(|what| {
-        let started = sandrunner::sim::ControllerChange::Started;
-        matches!(what, What::ControllerChanged { change, .. } if *change == started)
-    });
+    let started =
+        outcome.times(|what| matches!(what, What::ControllerChanged { change: ControllerChange::Started, .. }));
     (started.len(), outcome.times(|what| matches!(what, What::ClientKilled { .. })).len())
 }
 
@@ -94,9 +95,22 @@ async fn kills_between_calls_in_a_row_end_in_peace() {
 
 #[tokio::test(start_paused = true)]
 async fn what_befell_no_machine_yet_is_taken_out_with_all_faults() {
-    let lab = Lab::new(Profile::calm(), scenario(&json!("state_lost")), 1);
+    let lab = Lab::new(Profile::calm(), scenario(&json!({ "name": "state_lost", "rate": 1.0 })), 1);
     lab.world.clear_faults();
-    lab.world.add_fault(FaultRequest { from_secs: Some(1e6), ..FaultRequest::from("state_lost") }).expect("a name");
     let outcome = lab.run(HOURS_3, is_done_and_clean).await;
     assert_eq!(struck(&outcome, Mishap::StateLost), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_checker_finds_a_secret_that_the_lab_uses() {
+    assert!(SECRETS.iter().all(|secret| Rules::default().canaries.contains(&(*secret).to_owned())));
+    // As the label of a job, which the history tells.
+    for secret in SECRETS {
+        let mut scenario = scenario(&json!("controller_killed"));
+        scenario.jobs[0].labels.push(secret.to_owned());
+        let lab = Lab::new(Profile::calm(), scenario, 1);
+        let outcome = lab.run(Duration::from_secs(300), |_| false).await;
+        let found = check(&lines(&outcome), Rules::default());
+        assert!(found.iter().any(|violation| violation.invariant == "secret"), "{found:#?}");
+    }
 }
