@@ -135,6 +135,8 @@ impl Daemon {
     /// Runs until `shutdown` completes.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let stop = CancellationToken::new();
+        // Also where this is dropped: the server has a thread of its own.
+        let _ends_server = stop.clone().drop_guard();
         let server = self.server.map(|server| server.start(stop.clone()));
         if let Some(Err(error)) = &server {
             tracing::error!(%error, "the HTTP server did not start");

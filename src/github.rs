@@ -137,6 +137,17 @@ pub fn restore_pages(text: &str, readers: &[GithubReader]) -> Result<usize, Unus
     kept::decode(text, &caches)
 }
 
+/// What a process keeps that lays kept pages into the cache of one client, with this address and token, and reads nothing
+/// (pure): how many pages there were, and the text, which is none where it would be too long.
+///
+/// # Errors
+/// As [`restore_pages`].
+pub fn pages_kept_again(text: &str, api_url: &str, token: &str) -> Result<(usize, Option<String>), UnusablePages> {
+    let caches = etag::PageCaches::default();
+    let count = kept::decode(text, &[(etag::Credential::new(api_url, token), &caches)])?;
+    Ok((count, kept::encode([&caches].into_iter())))
+}
+
 /// How often any cached page of some clients has changed.
 pub fn page_changes(readers: &[GithubReader]) -> u64 {
     readers.iter().map(|reader| reader.client().caches.changes()).sum()

@@ -53,7 +53,7 @@ mod world;
 pub use app::{APP_CLIENT_ID, APP_ID, APP_KEY, Access, Grants, InstallationChange, Permission};
 pub use change::ChangeError;
 pub use client::{Client, Crash, CrashPhase};
-pub use fault::{Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, NamedFault};
+pub use fault::{Befallen, Fault, FaultMode, FaultPart, FaultRequest, InvalidFault, Mishap, NamedFault};
 pub use groups::GroupChange;
 pub use history::{Cause, ControllerChange, Event, LimitKind, Operation, RemovalReason, Service, StatedLimits, What};
 pub use jobs::{Hold, Rerun};

@@ -5,6 +5,8 @@
 //! or the disk, the daemon runs; a pass never waits for either, and the start only for a second. Each trouble is one
 //! warning. What the file holds is for [`kept`] to judge.
 
+#[cfg(feature = "sim")]
+mod harm;
 mod pages;
 mod place;
 
@@ -27,6 +29,8 @@ use crate::ids::{Deployment, Fingerprint};
 use crate::metrics::{self, Save};
 use crate::retry::{self, Growth};
 
+#[cfg(feature = "sim")]
+pub use self::harm::harm;
 pub use self::pages::{PagesKeeper, open_pages};
 
 /// What happens between two saves is lost by a kill; it costs requests, nothing else.

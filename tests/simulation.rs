@@ -8,6 +8,9 @@
 
 #[path = "lab/accounts.rs"]
 mod accounts;
+#[expect(dead_code, reason = "what other users need of it")]
+#[path = "checker/checker.rs"]
+mod checker;
 #[path = "lab/claims.rs"]
 mod claims;
 #[path = "lab/clock.rs"]
@@ -23,6 +26,8 @@ mod kill;
 mod lab;
 #[path = "lab/log.rs"]
 mod log;
+#[path = "lab/machine.rs"]
+mod machine;
 #[path = "lab/modal_faults.rs"]
 mod modal_faults;
 #[path = "lab/organization.rs"]

@@ -1,6 +1,7 @@
 //! `sandrunner demo`: the unchanged controller against the simulated services, with a workload.
 
 mod faults;
+mod host;
 mod screen;
 
 use std::collections::BTreeSet;
@@ -12,15 +13,14 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::host::Host;
 use super::{Failure, say, simulate, stopped};
 use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, GithubConfig, LimitsConfig, LogFormat, ModalConfig, Settings};
-use crate::daemon::{Clients, Daemon};
 use crate::observe::class_tag;
 use crate::plan::Policy;
 use crate::sim::{APP_ID, APP_KEY, Profile, Replay, Report, Scenario, Servers, StatedLimits, World, serve};
@@ -55,7 +55,8 @@ pub struct DemoArguments {
     /// Read a label of replayed jobs as another, such as `ubuntu-latest=modal`.
     #[arg(long, value_name = "FROM=TO", requires = "replay")]
     map_label: Vec<String>,
-    /// Faults of the services, by name; `list` prints all names with what they do.
+    /// Faults of the services, and what befalls the controller's machine, by name; `list` prints all names with what
+    /// they do.
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     faults: Vec<String>,
     /// Use a GitHub App with two installations instead of a token.
@@ -74,6 +75,9 @@ pub struct DemoArguments {
     #[arg(long, default_value = "off", value_name = "LEVEL")]
     log: String,
 }
+
+/// What the demo asks with: GitHub's token, Modal's token id and its secret. Nothing may show them.
+pub const CREDENTIALS: [&str; 3] = ["ghp_demo4hv6", "ak-demo8qs1", "as-demo2jn7"];
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -133,19 +137,19 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     let any = "127.0.0.1:0".parse().expect("an address");
     let servers = serve(world.clone(), any, any).await.map_err(Failure::work)?;
     let settings = settings(&world, &servers, &arguments)?;
-    let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
     let metrics = metrics::install().map_err(Failure::work)?;
-    let daemon = Daemon::new(&settings, clients, clock.clone(), Some(metrics)).await.map_err(Failure::work)?;
     world.state_limits(stated_limits(&settings));
-    let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
     let began = Instant::now();
     let stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(daemon.run(stop.clone().cancelled_owned()));
-    watch(&arguments, &world, &clock, &address).await;
-    let report = world.report();
-    stop.cancel();
-    while tasks.join_next().await.is_some() {}
+    let host = Host::start(world.clone(), settings, metrics, stop.clone()).await.map_err(Failure::work)?;
+    let address = host.address();
+    let watched = async {
+        watch(&arguments, &world, &servers, &address).await;
+        let report = world.report();
+        stop.cancel();
+        Ok(report)
+    };
+    let (report, ()) = tokio::try_join!(watched, host.run()).map_err(Failure::work)?;
     servers.shutdown().await.map_err(Failure::work)?;
     let wall_seconds = began.elapsed().as_secs_f64();
     let has_held = report.violations.is_empty();
@@ -189,11 +193,11 @@ fn of_two_owners(mut scenario: Scenario) -> Scenario {
 
 /// The configuration of an operator who has much room: only addresses and credentials differ from real ones.
 fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Result<Settings, Failure> {
-    let token = || Some("simulated".to_owned().into());
+    let [github_token, token_id, token_secret] = CREDENTIALS.map(|secret| Some(secret.to_owned().into()));
     let mut config = Config {
         github: vec![GithubConfig {
             api_url: Some(format!("http://{}", servers.github())),
-            token: if arguments.app { None } else { token() },
+            token: github_token.filter(|_| !arguments.app),
             app_id: arguments.app.then(|| APP_ID.to_owned()),
             private_key: arguments.app.then(|| APP_KEY.to_owned().into()),
             allowed_repos: world.scenario().allowed_repos().iter().map(ToString::to_string).collect(),
@@ -202,8 +206,8 @@ fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Resu
         }],
         modal: ModalConfig {
             server_url: format!("http://{}", servers.modal()),
-            token_id: Some("ak-simulated".to_owned().into()),
-            token_secret: Some("as-simulated".to_owned().into()),
+            token_id,
+            token_secret,
             create_burst: 150,
             ..ModalConfig::default()
         },
@@ -227,12 +231,12 @@ fn stated_limits(settings: &Settings) -> StatedLimits {
 }
 
 /// Shows what happens, until the workload is done or someone stops it.
-async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address: &str) {
+async fn watch(arguments: &DemoArguments, world: &World, servers: &Servers, address: &str) {
     // Before anything tells that Ctrl-C ends it.
     let stopped = stopped();
     let mut screen = screen::Screen::new(address, !arguments.json && std::io::stdout().is_terminal());
     if !arguments.json {
-        screen.greet(world);
+        screen.greet(world, servers);
     }
     let mut end = End::default();
     let ended = async {
@@ -243,7 +247,7 @@ async fn watch(arguments: &DemoArguments, world: &World, clock: &Clock, address:
             } else {
                 screen.draw(world).await;
             }
-            if arguments.exit && end.is_reached(world, clock.now()) {
+            if arguments.exit && end.is_reached(world, world.clock().now()) {
                 return;
             }
         }

@@ -90,6 +90,7 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
     };
     let scenario = args.scenario.as_deref().map(Scenario::load).transpose()?.unwrap_or_default();
     let world = World::try_new(Profile::named(&args.profile)?, scenario, args.seed, clock)?;
+    world.refuse_mishaps().map_err(ScenarioError::from)?;
     if let Some(path) = &args.history {
         write_history(&world, path)?;
     }
@@ -141,6 +142,7 @@ fn instructions(world: &World, servers: &Servers, credentials: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorChain;
 
     fn args() -> SimulateArgs {
         SimulateArgs {
@@ -178,6 +180,17 @@ mod tests {
         let nowhere = Some(dir.path().join("no/such/folder"));
         let error = run(SimulateArgs { history: nowhere, ..args() }, async {}, Vec::new()).await.unwrap_err();
         assert!(matches!(error, SimulateError::History { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_befalls_the_machine_of_a_controller_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scenario.toml");
+        std::fs::write(&path, "faults = [\"clock_day_ahead\"]\n").unwrap();
+        let args = SimulateArgs { scenario: Some(path), ..args() };
+        let error = run(args, std::future::pending(), Vec::new()).await.unwrap_err();
+        let text = ErrorChain(&error).to_string();
+        assert!(text.contains("`sandrunner demo --faults clock_day_ahead` runs one"), "{text}");
     }
 
     #[tokio::test]

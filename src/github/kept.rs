@@ -402,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_was_written_before_is_read() {
+        let (_, caches) = read(include_str!("../../fuzz/corpus/pages_file/document"), "ghp_fuzz");
+        let rows = |rows: Option<usize>| rows.expect("it is believed");
+        let path = |path| key("ghp_fuzz", path);
+        let runs = caches.runs.get(&path("/repos/acme/web/actions/runs?per_page=100"));
+        assert_eq!(rows(runs.map(|cached| cached.page.rows.len())), 2);
+        let runners = caches.runners.get(&path("/repos/acme/web/actions/runners"));
+        assert_eq!(rows(runners.map(|cached| cached.page.rows.len())), 2);
+        assert_eq!(rows(caches.jobs.get(&path("/repos/acme/web/actions/runs/7/jobs")).map(|it| it.page.rows.len())), 1);
+        assert_eq!(rows(caches.repos.get(&path("/orgs/acme/repos?per_page=100")).map(|it| it.page.rows.len())), 1);
+    }
+
+    #[test]
     fn pages_of_another_credential_are_not_used() {
         let text = encode([&filled()].into_iter()).unwrap();
         let (count, caches) = read(&text, "ghp_other");

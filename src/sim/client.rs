@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tower::{Service, ServiceExt};
 
+use super::fault::Mishap;
 use super::history::{Operation, What};
 use super::world::{State, World};
 
@@ -134,7 +135,7 @@ impl Caller {
 
     /// A call sets out. Never returns where its process is dead or dies of it.
     pub(super) async fn sends(self, world: &World, operation: Operation) -> Passage {
-        let crash = (self.number > 0).then(|| world.with(|state| state.crash(self.number, operation))).flatten();
+        let crash = world.with(|state| state.crash(&self, operation));
         let passage = Passage { caller: self, world: world.clone(), operation, crash };
         passage.reaches(CrashPhase::BeforeSend).await;
         passage
@@ -197,7 +198,18 @@ impl Passage {
 
 impl State {
     /// Counts a call of a process and tells at which step of it the process dies.
-    fn crash(&mut self, client: u32, operation: Operation) -> Option<CrashPhase> {
+    fn crash(&mut self, caller: &Caller, operation: Operation) -> Option<CrashPhase> {
+        let client = caller.number;
+        let crash = if client > 0 { self.crash_at(client, operation) } else { None };
+        if crash.is_some() || caller.life.is_over.load(Ordering::Relaxed) {
+            return crash;
+        }
+        // One without a number is killed by whoever runs it, a moment later.
+        let is_killed = self.befall(client).is_some_and(|mishap| mishap != Mishap::SecondController);
+        (is_killed && client > 0).then_some(CrashPhase::BeforeSend)
+    }
+
+    fn crash_at(&mut self, client: u32, operation: Operation) -> Option<CrashPhase> {
         let is_meant = |crash: &Crash| {
             let wanted = crash.operation;
             crash.client == client && (wanted.is_none() || wanted == Some(operation) || wanted == operation.group())

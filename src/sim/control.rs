@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::change::ChangeError;
-use super::fault::{FaultRequest, NamedFault};
+use super::fault::{FaultRequest, Mishap, NamedFault};
 use super::history::{ControllerChange, StatedLimits};
 use super::scenario::{ScenarioJob, ScenarioRun};
 use super::world::World;
@@ -90,9 +90,12 @@ async fn clear_faults(State(world): State<World>) -> StatusCode {
 }
 
 async fn catalogue() -> Response {
-    let faults: Vec<_> = NamedFault::all()
-        .map(|fault| json!({ "name": fault.name, "description": fault.description, "operations": fault.operations() }))
-        .collect();
+    let of_services = NamedFault::all()
+        .map(|fault| json!({ "name": fault.name, "description": fault.description, "operations": fault.operations() }));
+    let of_machines = Mishap::ALL
+        .iter()
+        .map(|mishap| json!({ "name": mishap.name(), "description": mishap.description(), "operations": [] }));
+    let faults: Vec<_> = of_services.chain(of_machines).collect();
     Json(json!({ "faults": faults })).into_response()
 }
 

@@ -15,19 +15,23 @@
 //! ```
 //!
 //! and in `POST /_sim/faults`; `demo --faults NAME,NAME` takes names, and `demo --faults list` prints the catalogue.
-//! Every strike is a line of the history. Taking all faults out ends no effect that has already begun.
+//! Every strike is a line of the history. Taking all faults out ends no effect that has already begun. What befalls the
+//! machine of a controller has names of the same kind, see [`Mishap`].
 
 mod active;
 mod catalogue;
+mod machine;
 mod mode;
 mod put;
 mod request;
 
 pub use catalogue::{FaultPart, NamedFault};
+pub use machine::{Befallen, Mishap};
 pub use mode::FaultMode;
 pub use request::FaultRequest;
 
 pub(super) use active::{Faults, Site, Strike};
+pub(super) use machine::Mishaps;
 pub(super) use put::Knobs;
 
 use super::history::Operation;
@@ -91,6 +95,12 @@ pub enum InvalidFault {
         /// Why not.
         reason: &'static str,
     },
+    /// It befalls the machine of a controller, and none is run here.
+    #[error("no controller runs here that `{0}` could befall: `sandrunner demo --faults {0}` runs one", mishap.name())]
+    NoMachine {
+        /// What does.
+        mishap: Mishap,
+    },
     /// It changes a knob in a way that cannot be.
     #[error("the fault's knobs cannot be used")]
     Knobs(#[from] InvalidProfile),
@@ -143,21 +153,35 @@ impl Fault {
         if !mode.applies_to(operation) {
             return invalid("the mode does not apply to the operation");
         }
-        let is_span = |secs: f64| secs.is_finite() && secs >= 0.0;
-        if self.times == 0 || self.seconds.is_some_and(|secs| !is_span(secs)) {
-            return invalid("`times` must be at least 1 and `seconds` not negative");
+        if self.seconds.is_some_and(|secs| !is_span(secs)) {
+            return invalid("`seconds` must not be negative");
         }
-        if self.rate.is_nan() || self.rate <= 0.0 || self.rate > 1.0 {
-            return invalid("`rate` must be above 0 and at most 1");
-        }
-        if !is_span(self.from_secs) || self.until_secs.is_some_and(|until| !is_span(until) || until <= self.from_secs) {
-            return invalid("`from_secs` must not be negative, and `until_secs` must be after it");
+        if let Some(reason) = wrong_limits(self.times, self.rate, self.from_secs, self.until_secs) {
+            return invalid(reason);
         }
         if self.repo.is_some() && operation.service() == Some(super::history::Service::Modal) {
             return invalid("calls of Modal's know no `repo`");
         }
         Ok(self)
     }
+}
+
+fn is_span(secs: f64) -> bool {
+    secs.is_finite() && secs >= 0.0
+}
+
+/// Why with these limits it would never take effect, if so.
+fn wrong_limits(times: u32, rate: f64, from_secs: f64, until_secs: Option<f64>) -> Option<&'static str> {
+    if times == 0 {
+        return Some("`times` must be at least 1");
+    }
+    if rate.is_nan() || rate <= 0.0 || rate > 1.0 {
+        return Some("`rate` must be above 0 and at most 1");
+    }
+    if !is_span(from_secs) || until_secs.is_some_and(|until| !is_span(until) || until <= from_secs) {
+        return Some("`from_secs` must not be negative, and `until_secs` must be after it");
+    }
+    None
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::app::SimulatedApp;
 use super::client::Crash;
 use super::draws::Seed;
 use super::engine::{Due, Postponed};
-use super::fault::{FaultRequest, Faults, InvalidFault, Knobs};
+use super::fault::{FaultRequest, Faults, InvalidFault, Knobs, Mishaps};
 use super::github::KeptList;
 use super::history::{ControllerChange, Event, History, StatedLimits, What};
 use super::jobs::{Job, JobState, Repo, RepoKey, Run, Time};
@@ -79,6 +79,7 @@ pub(super) struct State {
     /// Counts answers, so that each draws its own lag.
     pub(super) answers: u64,
     pub(super) faults: Faults,
+    pub(super) mishaps: Mishaps,
     pub(super) knobs: Knobs,
     /// The process whose call is being answered; 0 where that is not known.
     pub(super) caller: u32,
@@ -161,6 +162,7 @@ impl World {
             crashes: Vec::new(),
             rows_listed: 0,
             faults: Faults::default(),
+            mishaps: Mishaps::default(),
             knobs: Knobs::new(profile.clone()),
             history: History::default(),
             profile,

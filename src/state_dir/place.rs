@@ -12,7 +12,7 @@ use crate::ids::Deployment;
 pub(super) struct Place {
     dir: PathBuf,
     pub(super) path: PathBuf,
-    temporary: PathBuf,
+    pub(super) temporary: PathBuf,
 }
 
 impl Place {

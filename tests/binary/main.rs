@@ -8,6 +8,7 @@ mod checker;
 mod commands;
 mod daemon;
 mod kills;
+mod machine;
 mod process;
 mod proxy;
 mod restart;

@@ -172,9 +172,9 @@ impl Simulation {
     /// The environment of a daemon that uses this simulation; `extra` wins.
     pub(crate) fn variables(&self, extra: &[(&str, &str)]) -> Variables {
         let defaults = [
-            ("GITHUB_TOKEN", "simulated"),
-            ("MODAL_TOKEN_ID", "ak-simulated"),
-            ("MODAL_TOKEN_SECRET", "as-simulated"),
+            ("GITHUB_TOKEN", "ghp_canary7rk2"),
+            ("MODAL_TOKEN_ID", "ak-canary9xw4"),
+            ("MODAL_TOKEN_SECRET", "as-canary5tz8"),
             ("SANDRUNNER__HTTP__LISTEN", "127.0.0.1:0"),
         ];
         let given = defaults.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

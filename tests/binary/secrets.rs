@@ -1,18 +1,19 @@
 //! No secret leaves the daemon, whatever goes wrong and however much it is asked to log.
 
 mod echo;
+mod panic;
 mod search;
 
+use std::fs;
 use std::time::Duration;
 
-use sandrunner::config::{Environment, read};
-use sandrunner::github::answers::read_jit_config;
+use sandrunner::cli::demo;
 use sandrunner::sim::{APP_ID, APP_KEY};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{BOUND, REPO, Sandrunner, Simulation, config, http, number, small};
-use search::{JIT_CONFIG, Places, TOKENS, found, in_sandboxes};
+use search::{DOWNLOAD_TOKEN, JIT_CONFIG, Places, TOKENS, found, in_sandboxes};
 
 /// Everything, also of the libraries whose noise is off unless it is asked for.
 const EVERYTHING: &str = "trace,hyper=trace,h2=trace,tower=trace,octocrab=trace,tokio_cron_scheduler=trace";
@@ -70,6 +71,7 @@ async fn seen(simulation: &Simulation, arguments: &[&str], extra: &[(&str, &str)
     simulation.reaches(limit, |state| number(state, "jobs_in_progress") > 0).await;
     let mut places = Places::from([("sandboxes", in_sandboxes(simulation).await)]);
     simulation.reaches(limit, |state| number(state, "jobs_completed") == 3).await;
+    search::deliver(&mut places, &address).await;
     search::look(&mut places, &daemon, &address).await;
     search::end(&mut places, daemon, &folder.path().join("state")).await;
     places
@@ -81,6 +83,8 @@ async fn no_secret_is_anywhere_at_the_highest_log_level() {
     let simulation = world(&folder).await;
     let state = folder.path().join("state");
     let places = seen(&simulation, &["run", "--state-dir", state.to_str().unwrap()], &[], &folder).await;
+    assert!(holds(&places, "metrics", "sandrunner_webhook_deliveries_total{result=\"nudged\"} 2"), "{places:#?}");
+    assert!(holds(&places, "metrics", "sandrunner_webhook_deliveries_total{result=\"signature\"} 2"), "{places:#?}");
     // What is no secret stands there, from our own lines and from those of libraries.
     for control in [REPO, "TRACE", "frame=Headers", "created sandbox"] {
         assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
@@ -107,6 +111,34 @@ async fn no_secret_of_a_github_app_is_anywhere_also_while_its_tokens_fail() {
     for control in ["no token for this installation", "created sandbox", "cannot list the installations"] {
         assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
     }
+    assert_eq!(found(&places), []);
+}
+
+/// The address of the simulated Enterprise Server, after a look at what it gives out.
+async fn enterprise_server(simulation: &Simulation) -> String {
+    let server = simulation.url("/api/v3");
+    let url = format!("{server}/repos/{REPO}/actions/runners/downloads");
+    let request = http().get(url).header("authorization", "Bearer other").header("user-agent", "test");
+    let releases: Value = request.send().await.unwrap().json().await.unwrap();
+    assert!(releases[0]["temp_download_token"].as_str().unwrap().starts_with(DOWNLOAD_TOKEN), "{releases:#}");
+    server
+}
+
+#[tokio::test]
+async fn no_token_of_an_enterprise_server_is_anywhere_also_while_the_image_fails() {
+    let folder = TempDir::new().unwrap();
+    let simulation = world(&folder).await;
+    let server = enterprise_server(&simulation).await;
+    fault(&simulation, json!({ "operation": "image_build", "mode": "error" })).await;
+    let state = folder.path().join("state");
+    let arguments = ["run", "--state-dir", state.to_str().unwrap()];
+    let places = seen(&simulation, &arguments, &[("GITHUB_API_URL", &server)], &folder).await;
+    let history = simulation.history().await;
+    let answered = |operation: &str, status: u16| {
+        history.iter().filter(|what| what["operation"] == operation && what["status"] == status).count()
+    };
+    // One is for the job on a GPU.
+    assert!(answered("downloads", 200) > 0 && answered("secret", 0) > 1, "no token was given on: {history:#?}");
     assert_eq!(found(&places), []);
 }
 
@@ -146,13 +178,13 @@ async fn no_secret_is_anywhere_while_everything_fails() {
 async fn a_secret_that_is_planted_is_found_in_every_place() {
     let folder = TempDir::new().unwrap();
     let simulation = world(&folder).await;
-    let [(_, github), (_, modal_id), (_, modal_secret)] = TOKENS;
+    let [(_, github), (_, modal_id), (_, modal_secret), (_, webhook), (_, previous)] = TOKENS;
     // As the name of a class, of a repository that is not there, and in a path.
     let class =
         |labels: &str| format!("[[runner_classes]]\nname = \"{github}{}\"\nlabels = [{labels}]\n", labels.len().min(1));
     let file = config(&folder, &format!("{}{}", class(""), class("\"gpu:t4\"")));
     let state = folder.path().join("state").join(modal_secret);
-    let repos = format!("{REPO},acme/{modal_id}");
+    let repos = format!("{REPO},acme/{modal_id},acme/{webhook},acme/{previous},acme/{DOWNLOAD_TOKEN}x");
     let arguments = ["run", "--config", &file, "--state-dir", state.to_str().unwrap()];
     let places = seen(&simulation, &arguments, &[LOG_JSON, ("ALLOWED_REPOS", &repos)], &folder).await;
     let found = found(&places);
@@ -160,7 +192,9 @@ async fn a_secret_that_is_planted_is_found_in_every_place() {
         assert!(found.contains(&(place, "GITHUB_TOKEN")), "nothing was found in {place}: {found:?}");
     }
     for place in ["ready", "output"] {
-        assert!(found.contains(&(place, "MODAL_TOKEN_ID")), "nothing was found in {place}: {found:?}");
+        for secret in ["MODAL_TOKEN_ID", TOKENS[3].0, TOKENS[4].0, "download token"] {
+            assert!(found.contains(&(place, secret)), "no {secret} was found in {place}: {found:?}");
+        }
     }
     for place in ["arguments", "output"] {
         assert!(found.contains(&(place, "MODAL_TOKEN_SECRET")), "nothing was found in {place}: {found:?}");
@@ -205,18 +239,49 @@ async fn an_answer_that_repeats_a_secret_is_told_without_it() {
     assert_eq!(found(&places), []);
 }
 
-#[test]
-fn a_panic_that_prints_what_holds_secrets_prints_none() {
-    let environment: Environment = TOKENS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    let text = format!("[[github]]\nallowed_repos = [\"{REPO}\"]\n");
-    let settings = read(&text, "config.toml".as_ref(), &environment).unwrap();
-    let config = "eyIuY3JlZGVudGlhbHMiOiJlMzA9IiwiLnJ1bm5lciI6ImUzMD0ifQ==";
-    let answer = json!({ "runner": { "id": 4711 }, "encoded_jit_config": config }).to_string();
-    let minted = read_jit_config(answer.as_bytes()).unwrap();
-    // As `unwrap` prints what it does not like.
-    let panicked = std::panic::catch_unwind(|| panic!("{settings:?} and {minted:?}"));
-    let message = panicked.unwrap_err().downcast::<String>().unwrap();
-    assert!(message.contains(REPO) && message.contains("4711"), "{message}");
-    assert!(config.starts_with(JIT_CONFIG));
-    assert_eq!(found(&Places::from([("panic", vec![*message])])), []);
+/// A demo that logs everything while its services and its machine go wrong, and all that it leaves.
+async fn demo_places(folder: &TempDir, repo: &str, arguments: &[&str]) -> Places {
+    let mut scenario = serde_json::to_value(small(6)).unwrap();
+    scenario["repos"] = json!([{ "name": REPO }, { "name": repo }]);
+    for (index, job) in scenario["jobs"].as_array_mut().unwrap().iter_mut().enumerate() {
+        (job["arrival_secs"], job["duration_secs"]) = (json!(60 * index), json!(60));
+    }
+    scenario["jobs"][5]["labels"] = json!(["modal", "gpu:t4"]);
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (scenario_file, history) = (file("scenario.json"), file("history.jsonl"));
+    fs::write(&scenario_file, scenario.to_string()).unwrap();
+    let given = ["demo", "--scenario", &scenario_file, "--exit", "--json", "--speed", "60", "--log", EVERYTHING];
+    let all: Vec<&str> = given.into_iter().chain(["--history", &history]).chain(arguments.iter().copied()).collect();
+    let ended = Sandrunner::start(&all, &[]).ended(Duration::from_secs(120)).await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stdout);
+    let places = Places::from([
+        ("output", vec![ended.stdout, ended.stderr]),
+        ("history", vec![fs::read_to_string(history).unwrap()]),
+    ]);
+    for control in ["TRACE", "created sandbox", "\"jobs_completed\": 6"] {
+        assert!(holds(&places, "output", control), "without `{control}` this shows nothing");
+    }
+    places
+}
+
+#[tokio::test]
+async fn no_secret_is_in_what_a_demo_with_faults_logs() {
+    let token = ["--faults", "mint_reply_lost,create_reply_lost,modal_auth_tokens_expired,controller_killed"];
+    let app = ["--app", "--faults", "app_token_lost,secret_create_reply_lost,state_corrupt"];
+    for arguments in [&token[..], &app] {
+        let places = demo_places(&TempDir::new().unwrap(), "acme/api", arguments).await;
+        for name in arguments.last().unwrap().split(',') {
+            let is_strike = |line: &str| line.contains("_struck\"") && line.contains(&format!("\"{name}\""));
+            assert!(places["history"][0].lines().any(is_strike), "{name} did not happen");
+        }
+        assert_eq!(found(&places), []);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_planted_in_a_demo_is_found() {
+    let repo = format!("acme/{}", demo::CREDENTIALS[0]);
+    let places = demo_places(&TempDir::new().unwrap(), &repo, &[]).await;
+    let everywhere = ["history", "output"].map(|place| (place, "credential of the demo"));
+    assert_eq!(found(&places), everywhere);
 }

@@ -1,5 +1,7 @@
 //! What the daemon keeps over a restart, and that no trouble with the place it keeps it in stops it.
 
+#![expect(clippy::print_stdout, reason = "a test that cannot run here says why")]
+
 use std::fs;
 use std::path::Path;
 
@@ -117,6 +119,61 @@ async fn jobs_are_served_where_nothing_can_be_kept() {
         assert!(warnings.len() <= 2, "{dir:?}: {warnings:#?}");
     }
     assert!(fs::read_dir(&full).unwrap().next().is_none(), "a part of the file takes room");
+}
+
+/// The commands that start a program where `dir` is a file system of its own, which `commands` prepare; none where this
+/// user may not mount any.
+fn mounted(commands: &str) -> Option<String> {
+    let inside = |commands: &str| format!("exec unshare -rm /bin/bash -c '{commands} exec \"$0\" \"$@\"'");
+    let may_mount = inside("mount -t tmpfs none /tmp &&");
+    let tried = std::process::Command::new("/bin/bash").args(["-c", &format!("{may_mount} /bin/true")]).output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        println!("skipped: this user may not mount a file system");
+        return None;
+    }
+    Some(format!("{} \"$0\" \"$@\";", inside(&format!("set -e; {commands}"))))
+}
+
+/// A daemon that finds an old file in a directory where nothing can be written serves a job, and says why it keeps
+/// nothing.
+async fn old_file_in(simulation: &Simulation, dir: &Path, limits: &str, (done, why): (u64, &str)) {
+    let old = fs::read(dir.join(FILE)).unwrap();
+    add_job(simulation, done).await;
+    let mut daemon = Sandrunner::start_limited(limits, &["run"], &variables(simulation, dir));
+    let address = daemon.logged("address=").await;
+    assert!(daemon.log().contains("read what was kept"), "{}", daemon.log());
+    simulation.reaches(BOUND, |state| number(state, "jobs_completed") == done).await;
+    let metrics = text(&address, "/metrics").await;
+    let failed = metrics.lines().find(|line| line.starts_with("sandrunner_state_saves_total{result=\"failed\"}"));
+    assert!(failed.is_some_and(|line| !line.ends_with(" 0")), "{why}: {failed:?}");
+    // As the daemon sees it.
+    let seen = Path::new("/proc").join(daemon.id().to_string()).join("root").join(dir.strip_prefix("/").unwrap());
+    assert_eq!(fs::read(seen.join(FILE)).unwrap(), old);
+    assert!(!seen.join(format!("{FILE}.new")).exists(), "a part of the file takes room");
+    let ended = one_job(simulation, daemon, done).await;
+    let warnings = warnings(&ended, dir);
+    let is_told = |line: &&String| line.contains("nothing is kept for a restart") && line.contains(why);
+    assert_eq!(warnings.iter().filter(is_told).count(), 1, "{warnings:#?}");
+    assert!(warnings.len() <= 2, "{warnings:#?}");
+}
+
+#[tokio::test]
+async fn an_old_file_is_used_where_nothing_can_be_written_any_more() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("state");
+    let (at, copy) = (dir.display(), folder.path().join("copy"));
+    let read_only = format!("mount --bind {at} {at}; mount -o remount,bind,ro {at};");
+    let full = format!(
+        "cp -r {at} {0}; mount -t tmpfs -o size=64k none {at}; cp {0}/{FILE} {at}; \
+         ! dd if=/dev/zero of={at}/rest 2>/dev/null;",
+        copy.display()
+    );
+    let (Some(read_only), Some(full)) = (mounted(&read_only), mounted(&full)) else { return };
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    add_job(&simulation, 1).await;
+    one_job(&simulation, Sandrunner::start(&["run"], &variables(&simulation, &dir)), 1).await;
+    old_file_in(&simulation, &dir, &read_only, (2, "Read-only file system")).await;
+    old_file_in(&simulation, &dir, &full, (3, "No space left on device")).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use sandrunner::github::{self, GithubSettings};
 use sandrunner::http::webhook::Hint;
 use sandrunner::poll::ListOrder;
 use sandrunner::sim::{
-    APP_ID, APP_KEY, Client, ControllerChange, Event, Profile, Report, Scenario, Service, StatedLimits, What, World,
+    APP_ID, APP_KEY, Befallen, Client, ControllerChange, Event, Mishap, Profile, Report, Scenario, Service,
+    StatedLimits, What, World,
 };
 use sandrunner::status::Status;
 use sandrunner::{modal, state_dir};
@@ -43,6 +44,9 @@ pub(crate) struct Lab {
     nudges: Nudges,
     list_order: ListOrder,
 }
+
+/// What the controllers ask with: GitHub's token, Modal's token id and its secret. The checker looks for them.
+pub(crate) const SECRETS: [&str; 3] = ["ghp_canary7rk2", "ak-canary9xw4", "as-canary5tz8"];
 
 /// What the controllers keep over a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,19 +140,15 @@ impl Lab {
     /// The configuration of an operator with much room, pointed at a World.
     pub(crate) fn new(profile: Profile, scenario: Scenario, seed: u64) -> Self {
         let clock = Clock::scaled(epoch(), 1.0);
+        let [token, token_id, token_secret] = SECRETS.map(|secret| Some(secret.to_owned().into()));
         let config = Config {
             github: vec![GithubConfig {
-                token: Some("simulated".to_owned().into()),
+                token,
                 allowed_repos: scenario.allowed_repos().iter().map(ToString::to_string).collect(),
                 mutations_per_minute: 180,
                 ..GithubConfig::default()
             }],
-            modal: ModalConfig {
-                token_id: Some("ak-simulated".to_owned().into()),
-                token_secret: Some("as-simulated".to_owned().into()),
-                create_burst: 150,
-                ..ModalConfig::default()
-            },
+            modal: ModalConfig { token_id, token_secret, create_burst: 150, ..ModalConfig::default() },
             limits: LimitsConfig { max_sandboxes: 5_000, max_gpus: 1_000, ..LimitsConfig::default() },
             ..Config::default()
         };
@@ -259,7 +259,23 @@ impl Lab {
         // A task that was aborted is gone only when it has been joined.
         process.tasks.shutdown().await;
         self.lose(number).await;
+        self.befall().await;
         *process = self.start(number, stop).await;
+    }
+
+    /// Carries out what befell machines, whose controllers are dead. A second controller is started later.
+    async fn befall(&mut self) {
+        while let Some(Befallen { client, mishap }) = self.world.take_befallen() {
+            if mishap == Mishap::SecondController {
+                self.controllers += 1;
+            }
+            self.wall_ahead += mishap.clock_jump();
+            let settings = Settings::new(&self.config, &Environment::new()).expect("the configuration is right");
+            let (dir, deployment) = (self.state_dir(client), settings.policy.deployment);
+            // Behind a save that goes on after the kill.
+            let harmed = tokio::task::spawn_blocking(move || state_dir::harm(&dir, &deployment, mishap));
+            harmed.await.expect("nothing in it panics").expect("a scratch directory can be changed");
+        }
     }
 
     /// What happens to a state directory while its controller is dead.
@@ -290,8 +306,8 @@ impl Lab {
         self.drive(limit, Duration::from_secs(1), next).await
     }
 
-    /// Runs the controllers, and does to them what `next` says, asked after each `pause`. A controller that dies
-    /// of a [`sandrunner::sim::Crash`] is started again at once.
+    /// Runs the controllers, and does to them what `next` says, asked after each `pause`, and what befalls their
+    /// machines. A controller that dies of a [`sandrunner::sim::Crash`] or a [`Mishap`] is started again at once.
     pub(crate) async fn drive(
         mut self,
         limit: Duration,
@@ -301,11 +317,12 @@ impl Lab {
         self.state_limits();
         let stop = CancellationToken::new();
         let mut processes = Vec::new();
-        for number in 1..=self.controllers {
-            processes.push(self.start(number, &stop).await);
-        }
         let until = self.clock.now() + TimeDelta::from_std(limit).expect("a limit of hours");
         while self.clock.now() < until {
+            self.befall().await;
+            for number in u32::try_from(processes.len()).expect("a few controllers")..self.controllers {
+                processes.push(self.start(number + 1, &stop).await);
+            }
             match next(&self.world) {
                 Next::GoOn => self.wait(pause, &mut processes, &stop).await,
                 Next::Kill => {

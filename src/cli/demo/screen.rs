@@ -6,7 +6,7 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use crate::cli::say;
-use crate::sim::{Report, Summary, World};
+use crate::sim::{Report, Servers, Summary, World};
 
 /// The most rows of the table; the busiest are shown.
 const ROWS: usize = 14;
@@ -30,11 +30,12 @@ impl Screen {
         Self { address: address.to_owned(), is_terminal, http, looks: 0 }
     }
 
-    pub(super) fn greet(&self, world: &World) {
+    pub(super) fn greet(&self, world: &World, servers: &Servers) {
         let scenario = world.scenario();
         say(&format!("{} jobs in {} repositories", scenario.jobs.len(), scenario.repos.len()));
         say(&format!("status:  http://{}/api/v1/status", self.address));
         say(&format!("metrics: http://{}/metrics", self.address));
+        say(&format!("control: http://{}/_sim/state, /_sim/faults and so on", servers.github()));
         say("Ctrl-C ends it.");
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Fault, FaultMode, InvalidFault};
+use super::{Fault, FaultMode, InvalidFault, Mishap};
 use crate::sim::history::Operation;
 
 /// One operation and mode of a named fault, with its limits.
@@ -137,8 +137,9 @@ impl NamedFault {
 fn near(name: &str) -> Vec<&'static str> {
     let asked = name.to_lowercase();
     let words: BTreeSet<&str> = asked.split(['_', '-', ' ']).filter(|word| word.len() > 2).collect();
-    let mut found: Vec<(usize, &str)> = NamedFault::all()
-        .map(|fault| (distance(&asked, fault.name), fault.name))
+    let known = NamedFault::all().map(|fault| fault.name).chain(Mishap::ALL.iter().map(|mishap| mishap.name()));
+    let mut found: Vec<(usize, &str)> = known
+        .map(|known| (distance(&asked, known), known))
         .filter(|(far, known)| {
             let limit = asked.len().max(known.len()) / 3;
             *far <= limit || known.split('_').any(|word| words.contains(word))

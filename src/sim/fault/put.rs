@@ -61,8 +61,11 @@ impl State {
 
     /// Puts in what is asked for; nothing where it cannot be.
     pub(in crate::sim) fn put_in(&mut self, request: &FaultRequest) -> Result<(), InvalidFault> {
-        let Resolved { faults, knobs, from_secs, until_secs } = request.resolved()?;
+        let Resolved { faults, mishap, knobs, from_secs, until_secs } = request.resolved()?;
         let now = self.now;
+        if let Some(mishap) = mishap {
+            self.mishaps.add(mishap, now)?;
+        }
         for fault in faults {
             self.record(What::FaultAdded { operation: fault.operation, mode: fault.mode, fault: fault.name.into() });
             self.faults.add(fault, now);
@@ -83,6 +86,7 @@ impl State {
     /// Takes all faults out. What one has already brought about takes its course.
     pub(in crate::sim) fn clear_faults(&mut self) {
         self.faults.clear();
+        self.mishaps.clear();
         self.release_all();
         if !std::mem::take(&mut self.knobs.changes).is_empty() {
             self.turn_knobs();

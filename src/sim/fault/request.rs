@@ -9,12 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::catalogue::NamedFault;
-use super::{Fault, FaultMode, InvalidFault};
+use super::machine::{MachineFault, Mishap};
+use super::{Fault, FaultMode, InvalidFault, wrong_limits};
 use crate::sim::history::Operation;
 use crate::sim::profile::Profile;
 
-/// A fault as it is asked for: a name of the catalogue, or `operation` and `mode`, or `knobs`. What is stated
-/// beside a name replaces what the catalogue says.
+/// A fault as it is asked for: a name of the catalogue, or `operation` and `mode`, or `knobs`, or the name of a
+/// [`Mishap`]. What is stated beside a name replaces what the catalogue says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct FaultRequest {
@@ -63,6 +64,7 @@ pub struct FaultRequest {
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) faults: Vec<Fault>,
+    pub(super) mishap: Option<MachineFault>,
     pub(super) knobs: BTreeMap<String, Value>,
     pub(super) from_secs: f64,
     pub(super) until_secs: Option<f64>,
@@ -101,6 +103,9 @@ impl FaultRequest {
     }
 
     pub(super) fn resolved(&self) -> Result<Resolved, InvalidFault> {
+        if let Some(mishap) = self.name.as_deref().and_then(Mishap::find) {
+            return self.of_machine(mishap);
+        }
         let incomplete = |reason| Err(InvalidFault::Incomplete(reason));
         let mut knobs = self.knobs.clone();
         let mut until_secs = self.until_secs;
@@ -131,7 +136,31 @@ impl FaultRequest {
         };
         Profile::realistic().overridden(&knobs)?;
         let faults = faults.into_iter().map(|fault| self.applied_to(fault).checked()).collect::<Result<_, _>>()?;
-        Ok(Resolved { faults, knobs, from_secs: self.from_secs.unwrap_or_default(), until_secs })
+        Ok(Resolved { faults, mishap: None, knobs, from_secs: self.from_secs.unwrap_or_default(), until_secs })
+    }
+
+    fn of_machine(&self, mishap: Mishap) -> Result<Resolved, InvalidFault> {
+        let Self { name: _, operation, mode, knobs, seconds, status, repo, .. } = self;
+        let is_of_calls = operation.is_some() || mode.is_some() || seconds.is_some() || status.is_some();
+        if is_of_calls || repo.is_some() || !knobs.is_empty() {
+            let takes = "what befalls a machine takes `times`, `after`, `rate`, `from_secs`, `until_secs` and `client`";
+            return Err(InvalidFault::Incomplete(takes));
+        }
+        let usual = MachineFault::new(mishap);
+        let fault = MachineFault {
+            mishap,
+            times: self.times.unwrap_or(usual.times),
+            after: self.after.unwrap_or(usual.after),
+            rate: self.rate.unwrap_or(usual.rate),
+            from_secs: self.from_secs.unwrap_or(usual.from_secs),
+            until_secs: self.until_secs.or(usual.until_secs),
+            client: self.client.or(usual.client),
+        };
+        if let Some(reason) = wrong_limits(fault.times, fault.rate, fault.from_secs, fault.until_secs) {
+            return Err(InvalidFault::Incomplete(reason));
+        }
+        let mishap = Some(fault);
+        Ok(Resolved { faults: Vec::new(), mishap, knobs: BTreeMap::new(), from_secs: 0.0, until_secs: None })
     }
 
     /// The fault with what is stated here.
@@ -209,6 +238,13 @@ mod tests {
     }
 
     #[test]
+    fn what_befalls_a_machine_is_asked_for_by_its_name() {
+        let request: FaultRequest = serde_json::from_value(json!({ "name": "clock_day_ahead", "times": 3 })).unwrap();
+        let mishap = request.resolved().unwrap().mishap.unwrap();
+        assert_eq!(mishap, MachineFault { times: 3, ..MachineFault::new(Mishap::ClockDayAhead) });
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_its_reason() {
         let refused = |request| faults(request).unwrap_err();
         let unknown = refused(json!("mint_replay_lost"));
@@ -218,5 +254,11 @@ mod tests {
         assert!(refused(json!({ "knobs": { "busy": 1 } })).contains("knobs"));
         assert!(refused(json!({ "operation": "mint", "mode": "error", "often": 1 })).contains("often"));
         assert!(refused(json!(7)).contains("the name of a fault"));
+        assert!(
+            refused(json!({ "name": "state_lost", "seconds": 3 })).contains("what befalls a machine takes `times`")
+        );
+        // It does not begin earlier than that by itself.
+        assert!(refused(json!({ "name": "state_lost", "until_secs": 30 })).contains("`until_secs` must be after it"));
+        assert!(refused(json!("state_loss")).contains("`state_lost`"));
     }
 }

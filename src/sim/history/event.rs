@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Operation, Service};
 use crate::sim::client::CrashPhase;
-use crate::sim::fault::FaultMode;
+use crate::sim::fault::{FaultMode, Mishap};
 use crate::sim::jobs::Hold;
 use crate::sim::profile::Profile;
 use crate::sim::scenario::{Conclusion, SkipReason};
@@ -229,6 +229,12 @@ pub enum What {
         fault: Arc<str>,
         #[serde(skip_serializing_if = "str::is_empty", default)]
         subject: Arc<str>,
+    },
+    /// Something befell the machine of the process `client`, between two calls; whoever runs it carries it out.
+    MachineStruck {
+        #[serde(skip_serializing_if = "is_unknown", default)]
+        client: u32,
+        mishap: Mishap,
     },
     /// Faults changed how the services behave; `knobs` are those that differ from the profile since then.
     KnobsChanged { knobs: BTreeMap<String, Value> },

@@ -220,6 +220,8 @@ impl Tally {
                 self.early_timeouts += usize::from(*mode == FaultMode::TimesOut);
                 self.faulted.insert(Arc::clone(subject));
             }
+            // All repositories: whatever was under way on the machine.
+            What::MachineStruck { .. } => drop(self.faulted.insert("".into())),
             What::Began { organizations, .. } => self.organizations.extend(organizations.iter().cloned()),
             What::LimitsStated { .. }
             | What::ControllerChanged { .. }
@@ -322,6 +324,7 @@ impl Tally {
             | What::ClientKilled { .. }
             | What::FaultAdded { .. }
             | What::FaultStruck { .. }
+            | What::MachineStruck { .. }
             | What::KnobsChanged { .. }
             | What::FaultsCleared
             | What::SettingChanged { .. }

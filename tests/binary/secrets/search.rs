@@ -6,15 +6,23 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, Mac};
+use sandrunner::cli::demo;
 use sandrunner::clock::Clock;
 use sandrunner::modal::{self, ModalSettings};
 use sandrunner::sim::APP_KEY;
+use sha2::Sha256;
 
 use crate::process::{Sandrunner, Simulation, http};
 
-/// In small letters, so that they may be planted as names.
-pub(super) const TOKENS: [(&str, &str); 3] =
-    [("GITHUB_TOKEN", "ghp_canary7rk2"), ("MODAL_TOKEN_ID", "ak-canary9xw4"), ("MODAL_TOKEN_SECRET", "as-canary5tz8")];
+/// By the variables that set them; in small letters, so that they may be planted as names.
+pub(super) const TOKENS: [(&str, &str); 5] = [
+    ("GITHUB_TOKEN", "ghp_canary7rk2"),
+    ("MODAL_TOKEN_ID", "ak-canary9xw4"),
+    ("MODAL_TOKEN_SECRET", "as-canary5tz8"),
+    ("WEBHOOK_SECRET", "wh-canary3qd6"),
+    ("SANDRUNNER__HTTP__WEBHOOK_SECRET_PREVIOUS", "wh-canary1mb9"),
+];
 /// How every JIT config begins: with the name of the file that holds the credentials.
 pub(super) const JIT_CONFIG: &str = "eyIuY3JlZGVudGlhbHMi";
 /// How every auth token of Modal's begins: with the name of its algorithm.
@@ -22,6 +30,9 @@ const AUTH_TOKEN: &str = "eyJhbGciOiJIUzI1NiIs";
 
 /// How every token that a GitHub App signs begins: with its kind and the name of its algorithm.
 const APP_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9";
+
+/// How every token begins that the simulated Enterprise Server gives out for a download.
+pub(super) const DOWNLOAD_TOKEN: &str = "simdownload-";
 
 /// What was seen, by where.
 pub(super) type Places = BTreeMap<&'static str, Vec<String>>;
@@ -42,6 +53,8 @@ fn forms(secret: &str) -> Vec<String> {
 pub(super) fn found(places: &Places) -> Vec<(&'static str, &'static str)> {
     let mut secrets: Vec<(&'static str, Vec<String>)> =
         TOKENS.iter().map(|(name, value)| (*name, forms(value))).collect();
+    secrets.extend(demo::CREDENTIALS.map(|secret| ("credential of the demo", forms(secret))));
+    secrets.push(("download token", forms(DOWNLOAD_TOKEN)));
     secrets.push(("JIT config", vec![JIT_CONFIG.to_owned(), ".credentials_rsaparams".to_owned()]));
     secrets.push(("auth token", vec![AUTH_TOKEN.to_owned()]));
     secrets.push(("installation token", vec!["ghs_".to_owned()]));
@@ -82,6 +95,31 @@ pub(super) async fn look(places: &mut Places, daemon: &Sandrunner, address: &str
     let arguments = fs::read(format!("/proc/{}/cmdline", daemon.id())).unwrap();
     assert!(arguments.starts_with(env!("CARGO_BIN_EXE_sandrunner").as_bytes()));
     places.insert("arguments", vec![String::from_utf8(arguments).unwrap()]);
+}
+
+/// GitHub's deliveries to a running daemon: signed with either secret, with another one, and by somebody who takes the
+/// secret for the signature. Takes the answers.
+pub(super) async fn deliver(places: &mut Places, address: &str) {
+    let [.., (_, current), (_, previous)] = TOKENS;
+    let body = r#"{"workflow_job":{"run_id":6000000000},"repository":{"full_name":"acme/web"}}"#;
+    let signed = |secret: &str| {
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body);
+        hex::encode(mac.finalize().into_bytes())
+    };
+    let deliveries =
+        [(signed(current), 202), (signed(previous), 202), (signed("other"), 401), (current.to_owned(), 401)];
+    for (number, (signature, status)) in (0..).zip(deliveries) {
+        let request = http()
+            .post(format!("http://{address}/webhooks/github"))
+            .header("x-hub-signature-256", format!("sha256={signature}"))
+            .header("x-github-event", "workflow_job")
+            .header("x-github-delivery", format!("delivery-{number}"))
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "delivery {number}");
+        places.entry("webhook").or_default().push(answer.text().await.unwrap());
+    }
 }
 
 /// Ends the daemon and takes what it leaves: its output, and the files below `state`.
