@@ -53,6 +53,8 @@ pub(crate) struct Called {
     pub(crate) at: f64,
     /// How many changes of jobs, runners and sandboxes came before.
     pub(crate) phase: usize,
+    /// Whether a fault struck it.
+    pub(crate) is_struck: bool,
 }
 
 /// What a run came to.
@@ -141,6 +143,8 @@ struct Watch<'a> {
     phase: usize,
     struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
     calls: Vec<Called>,
+    /// What a fault has just struck, whose call comes next.
+    struck_last: Option<Operation>,
     /// When something was last changed, or went wrong.
     moved_at: DateTime<Utc>,
     converged_at: Option<DateTime<Utc>>,
@@ -168,6 +172,7 @@ impl<'a> Watch<'a> {
             phase: 0,
             struck: BTreeMap::new(),
             calls: Vec::new(),
+            struck_last: None,
             moved_at: epoch(),
             converged_at: None,
             foreign: (setup.scenario.foreign_runners.len(), setup.scenario.foreign_sandboxes.len()),
@@ -195,7 +200,8 @@ impl<'a> Watch<'a> {
         match what {
             What::Call { operation, .. } => {
                 let secs = (at - epoch()).as_seconds_f64();
-                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase });
+                let is_struck = self.struck_last.take_if(|struck| struck == operation).is_some();
+                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase, is_struck });
                 // What only looks an App or an image up may come at any time.
                 let is_change =
                     operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
@@ -205,6 +211,7 @@ impl<'a> Watch<'a> {
             }
             What::FaultStruck { operation, mode, .. } => {
                 *self.struck.entry((*operation, Some(*mode))).or_default() += 1;
+                self.struck_last = Some(*operation);
                 self.moved_at = at;
             }
             What::ClientKilled { operation, .. } => {
