@@ -252,11 +252,13 @@ fn app() -> Setup {
 
 fn owners() -> Setup {
     const THIRD: &str = "beta/tool";
-    let mut late = other_job(1, 60.0);
-    late["repo"] = json!(THIRD);
-    late["arrival_secs"] = json!(120.0);
-    let repos = json!([{ "name": REPO }, { "name": THIRD }]);
-    let scenario = json!({ "repos": repos, "jobs": [job(0, PLAIN, 60.0), late] });
+    let mut first = other_job(0, 60.0);
+    first["repo"] = json!(THIRD);
+    let mut late = job(1, PLAIN, 60.0);
+    late["run"] = json!(RUN + 1);
+    // When the lists have been read for a second time, and a third time where they seemed to lack something.
+    late["arrival_secs"] = json!(200.0);
+    let scenario = json!({ "repos": [{ "name": REPO }, { "name": THIRD }], "jobs": [first, late] });
     Setup {
         credential: Credential::App,
         allowed: Allowed::Like(&["acme/*", "beta/*"]),

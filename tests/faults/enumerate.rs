@@ -61,8 +61,7 @@ impl fmt::Display for Replay<'_> {
 /// Runs a plan.
 pub(crate) fn run(plan: &Plan, keep: Keep) -> Run {
     let setup = plan.base.setup();
-    let mut terms = Terms { keep, ..terms(plan.harms.len() + setup.scenario.faults.len(), &setup) };
-    terms.recover_within += plan.harms.iter().map(|placed| placed.harm.goes_on()).sum();
+    let terms = Terms { keep, ..terms(plan.harms.len() + setup.scenario.faults.len(), &setup) };
     play(&setup, &terms, |world| plan.put_in(world), |_, _| Next::GoOn)
 }
 
@@ -144,8 +143,8 @@ impl Tally {
 struct Place {
     operation: Operation,
     phase: usize,
-    /// Which call of the operation it is.
-    nth: u32,
+    /// Which call of the first controller's to the operation it is; none where it is another's.
+    nth: Option<u32>,
     /// Which it is of those that the scenario's own faults leave alone; none where it is not among them.
     free: Option<u32>,
 }
@@ -170,10 +169,12 @@ impl Reference {
         let calls = self.run.calls.iter().filter(|call| call.at <= until);
         let place = |call: &Called| {
             let (nth, free) = counts.entry(call.operation).or_default();
-            *nth += 1;
+            // It is the first controller that is killed, while a fault strikes whoever calls.
+            *nth += u32::from(call.client == 1);
             *free += u32::from(!call.is_struck);
+            let nth = (call.client == 1).then_some(*nth);
             let free = (!call.is_struck).then_some(*free);
-            Place { operation: call.operation, phase: call.phase, nth: *nth, free }
+            Place { operation: call.operation, phase: call.phase, nth, free }
         };
         calls.map(place).collect()
     }
@@ -183,7 +184,7 @@ impl Reference {
         let mut seen = BTreeSet::new();
         let mut places = self.calls();
         places.retain(|place| seen.insert((place.operation, place.phase)));
-        places.sort_unstable_by_key(|place| (place.operation, place.nth));
+        places.sort_by_key(|place| place.operation);
         places
     }
 
@@ -213,7 +214,7 @@ impl Reference {
             }
             for phase in CrashPhase::ALL.iter().filter(|_| operation.is_call()) {
                 let of_operation = calls.iter().filter(|place| place.operation == operation);
-                add(operation, Harm::Kill(*phase), Some(of_operation.map(|place| place.nth).collect()));
+                add(operation, Harm::Kill(*phase), Some(of_operation.filter_map(|place| place.nth).collect()));
             }
         }
         chains
@@ -223,9 +224,11 @@ impl Reference {
     pub(crate) fn pairs(&self) -> Vec<Plan> {
         let mut harms: Vec<Placed> = Vec::new();
         for Place { operation, nth, free, .. } in self.places() {
-            let modes = PAIRED.iter().filter(|mode| free.is_some() && mode.applies_to(operation));
-            let faults = modes.map(|mode| (free.unwrap_or(nth), Harm::Fault((*mode).into())));
-            let kills = CrashPhase::ALL.iter().map(|phase| (nth, Harm::Kill(*phase)));
+            let modes = PAIRED.iter().filter(|mode| mode.applies_to(operation));
+            let faults =
+                free.into_iter().flat_map(|nth| modes.clone().map(move |mode| (nth, Harm::Fault((*mode).into()))));
+            let kills =
+                nth.into_iter().flat_map(|nth| CrashPhase::ALL.iter().map(move |phase| (nth, Harm::Kill(*phase))));
             harms.extend(faults.chain(kills).map(|(nth, harm)| Placed { operation, nth, harm }));
         }
         let starts =

@@ -1,13 +1,13 @@
-//! How exactly a fault goes wrong: its mode, and a status and a duration where they are not the mode's own.
+//! How exactly a fault goes wrong: its mode, a status and a duration where they are not the mode's own, and for how many
+//! calls in a row.
 //!
-//! Written as `error:503`, `slow:200s` or `rate_limited:429:60s`. What goes into plans beside each mode by itself is
+//! Written as `error:503`, `slow:200s`, `rate_limited:429:60s` or `wrong_not_modified*3`. What goes into plans beside each mode by itself is
 //! what the faults of the catalogue say, and several ages of everything that lags.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::TimeDelta;
 use sandrunner::sim::{Fault, FaultMode, NamedFault, Operation};
 
 use crate::enumerate::Tally;
@@ -17,6 +17,9 @@ use crate::plan::{Harm, named};
 const LASTING: [FaultMode; 3] = [FaultMode::Ghost, FaultMode::RunCompleted, FaultMode::Withheld];
 /// How long they last.
 const LASTING_SECS: f64 = 600.0;
+/// Limits that do not say how long they last. They are met with pauses that double, so that a long one costs longer than
+/// single faults may; here each lasts for its minute.
+const UNSAID: [FaultMode; 2] = [FaultMode::RateLimitedBare, FaultMode::PrimaryLimitedBare];
 /// Modes in which something is shown, or happens, some time late; each draws how late where it is not said.
 const LATE: [FaultMode; 3] = [FaultMode::Stale, FaultMode::BusyLate, FaultMode::TakenLate];
 /// How late: less than a look takes, one or two looks, as long as a job lasts, and nearly as long as it can be.
@@ -32,18 +35,20 @@ pub(crate) struct Flavour {
     status: Option<u16>,
     /// The duration.
     millis: Option<u32>,
+    /// How many calls in a row it strikes.
+    times: u32,
 }
 
 impl From<FaultMode> for Flavour {
     fn from(mode: FaultMode) -> Self {
-        Self { mode, status: None, millis: None }
+        Self { mode, status: None, millis: None, times: 1 }
     }
 }
 
 impl Flavour {
     fn of(fault: &Fault) -> Self {
-        let is_lasting = LASTING.contains(&fault.mode);
-        let secs = fault.seconds.filter(|_| !is_lasting);
+        let has_its_own = LASTING.contains(&fault.mode) || UNSAID.contains(&fault.mode);
+        let secs = fault.seconds.filter(|_| !has_its_own);
         Self { status: fault.status, ..Self::from(fault.mode) }.lasting(secs)
     }
 
@@ -56,20 +61,12 @@ impl Flavour {
         self == Self::from(self.mode)
     }
 
-    /// The fault that strikes an operation so, once.
+    /// The fault that strikes an operation so.
     pub(crate) fn at(self, operation: Operation) -> Fault {
-        let Self { mode, status, millis } = self;
+        let Self { mode, status, millis, times } = self;
         let said = millis.map(|millis| f64::from(millis) / 1e3);
         let seconds = said.or_else(|| LASTING.contains(&mode).then_some(LASTING_SECS));
-        Fault { status, seconds, ..Fault::new(operation, mode) }
-    }
-
-    /// How long it may hold things up beyond the pause that any failure puts in: a limit that does not say how long it lasts
-    /// is met with pauses that double, of which the last one may be as long as all of it.
-    pub(crate) fn goes_on(self) -> TimeDelta {
-        let says_not_how_long = matches!(self.mode, FaultMode::RateLimitedBare | FaultMode::PrimaryLimitedBare);
-        let millis = self.millis.filter(|_| says_not_how_long);
-        TimeDelta::milliseconds(millis.map_or(0, |millis| 2 * i64::from(millis)))
+        Fault { status, seconds, times, ..Fault::new(operation, mode) }
     }
 
     /// The ways in which an operation goes wrong beside each mode by itself.
@@ -97,7 +94,10 @@ impl fmt::Display for Flavour {
         if let Some(status) = self.status {
             write!(f, ":{status}")?;
         }
-        self.millis.map_or(Ok(()), |millis| write!(f, ":{}s", f64::from(millis) / 1e3))
+        if let Some(millis) = self.millis {
+            write!(f, ":{}s", f64::from(millis) / 1e3)?;
+        }
+        if self.times == 1 { Ok(()) } else { write!(f, "*{}", self.times) }
     }
 }
 
@@ -105,8 +105,10 @@ impl FromStr for Flavour {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut words = text.split(':');
-        let mut flavour = Self::from(named::<FaultMode>(words.next().unwrap_or_default())?);
+        let (form, times) = text.split_once('*').unwrap_or((text, "1"));
+        let times = times.parse().map_err(|_| format!("`{times}` in `{text}` is no number of calls"))?;
+        let mut words = form.split(':');
+        let mut flavour = Self { times, ..Self::from(named::<FaultMode>(words.next().unwrap_or_default())?) };
         for word in words {
             let wrong = || format!("`{word}` in `{text}` is neither a status nor a duration such as `90s`");
             match word.strip_suffix('s') {

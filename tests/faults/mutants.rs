@@ -28,11 +28,9 @@ const PARTS: u32 = 4;
 /// One in so many pairs is tried.
 const PAIRS_EVERY: usize = 10;
 
-/// Plans that show what no single fault does. One address shows the repositories of either owner; GitHub says three times
-/// that it shows what it did before.
-const MORE: [&str; 1] =
-    ["owners list_installation_repos#1=wrong_not_modified list_installation_repos#2=wrong_not_modified \
-                          list_installation_repos#3=wrong_not_modified"];
+/// Plans that show what no single strike does. One address shows the repositories of either owner: GitHub says three
+/// times that it shows what it did before.
+const MORE: [&str; 1] = ["owners list_installation_repos#1=wrong_not_modified*3"];
 
 enum Trial {
     Plan(Plan),

@@ -8,7 +8,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::TimeDelta;
 use sandrunner::sim::{Crash, CrashPhase, Fault, Operation, World};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
@@ -26,14 +25,6 @@ pub(crate) enum Harm {
 }
 
 impl Harm {
-    /// How long it may hold things up beyond the pause that any failure puts in.
-    pub(crate) fn goes_on(self) -> TimeDelta {
-        match self {
-            Self::Fault(flavour) => flavour.goes_on(),
-            Self::Kill(_) => TimeDelta::zero(),
-        }
-    }
-
     /// Whether it is a mode with parameters.
     pub(crate) fn is_flavoured(self) -> bool {
         matches!(self, Self::Fault(flavour) if flavour != flavour.mode.into())

@@ -49,6 +49,8 @@ pub(crate) enum Keep {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Called {
     pub(crate) operation: Operation,
+    /// By which controller.
+    pub(crate) client: u32,
     /// When, in seconds from the start.
     pub(crate) at: f64,
     /// How many changes of jobs, runners and sandboxes came before.
@@ -198,10 +200,16 @@ impl<'a> Watch<'a> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most events do not matter here")]
     fn note(&mut self, at: DateTime<Utc>, what: &What) {
         match what {
-            What::Call { operation, .. } => {
+            What::Call { operation, client, .. } => {
                 let secs = (at - epoch()).as_seconds_f64();
                 let is_struck = self.struck_last.take_if(|struck| struck == operation).is_some();
-                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase, is_struck });
+                self.calls.push(Called {
+                    operation: *operation,
+                    client: *client,
+                    at: secs,
+                    phase: self.phase,
+                    is_struck,
+                });
                 // What only looks an App or an image up may come at any time.
                 let is_change =
                     operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
