@@ -162,6 +162,14 @@ impl Reference {
         Self { base, run: run(&Plan { base, harms: Vec::new() }, Keep::No) }
     }
 
+    /// The faults of the scenario itself that did not strike as often as they should.
+    pub(crate) fn idle_faults(&self) -> Vec<String> {
+        let own = self.base.setup().scenario.faults;
+        let times = own.iter().filter_map(|own| Some(((own.operation?, own.mode), own.times.unwrap_or(1))));
+        let idle = times.filter(|(what, times)| self.run.struck.get(what).unwrap_or(&0) < times);
+        idle.map(|((operation, mode), _)| format!("{}: {operation:?} {mode:?} of its own", self.base.name)).collect()
+    }
+
     /// The calls at which something may go wrong.
     fn calls(&self) -> Vec<Place> {
         let until = self.run.converged_at.unwrap_or(f64::INFINITY) + TAIL_SECS;

@@ -168,7 +168,9 @@ fn again(options: &Options, play: impl Fn(Keep) -> Run) -> ExitCode {
 fn bounded(options: &Options) -> Tally {
     let mut tally = cases(options.threads);
     for (turn, base) in BASES.iter().enumerate() {
-        let chains = Reference::of(base).chains().into_iter().enumerate();
+        let reference = Reference::of(base);
+        tally.unfired.extend(reference.idle_faults());
+        let chains = reference.chains().into_iter().enumerate();
         let is_missing = |chain: &Chain| !tally.fired.contains_key(&chain.kind());
         let part = chains.filter(|(index, chain)| is_missing(chain) || index % SHARES == turn % SHARES);
         let part: Vec<Chain> = part.map(|(_, chain)| chain).collect();
@@ -206,6 +208,7 @@ fn enumerate(options: &Options) -> Tally {
         let begin = Instant::now();
         let reference = Reference::of(base);
         let mut part = enumerate::singles(&reference.chains(), limit, options.threads);
+        part.unfired.extend(reference.idle_faults());
         let singles = part.plans;
         let flavoured: u64 =
             part.fired.iter().filter(|((_, harm), _)| harm.is_flavoured()).map(|(_, count)| count).sum();
