@@ -123,7 +123,7 @@ where
 
 /// The cached pages of some clients as text, for the next process; none where that would be too long.
 pub fn keep_pages(readers: &[GithubReader]) -> Option<String> {
-    kept::encode(readers.iter().map(|reader| &reader.client().caches))
+    kept::encode(readers.iter().map(|reader| &*reader.client().caches))
 }
 
 /// Lays pages that an earlier process kept into the caches of the clients that read them, and tells how many there
@@ -133,7 +133,7 @@ pub fn keep_pages(readers: &[GithubReader]) -> Option<String> {
 /// [`UnusablePages`] where the text is not what [`keep_pages`] wrote.
 pub fn restore_pages(text: &str, readers: &[GithubReader]) -> Result<usize, UnusablePages> {
     let clients = readers.iter().map(GithubReader::client);
-    let caches: Vec<_> = clients.filter_map(|client| Some((client.identity()?, &client.caches))).collect();
+    let caches: Vec<_> = clients.filter_map(|client| Some((client.identity()?, &*client.caches))).collect();
     kept::decode(text, &caches)
 }
 

@@ -58,6 +58,8 @@ mutants! {
     FilteredListOnly,
     /// With a new version of a page its old rows are kept.
     OldRowsKept,
+    /// Pages are kept by their address alone, whoever's they are.
+    CacheKeyWithoutCredential,
     /// A runner that is not shown as busy does nothing, and may go.
     BusyTrusted,
     /// A runner that never came online is waited for without end.
@@ -78,6 +80,10 @@ mutants! {
     EndingTakesNoRoom,
     /// The limit of a repository is not kept.
     RepoLimitIgnored,
+    /// The limit of GPUs is not kept.
+    GpuLimitIgnored,
+    /// The limit of a class is not kept.
+    ClassLimitIgnored,
     /// A failed start is terminated although GitHub may give it a job.
     TerminatedUnfenced,
     /// A fenced sandbox is terminated without another look.

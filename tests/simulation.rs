@@ -17,6 +17,8 @@ mod claims;
 mod clock;
 #[path = "lab/crash.rs"]
 mod crash;
+#[path = "lab/github_faults.rs"]
+mod github_faults;
 #[path = "lab/idle.rs"]
 mod idle;
 #[path = "lab/kill.rs"]

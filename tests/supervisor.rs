@@ -89,6 +89,51 @@ async fn a_worker_at_the_idle_limit_is_left_alone() {
     assert!(!ended.output.contains("listener: interrupted"), "{}", ended.output);
 }
 
+/// What a worker does whose job-started hook runs as late as that, in seconds after the worker began.
+const LATE_HOOK: &str = "run_hook() {
+        sleep $1
+        GITHUB_REPOSITORY=$2 GITHUB_EVENT_PATH=/dev/null bash $ACTIONS_RUNNER_HOOK_JOB_STARTED && echo 'hook: passed'
+    }";
+
+#[tokio::test]
+async fn a_job_whose_start_hook_is_late_outlives_the_idle_limit() {
+    // Neither has the listener told of the job when the limit is reached, nor has the hook left its mark.
+    let ended =
+        Sandbox::new(&format!("{LATE_HOOK}; connect; start_worker 4; run_hook 2.5 acme/web; finish_worker; exit 0"))
+            .with(variable::IDLE_TIMEOUT_SECS, "1")
+            .with(variable::STOP_GRACE_SECS, "0")
+            .run()
+            .await;
+    assert_eq!(ended.exit, Exit::Served);
+    assert!(ended.output.contains("hook: passed"), "{}", ended.output);
+    assert!(!ended.output.contains("listener: interrupted"), "{}", ended.output);
+}
+
+#[tokio::test]
+async fn a_start_hook_that_is_late_still_refuses_its_job() {
+    let ended =
+        Sandbox::new(&format!("{LATE_HOOK}; connect; start_worker 4; run_hook 2.5 acme/other; finish_worker; exit 0"))
+            .with(variable::IDLE_TIMEOUT_SECS, "1")
+            .with(variable::STOP_GRACE_SECS, "0")
+            .run()
+            .await;
+    assert_eq!(ended.exit, Exit::PolicyRefused);
+    assert!(!ended.output.contains("hook: passed"), "{}", ended.output);
+    assert!(!ended.output.contains("listener: interrupted"), "{}", ended.output);
+}
+
+#[tokio::test]
+async fn a_start_hook_confirms_a_job_that_nothing_else_shows() {
+    // The worker has ended when the limit is reached, and what the listener printed was not understood.
+    let ended = Sandbox::new(&format!("{LATE_HOOK}; connect; run_hook 0 acme/web; sleep 2; exit 0"))
+        .with(variable::IDLE_TIMEOUT_SECS, "1")
+        .with(variable::STOP_GRACE_SECS, "0")
+        .run()
+        .await;
+    assert_eq!(ended.exit, Exit::Served);
+    assert!(!ended.output.contains("listener: interrupted"), "{}", ended.output);
+}
+
 #[tokio::test]
 async fn a_job_that_crosses_the_interrupt_is_never_killed() {
     let ended = Sandbox::new("connect; listen; run_job 3; exit 0")

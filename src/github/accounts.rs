@@ -16,6 +16,7 @@ use super::token::Token;
 use super::{GithubAuth, GithubError, GithubReader, GithubSettings, GithubWriter};
 use crate::clock::Clock;
 use crate::ids::CredentialName;
+use crate::mutant::{self, Mutant};
 use crate::state::Installed;
 
 /// The clients of one account.
@@ -84,7 +85,10 @@ impl PerOwner {
         let owner: Arc<str> = owner.into();
         let source = Source::Installation(Installation::new(Arc::clone(&self.app), Arc::clone(&owner)));
         let name = CredentialName::of_installation(self.settings.account.clone(), &owner);
-        let client = Client::new(self.octocrab.clone(), source, name, &self.settings, self.clock.clone());
+        let mut client = Client::new(self.octocrab.clone(), source, name, &self.settings, self.clock.clone());
+        if mutant::is(Mutant::CacheKeyWithoutCredential) {
+            client.caches = Arc::clone(&self.app.client.caches);
+        }
         let client = Arc::new(client);
         made.insert(owner, Arc::clone(&client));
         client

@@ -70,7 +70,7 @@ pub(super) struct Client {
     requests: AtomicU64,
     not_modified: AtomicU64,
     last_failure: Mutex<Option<(DateTime<Utc>, String)>>,
-    pub(super) caches: PageCaches,
+    pub(super) caches: Arc<PageCaches>,
 }
 
 /// One of so many requests under way is kept for writes.
@@ -109,7 +109,7 @@ impl Client {
             requests: AtomicU64::new(0),
             not_modified: AtomicU64::new(0),
             last_failure: Mutex::default(),
-            caches: PageCaches::default(),
+            caches: Arc::default(),
         }
     }
 

@@ -48,7 +48,7 @@ impl GithubReader {
         let call = Call::new(Operation::GetRepo, repo.to_string());
         let path = format!("/repos/{repo}");
         let mut token = self.client.token(&call, Purpose::Other, Some(&path)).await?;
-        let key = PageKey { credential: token.identity, path: path.as_str().into() };
+        let key = PageKey::new(token.identity, &path);
         let cached = self.client.caches.repos.get(&key);
         let known = cached.as_ref().map(|cached| &cached.etag);
         let request = Request::Get { path: &path, known };
@@ -58,7 +58,7 @@ impl GithubReader {
             return facts.cloned().ok_or_else(|| unreadable(&call, &answer, Malformed::NotModified));
         }
         let facts = read_repo(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
-        let key = PageKey { credential: token.identity, path: path.as_str().into() };
+        let key = PageKey::new(token.identity, &path);
         match answer.etag() {
             Some(etag) => {
                 let page = Page { rows: Arc::from([facts.clone()]), unreadable: 0, has_next: false };

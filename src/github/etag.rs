@@ -11,6 +11,7 @@ use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use crate::ids::Fingerprint;
+use crate::mutant::{self, Mutant};
 use crate::state::{RepoFacts, Runner, WorkflowJob, WorkflowRun};
 
 /// Stands for a token at an address, without being either.
@@ -37,6 +38,13 @@ pub(super) struct PageKey {
     /// Of the token that it was read with.
     pub(super) credential: Credential,
     pub(super) path: Box<str>,
+}
+
+impl PageKey {
+    pub(super) fn new(credential: Credential, path: &str) -> Self {
+        let credential = if mutant::is(Mutant::CacheKeyWithoutCredential) { Credential(0) } else { credential };
+        Self { credential, path: path.into() }
+    }
 }
 
 /// One page of a list; clones share the rows.
@@ -196,7 +204,7 @@ mod tests {
     use super::*;
 
     fn key(token: &str, path: &str) -> PageKey {
-        PageKey { credential: Credential::new("https://api.github.com", token), path: path.into() }
+        PageKey::new(Credential::new("https://api.github.com", token), path)
     }
 
     fn page(rows: usize) -> Page<u8> {

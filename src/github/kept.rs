@@ -289,7 +289,7 @@ fn believe<T: Keep>(
         let owner = caches.iter().find(|(owner, _)| owner.fingerprint() == credential);
         let (Some((owner, caches)), Ok(etag)) = (owner, HeaderValue::from_str(&etag)) else { continue };
         let rows = rows.into_iter().map(T::believe).collect();
-        let key = PageKey { credential: *owner, path: path.into() };
+        let key = PageKey::new(*owner, &path);
         cache(caches).put(key, etag, Page { rows, unreadable: 0, has_next: more });
         count += 1;
     }
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn key(token: &str, path: &str) -> PageKey {
-        PageKey { credential: Credential::new(URL, token), path: path.into() }
+        PageKey::new(Credential::new(URL, token), path)
     }
 
     fn page<T>(rows: Vec<T>) -> Page<T> {

@@ -104,7 +104,7 @@ impl Client {
     async fn read_page<T: Row>(&self, list: &List, number: u32) -> Result<(Page<T>, bool), GithubError> {
         let path = format!("{}&page={number}", list.path);
         let mut token = self.token(&list.call, list.purpose, Some(&path)).await?;
-        let key = |token: &Token| PageKey { credential: token.identity, path: path.as_str().into() };
+        let key = |token: &Token| PageKey::new(token.identity, &path);
         let cache = T::cache(&self.caches);
         let cached = cache.get(&key(&token));
         let known = cached.as_ref().map(|cached| &cached.etag);

@@ -169,10 +169,12 @@ impl<'a> Room<'a> {
             return at_limit(Limit::SandboxesPerRepo(limit));
         }
         let in_class = self.by_class.entry(&class.name).or_default();
-        if let Some(limit) = class.max_sandboxes.filter(|limit| *in_class >= *limit) {
+        let per_class = class.max_sandboxes.filter(|_| !mutant::is(Mutant::ClassLimitIgnored));
+        if let Some(limit) = per_class.filter(|limit| *in_class >= *limit) {
             return at_limit(Limit::Class(limit));
         }
-        if class.gpus() > 0 && self.gpus + class.gpus() > limits.gpus {
+        let counts_gpus = class.gpus() > 0 && !mutant::is(Mutant::GpuLimitIgnored);
+        if counts_gpus && self.gpus + class.gpus() > limits.gpus {
             return at_limit(Limit::Gpus(limits.gpus));
         }
         let ceiling = context.evidence.ceiling().filter(|_| class.gpus() == 0);

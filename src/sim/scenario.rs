@@ -86,6 +86,10 @@ pub struct Scenario {
     /// Images in registries, each later than the one before of the same reference.
     #[serde(default)]
     pub registry_images: Vec<ScenarioImage>,
+    /// Images that somebody made in Modal's workspace before, by their ids (`im-…`); no fault takes them away, as nobody
+    /// could make one again under its id.
+    #[serde(default)]
+    pub images: Vec<String>,
     /// Other people's runners.
     #[serde(default)]
     pub foreign_runners: Vec<ForeignRunner>,

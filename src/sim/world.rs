@@ -151,7 +151,7 @@ impl World {
             sandbox_by_id: BTreeMap::new(),
             live: BTreeSet::new(),
             listed: BTreeSet::new(),
-            objects: Objects::default(),
+            objects: Objects::with_images(&scenario.images, now),
             modal_answers: Answers::default(),
             bend: Bend::default(),
             tokens: BTreeMap::new(),

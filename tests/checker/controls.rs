@@ -279,6 +279,11 @@ fn a_job_need_not_be_served_while_a_limit_is_reached() {
     assert_eq!(waits(1_255.0).violated(rules()), [""; 0]);
     assert_eq!(waits(1_270.0).violated(rules()), ["served_late"]);
     assert_eq!(waits(1_100.0).violated(Rules::default()), ["served_late"], "without a limit");
+    let of_class = |class: &str| Limits { classes: [(class.to_owned(), 1)].into(), ..Limits::default() };
+    let rules = |class| Rules { limits: of_class(class), ..Rules::default() };
+    assert_eq!(waits(1_255.0).violated(rules("default")), [""; 0]);
+    assert_eq!(waits(1_270.0).violated(rules("default")), ["served_late"]);
+    assert_eq!(waits(1_100.0).violated(rules("large")), ["served_late"], "another class has room");
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Serving {
     full_at: Option<Time>,
     full_repo_at: BTreeMap<String, Time>,
     full_gpus_at: Option<Time>,
+    /// The same for classes, of those without GPUs and of those with.
+    full_class_at: [Option<Time>; 2],
     mutated: Option<(Mark, String)>,
     /// Modal Secrets that exist.
     secrets: BTreeMap<String, u64>,
@@ -193,7 +195,9 @@ impl Serving {
         }
         for waiting in self.waiting.values_mut() {
             let gpus = self.full_gpus_at.filter(|_| waiting.is_gpu);
-            let full = [self.full_at, self.full_repo_at.get(&waiting.repo).copied(), gpus];
+            // Which class a job is of, the history does not say.
+            let class = self.full_class_at[usize::from(waiting.is_gpu)];
+            let full = [self.full_at, self.full_repo_at.get(&waiting.repo).copied(), gpus, class];
             let free = full.into_iter().flatten().map(|full| full + ROOM_NOTICED).max();
             let from = free.map_or(from, |free| free.max(from));
             if !waiting.is_held && !waiting.is_ghost {
@@ -218,6 +222,11 @@ impl Serving {
         };
         note(is_reached(book.limits.sandboxes, live().count()), &mut self.full_at);
         note(is_reached(book.limits.gpus, live().filter(|it| it.is_gpu).count()), &mut self.full_gpus_at);
+        for is_gpu in [false, true] {
+            let of_class = |class: &str| live().filter(|it| it.is_gpu == is_gpu && it.class == class).count();
+            let is_full = book.limits.classes.iter().any(|(class, limit)| is_reached(Some(*limit), of_class(class)));
+            note(is_full, &mut self.full_class_at[usize::from(is_gpu)]);
+        }
         let repo = |it: &super::book::Sandbox| it.attempt.map(|index| book.repo_of(&book.attempts[index]).to_owned());
         let mut of_repo: BTreeMap<String, usize> = BTreeMap::new();
         for name in live().filter_map(repo) {

@@ -34,12 +34,27 @@ pub(crate) const BASES: &[Base] = &[
         about: "a runner never comes online, and its sandbox is terminated",
         make: failed_start,
     },
-    Base { name: "lost_replies", about: "a mint and four creates whose answers are lost", make: lost_replies },
+    Base { name: "adopted", about: "a create whose first answer is lost", make: adopted },
+    Base {
+        name: "lost_replies",
+        about: "a mint and all attempts of a create whose answers are lost",
+        make: lost_replies,
+    },
     Base { name: "pages", about: "lists of several pages, others' runners, and a lost registration", make: pages },
     Base { name: "pair", about: "two controllers with one configuration", make: pair },
     Base { name: "limits", about: "two repositories under a limit for each and one for both", make: limits },
+    Base {
+        name: "classes",
+        about: "two jobs for one GPU, and two of a class that may have one sandbox",
+        make: classes,
+    },
     Base { name: "neighbour", about: "a machine of another deployment that is switched off", make: neighbour },
     Base { name: "app", about: "a GitHub App whose token ends between two jobs", make: app },
+    Base {
+        name: "owners",
+        about: "a GitHub App at two owners: one address shows the repositories of either",
+        make: owners,
+    },
     Base {
         name: "organization",
         about: "two repositories with the runners of their organization's group, of which one is not needed",
@@ -141,12 +156,19 @@ fn unseen() -> Setup {
     setup
 }
 
+/// The next attempt of the create finds the name taken, by what the first one made.
+fn adopted() -> Setup {
+    let mut scenario = run_of(1, 60.0);
+    scenario["faults"] = json!([{ "operation": "create", "mode": "reply_lost" }]);
+    Setup::calm(scenario)
+}
+
 fn lost_replies() -> Setup {
     let mut scenario = run_of(1, 60.0);
-    // All attempts of one create, so that it stays in doubt, and the first mint.
+    // As often as a create is tried, so that it stays in doubt, and the first mint.
     scenario["faults"] = json!([
         { "operation": "mint", "mode": "reply_lost" },
-        { "operation": "create", "mode": "reply_lost", "times": 1 },
+        { "operation": "create", "mode": "reply_lost", "times": 4 },
     ]);
     Setup::calm(scenario)
 }
@@ -182,6 +204,14 @@ fn limits() -> Setup {
     Setup { max_sandboxes: 3, max_sandboxes_per_repo: Some(2), ..Setup::calm(scenario) }
 }
 
+fn classes() -> Setup {
+    let own = &["self-hosted", "modal", "own"];
+    let jobs = [GPU, own, GPU, own].into_iter().zip(0..).map(|(labels, number)| job(number, labels, 40.0)).collect();
+    let mut setup = Setup { max_gpus: 1, ..Setup::calm(scenario(jobs)) };
+    setup.add_class(&["own"], &[], 1);
+    setup
+}
+
 fn neighbour() -> Setup {
     // As long as it takes to be sure that a runner is not used.
     let mut scenario = run_of(1, 420.0);
@@ -210,7 +240,7 @@ fn app() -> Setup {
     let scenario = json!({ "repos": repos, "jobs": [job(0, PLAIN, 60.0), late] });
     let mut setup = Setup {
         credential: Credential::App,
-        allowed: Allowed::Like("acme/*"),
+        allowed: Allowed::Like(&["acme/*"]),
         interval_secs: 20,
         ..Setup::calm(scenario)
     };
@@ -218,6 +248,23 @@ fn app() -> Setup {
     // The next one is fetched after four fifths of it, and it is not used in its last minute.
     setup.profile.installation_token_secs = 320.0;
     setup
+}
+
+fn owners() -> Setup {
+    const THIRD: &str = "beta/tool";
+    let mut first = other_job(0, 60.0);
+    first["repo"] = json!(THIRD);
+    let mut late = job(1, PLAIN, 60.0);
+    late["run"] = json!(RUN + 1);
+    // When the lists have been read for a second time, and a third time where they seemed to lack something.
+    late["arrival_secs"] = json!(200.0);
+    let scenario = json!({ "repos": [{ "name": REPO }, { "name": THIRD }], "jobs": [first, late] });
+    Setup {
+        credential: Credential::App,
+        allowed: Allowed::Like(&["acme/*", "beta/*"]),
+        interval_secs: 20,
+        ..Setup::calm(scenario)
+    }
 }
 
 fn organization() -> Setup {
@@ -230,7 +277,7 @@ fn organization() -> Setup {
         "organizations": [{ "name": "Acme", "groups": groups }],
         "jobs": [job(0, PLAIN, 60.0), other_job(1, 60.0), cancelled],
     });
-    let mut setup = Setup { allowed: Allowed::Like("acme/*"), interval_secs: 20, ..Setup::calm(scenario) };
+    let mut setup = Setup { allowed: Allowed::Like(&["acme/*"]), interval_secs: 20, ..Setup::calm(scenario) };
     setup.profile.github_list_page = 1;
     setup
 }

@@ -5,21 +5,28 @@
 //! it, at its first call, its second, and so on: a *chain* of plans, which ends with the last call of the
 //! reference at which the mode can strike. A process is killed likewise at every step of every call.
 //!
-//! For pairs, calls that see the same state count as one: of each operation the first call in each phase of the
-//! reference, where a phase ends with a change of a job, a runner or a sandbox.
+//! That is full for each mode by itself. Its flavours (a status, a duration: see `flavour.rs`) are tried at the calls
+//! that stand for all that see the same state: of each operation the first call in each phase of the reference, where a
+//! phase ends with a change of a job, a runner or a sandbox.
+//!
+//! Pairs are of two kinds. All pairs of the harms in `PAIRED` and `STARTS`, one mode for each thing that a
+//! caller can be made to believe, and of kills, at the calls that stand for all, are tried in full. Of all others,
+//! any mode or flavour at any call with any other at any other, there are millions: a sample is drawn from a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use fastrand::Rng;
 use sandrunner::sim::{CrashPhase, Fault, FaultMode, Operation};
 
 use crate::base::Base;
 use crate::checker::Violation;
+use crate::flavour::Flavour;
 use crate::lab::Next;
 use crate::plan::{Harm, Placed, Plan};
-use crate::run::{Keep, Run, SWEPT, Terms, play};
+use crate::run::{Called, Keep, Run, SWEPT, Terms, play};
 use crate::setup::Setup;
 use crate::work;
 
@@ -124,11 +131,22 @@ impl Tally {
             if mode == FaultMode::WrongNotModified && !is_conditional {
                 continue;
             }
-            if !self.fired.contains_key(&(operation, Harm::Fault(mode))) {
+            if !self.fired.contains_key(&(operation, Harm::Fault(mode.into()))) {
                 self.unfired.insert(format!("{operation:?} {mode:?} in any scenario"));
             }
         }
     }
+}
+
+/// A call of a reference run.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    operation: Operation,
+    phase: usize,
+    /// Which call of the first controller's to the operation it is; none where it is another's.
+    nth: Option<u32>,
+    /// Which it is of those that the scenario's own faults leave alone; none where it is not among them.
+    free: Option<u32>,
 }
 
 /// A base scenario and its reference run.
@@ -144,53 +162,85 @@ impl Reference {
         Self { base, run: run(&Plan { base, harms: Vec::new() }, Keep::No) }
     }
 
-    /// How many calls of each operation are places for a fault.
-    fn calls(&self) -> BTreeMap<Operation, u32> {
+    /// The faults of the scenario itself that did not strike as often as they should.
+    pub(crate) fn idle_faults(&self) -> Vec<String> {
+        let own = self.base.setup().scenario.faults;
+        let times = own.iter().filter_map(|own| Some(((own.operation?, own.mode), own.times.unwrap_or(1))));
+        let idle = times.filter(|(what, times)| self.run.struck.get(what).unwrap_or(&0) < times);
+        idle.map(|((operation, mode), _)| format!("{}: {operation:?} {mode:?} of its own", self.base.name)).collect()
+    }
+
+    /// The calls at which something may go wrong.
+    fn calls(&self) -> Vec<Place> {
         let until = self.run.converged_at.unwrap_or(f64::INFINITY) + TAIL_SECS;
-        let mut calls = BTreeMap::new();
-        for call in self.run.calls.iter().filter(|call| call.at <= until) {
-            *calls.entry(call.operation).or_default() += 1;
-        }
-        calls
+        let mut counts: BTreeMap<Operation, (u32, u32)> = BTreeMap::new();
+        let calls = self.run.calls.iter().filter(|call| call.at <= until);
+        let place = |call: &Called| {
+            let (nth, free) = counts.entry(call.operation).or_default();
+            // It is the first controller that is killed, while a fault strikes whoever calls.
+            *nth += u32::from(call.client == 1);
+            *free += u32::from(!call.is_struck);
+            let nth = (call.client == 1).then_some(*nth);
+            let free = (!call.is_struck).then_some(*free);
+            Place { operation: call.operation, phase: call.phase, nth, free }
+        };
+        calls.map(place).collect()
+    }
+
+    /// The calls that stand for all that see the same state.
+    fn places(&self) -> Vec<Place> {
+        let mut seen = BTreeSet::new();
+        let mut places = self.calls();
+        places.retain(|place| seen.insert((place.operation, place.phase)));
+        places.sort_by_key(|place| place.operation);
+        places
     }
 
     /// Every way in which every operation of this scenario can be harmed.
     pub(crate) fn chains(&self) -> Vec<Chain> {
-        let calls = self.calls();
-        let count = |operation: Operation| {
-            // What is no call happens as often as it happens.
-            if operation.is_call() { calls.get(&operation).copied().unwrap_or(0) } else { u32::MAX }
+        let (calls, places) = (self.calls(), self.places());
+        let free = |places: &[Place], operation: Operation| -> Vec<u32> {
+            places.iter().filter(|place| place.operation == operation).filter_map(|place| place.free).collect()
         };
-        let faults = Fault::pairs().map(|(operation, mode)| (operation, Harm::Fault(mode)));
-        let kills =
-            calls.keys().flat_map(|operation| CrashPhase::ALL.iter().map(|phase| (*operation, Harm::Kill(*phase))));
-        let all = faults.chain(kills).filter(|(operation, _)| count(*operation) > 0);
-        all.map(|(operation, harm)| Chain { base: self.base, operation, harm, most: count(operation) }).collect()
-    }
-
-    /// The calls that stand for all that see the same state.
-    fn places(&self) -> BTreeSet<(Operation, u32)> {
-        let until = self.run.converged_at.unwrap_or(f64::INFINITY) + TAIL_SECS;
-        let (mut counts, mut seen, mut places) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        for call in self.run.calls.iter().filter(|call| call.at <= until) {
-            let nth = counts.entry(call.operation).or_insert(0);
-            *nth += 1;
-            if seen.insert((call.operation, call.phase)) {
-                places.insert((call.operation, *nth));
+        let mut chains = Vec::new();
+        let mut add = |operation, harm, calls: Option<Vec<u32>>| {
+            if calls.as_ref().is_none_or(|calls| !calls.is_empty()) {
+                chains.push(Chain { base: self.base, operation, harm, calls });
+            }
+        };
+        for (operation, mode) in Fault::pairs() {
+            // What is no call happens as often as it happens.
+            add(operation, Harm::Fault(mode.into()), operation.is_call().then(|| free(&calls, operation)));
+        }
+        for operation in Operation::ALL.iter().copied().filter(|operation| !operation.is_group()) {
+            for flavour in Flavour::of_operation(operation) {
+                let is_countable = operation.is_call() && strikes_any_call(flavour.mode);
+                let is_there = !operation.is_call() || !free(&calls, operation).is_empty();
+                if is_there {
+                    add(operation, Harm::Fault(flavour), is_countable.then(|| free(&places, operation)));
+                }
+            }
+            for phase in CrashPhase::ALL.iter().filter(|_| operation.is_call()) {
+                let of_operation = calls.iter().filter(|place| place.operation == operation);
+                add(operation, Harm::Kill(*phase), Some(of_operation.filter_map(|place| place.nth).collect()));
             }
         }
-        places
+        chains
     }
 
-    /// Every pair of harms at the places that stand for all.
+    /// Pairs of harms at the places that stand for all.
     pub(crate) fn pairs(&self) -> Vec<Plan> {
         let mut harms: Vec<Placed> = Vec::new();
-        for (operation, nth) in self.places() {
-            let faults = PAIRED.iter().filter(|mode| mode.applies_to(operation)).map(|mode| Harm::Fault(*mode));
-            let kills = CrashPhase::ALL.iter().map(|phase| Harm::Kill(*phase));
-            harms.extend(faults.chain(kills).map(|harm| Placed { operation, nth, harm }));
+        for Place { operation, nth, free, .. } in self.places() {
+            let modes = PAIRED.iter().filter(|mode| mode.applies_to(operation));
+            let faults =
+                free.into_iter().flat_map(|nth| modes.clone().map(move |mode| (nth, Harm::Fault((*mode).into()))));
+            let kills =
+                nth.into_iter().flat_map(|nth| CrashPhase::ALL.iter().map(move |phase| (nth, Harm::Kill(*phase))));
+            harms.extend(faults.chain(kills).map(|(nth, harm)| Placed { operation, nth, harm }));
         }
-        let starts = STARTS.iter().map(|mode| Placed { operation: Operation::Boot, nth: 1, harm: Harm::Fault(*mode) });
+        let starts =
+            STARTS.iter().map(|mode| Placed { operation: Operation::Boot, nth: 1, harm: Harm::Fault((*mode).into()) });
         harms.extend(starts);
         let mut plans = Vec::new();
         for (index, first) in harms.iter().enumerate() {
@@ -200,6 +250,28 @@ impl Reference {
         plans
     }
 }
+
+impl Reference {
+    /// So many pairs of any two harms of the chains, at any of their calls, drawn from a seed that is always the same.
+    pub(crate) fn drawn_pairs(&self, count: usize) -> Vec<Plan> {
+        let (chains, mut rng) = (self.chains(), Rng::with_seed(PAIRS_SEED));
+        let mut draw = || {
+            let chain = &chains[rng.usize(..chains.len())];
+            let nth = match &chain.calls {
+                Some(calls) => calls[rng.usize(..calls.len())],
+                None => rng.u32(1..=UNCOUNTED_MOST),
+            };
+            Placed { operation: chain.operation, nth, harm: chain.harm }
+        };
+        let pairs = std::iter::repeat_with(|| (draw(), draw())).filter(|(first, second)| can_follow(*first, *second));
+        pairs.take(count).map(|(first, second)| Plan { base: self.base, harms: vec![first, second] }).collect()
+    }
+}
+
+/// Where the drawn pairs come from.
+const PAIRS_SEED: u64 = 0x5eed;
+/// Of what is not counted beforehand one of the first so many is drawn.
+const UNCOUNTED_MOST: u32 = 3;
 
 /// Two harms to one call are one.
 fn can_follow(first: Placed, second: Placed) -> bool {
@@ -221,14 +293,32 @@ const PAIRED: &[FaultMode] = &[
 /// The ways in which a start fails that go into pairs.
 const STARTS: &[FaultMode] = &[FaultMode::RegistrationFailed, FaultMode::NeverOnline, FaultMode::SlowBoot];
 
+/// Whether a mode strikes whatever call it is put at.
+fn strikes_any_call(mode: FaultMode) -> bool {
+    matches!(
+        mode,
+        FaultMode::Error
+            | FaultMode::ReplyLost
+            | FaultMode::AppliedLate
+            | FaultMode::Slow
+            | FaultMode::RateLimited
+            | FaultMode::Unauthorized
+            | FaultMode::NotFound
+            | FaultMode::Empty
+            | FaultMode::Cut
+            | FaultMode::Refused
+            | FaultMode::Stale
+    )
+}
+
 /// One harm to one operation, call after call.
 #[derive(Debug)]
 pub(crate) struct Chain {
     base: &'static Base,
     operation: Operation,
     harm: Harm,
-    /// The calls of the reference.
-    most: u32,
+    /// The calls of the reference that it is done to; none where they are not known beforehand.
+    calls: Option<Vec<u32>>,
 }
 
 impl Chain {
@@ -237,31 +327,31 @@ impl Chain {
         (self.operation, self.harm)
     }
 
-    /// From one plan to the next so many calls are passed over.
-    fn step(&self, limit: u32) -> u32 {
-        if self.most == u32::MAX { 1 } else { self.most.div_ceil(limit.max(1)).max(1) }
+    /// The calls of at most `limit` plans, spread evenly.
+    fn calls(&self, limit: u32) -> Box<dyn Iterator<Item = u32> + '_> {
+        let limit = limit.max(1) as usize;
+        match &self.calls {
+            None => Box::new((1..).take(limit)),
+            Some(calls) => Box::new(calls.iter().copied().step_by(calls.len().div_ceil(limit).max(1))),
+        }
     }
 
-    /// How many plans it has, where all its calls are known.
-    fn length(&self, limit: u32) -> u32 {
-        self.most.div_ceil(self.step(limit))
+    fn plan_at(&self, nth: u32) -> Plan {
+        let Self { base, operation, harm, .. } = *self;
+        Plan { base, harms: vec![Placed { operation, nth, harm }] }
     }
 
     /// Runs the plans of the chain, at most `limit` of them, spread evenly.
     pub(crate) fn run(&self, limit: u32) -> Tally {
         let mut tally = Tally::default();
-        let step = self.step(limit);
-        let mut nth = 1;
-        while nth <= self.most && tally.plans < u64::from(limit) {
-            let Self { base, operation, harm, .. } = *self;
-            let plan = Plan { base, harms: vec![Placed { operation, nth, harm }] };
+        for nth in self.calls(limit) {
+            let plan = self.plan_at(nth);
             let run = run(&plan, Keep::No).told(&Replay(&plan));
             if !fired(&plan, &run) {
                 break;
             }
-            *tally.fired.entry((operation, harm)).or_default() += 1;
+            *tally.fired.entry(self.kind()).or_default() += 1;
             tally.take(&plan, run);
-            nth += step;
         }
         tally
     }
@@ -269,31 +359,15 @@ impl Chain {
     /// Its plan for the call after so many `parts` of all; where it is not known how many there are, for one more call.
     #[cfg(feature = "mutants")]
     pub(crate) fn plan(&self, part: u32, parts: u32) -> Option<Plan> {
-        let Self { base, operation, harm, most } = *self;
-        let nth = if most == u32::MAX { part } else { most * part / parts } + 1;
-        (part == 0 || nth > 1).then(|| Plan { base, harms: vec![Placed { operation, nth, harm }] })
+        let Some(calls) = &self.calls else { return Some(self.plan_at(part + 1)) };
+        let index = calls.len() * part as usize / parts as usize;
+        (part == 0 || index > 0).then(|| self.plan_at(calls[index]))
     }
 
     /// Whether it must fire at every one of its calls.
     fn is_certain(&self) -> bool {
-        let is_any_call = |mode: FaultMode| {
-            matches!(
-                mode,
-                FaultMode::Error
-                    | FaultMode::ReplyLost
-                    | FaultMode::AppliedLate
-                    | FaultMode::Slow
-                    | FaultMode::RateLimited
-                    | FaultMode::Unauthorized
-                    | FaultMode::NotFound
-                    | FaultMode::Empty
-                    | FaultMode::Cut
-                    | FaultMode::Refused
-                    | FaultMode::Stale
-            )
-        };
         match self.harm {
-            Harm::Fault(mode) => self.operation.is_call() && is_any_call(mode),
+            Harm::Fault(flavour) => self.operation.is_call() && strikes_any_call(flavour.mode),
             Harm::Kill(_) => true,
         }
     }
@@ -310,14 +384,14 @@ fn fired(plan: &Plan, run: &Run) -> bool {
     }
     for placed in &plan.harms {
         let key = match placed.harm {
-            Harm::Fault(mode) => (placed.operation, Some(mode)),
+            Harm::Fault(flavour) => (placed.operation, Some(flavour.mode)),
             Harm::Kill(_) => (placed.operation, None),
         };
         *wanted.entry(key).or_default() += 1;
     }
     let is_planned = |key: &(Operation, Option<FaultMode>)| {
         plan.harms.iter().any(|placed| match placed.harm {
-            Harm::Fault(mode) => (placed.operation, Some(mode)) == *key,
+            Harm::Fault(flavour) => (placed.operation, Some(flavour.mode)) == *key,
             Harm::Kill(_) => (placed.operation, None) == *key,
         })
     };
@@ -328,22 +402,22 @@ fn fired(plan: &Plan, run: &Run) -> bool {
 pub(crate) fn singles(chains: &[Chain], limit: u32, threads: usize) -> Tally {
     let mut tally = Tally::default();
     for (chain, part) in chains.iter().zip(work::map(chains, threads, |chain| chain.run(limit))) {
-        if chain.is_certain() && part.plans < u64::from(chain.length(limit)) {
+        if chain.is_certain() && part.plans < chain.calls(limit).count() as u64 {
             let Chain { base, operation, harm, .. } = chain;
-            let (done, most) = (part.plans, chain.length(limit));
-            tally.unfired.insert(format!("{}: {operation:?} {harm:?} at {done} of {most} calls", base.name));
+            let most = chain.calls(limit).count();
+            tally.unfired.insert(format!("{}: {operation:?} {harm:?} at {} of {most} calls", base.name, part.plans));
         }
         tally.add(part);
     }
     tally
 }
 
-/// Runs pairs of a base scenario: every `every`-th.
-pub(crate) fn pairs(reference: &Reference, every: usize, threads: usize) -> Tally {
-    let plans: Vec<Plan> = reference.pairs().into_iter().step_by(every.max(1)).collect();
-    let mut tally = Tally::default();
-    for (plan, run) in plans.iter().zip(work::map(&plans, threads, |plan| run(plan, Keep::No).told(&Replay(plan)))) {
+/// Runs plans of two harms each; tells as well in how many of them both happened.
+pub(crate) fn pairs(plans: &[Plan], threads: usize) -> (Tally, usize) {
+    let (mut tally, mut both) = (Tally::default(), 0);
+    for (plan, run) in plans.iter().zip(work::map(plans, threads, |plan| run(plan, Keep::No).told(&Replay(plan)))) {
+        both += usize::from(fired(plan, &run));
         tally.take(plan, run);
     }
-    tally
+    (tally, both)
 }

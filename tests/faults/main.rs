@@ -8,13 +8,15 @@
 //! cargo test --profile sim --test faults -- enumerate               every fault at every call, and pairs
 //! cargo test --profile sim --test faults -- swarm --seeds 10000     so many seeds, from --from on
 //! cargo test --profile sim --test faults -- seed 17                 one seed again
-//! cargo test --profile sim --test faults -- plain 17                the same without what some seeds have beside
+//! cargo test --profile sim --test faults -- wide 17                 the same without names of faults and limits of kinds
+//! cargo test --profile sim --test faults -- plain 17                and without what some seeds have beside
 //! cargo test --profile sim --test faults -- plan "one mint#1=error" one plan again
 //! cargo test --profile sim --features mutants --test faults -- mutants   whether known-bad controllers are told
 //! ```
 //!
-//! `seed`, `plain` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
-//! `--limit N` (plans per operation and mode) and `--pairs N` (every N-th pair; 0 none). `mutants` takes the names
+//! `seed`, `wide`, `plain` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
+//! `--limit N` (plans per operation and mode), `--pairs N` (every N-th pair; 0 none) and `--drawn N` (pairs that are
+//! drawn). `mutants` takes the names
 //! of some variants, and `--seeds N` (default 500); `seed` and `plan` take `--variant NAME` to see one of them fail. `--threads N` is for all.
 //! The profile `sim` is optimised and keeps every assertion.
 //!
@@ -31,6 +33,7 @@ mod base;
 #[path = "../checker/checker.rs"]
 mod checker;
 mod enumerate;
+mod flavour;
 #[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "../lab/lab.rs"]
 mod lab;
@@ -61,6 +64,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CASES: &str = include_str!("cases.txt");
 /// In every scenario one of so many harms is done, whether or not it was done before.
 const SHARES: usize = 16;
+/// So many pairs of any two harms are drawn for each scenario.
+const DRAWN: usize = 100;
 /// How many failures are named again at the end.
 const SHOWN: usize = 50;
 
@@ -106,7 +111,7 @@ fn main() -> ExitCode {
         Some("swarm") => {
             swarm::seeds(options.number("from", 1), options.number("seeds", 1_000), options.threads, Twice::No)
         }
-        Some(word @ ("seed" | "plain")) => {
+        Some(word @ ("seed" | "wide" | "plain")) => {
             let number = options.words.get(1).map(String::as_str).unwrap_or_default();
             return again(&options, |keep| seed(word, number, keep));
         }
@@ -121,9 +126,13 @@ fn main() -> ExitCode {
     report(&tally, begin)
 }
 
-/// Plays a seed with everything, or plainly.
+/// Plays a seed with everything, or with less.
 fn seed(word: &str, number: &str, keep: Keep) -> Run {
-    let breadth = if word == "plain" { Breadth::Plain } else { Breadth::Wide };
+    let breadth = match word {
+        "plain" => Breadth::Plain,
+        "wide" => Breadth::Wide,
+        _ => Breadth::Full,
+    };
     let number = number.parse().unwrap_or_else(|_| panic!("`{word}` takes a number"));
     swarm::run(number, breadth, keep)
 }
@@ -159,13 +168,16 @@ fn again(options: &Options, play: impl Fn(Keep) -> Run) -> ExitCode {
 fn bounded(options: &Options) -> Tally {
     let mut tally = cases(options.threads);
     for (turn, base) in BASES.iter().enumerate() {
-        let chains = Reference::of(base).chains().into_iter().enumerate();
+        let reference = Reference::of(base);
+        tally.unfired.extend(reference.idle_faults());
+        let chains = reference.chains().into_iter().enumerate();
         let is_missing = |chain: &Chain| !tally.fired.contains_key(&chain.kind());
         let part = chains.filter(|(index, chain)| is_missing(chain) || index % SHARES == turn % SHARES);
         let part: Vec<Chain> = part.map(|(_, chain)| chain).collect();
         tally.add(enumerate::singles(&part, 1, options.threads));
     }
     tally.require_every_mode();
+    tally.require_every_flavour();
     tally.add(swarm::seeds(1, 10, options.threads, Twice::Yes));
     tally.add(swarm::seeds(11, options.number("seeds", 20), options.threads, Twice::No));
     tally
@@ -175,7 +187,7 @@ fn cases(threads: usize) -> Tally {
     let lines: Vec<&str> =
         CASES.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let runs = work::map(&lines, threads, |line| match line.split_once(' ') {
-        Some((word @ ("seed" | "plain"), number)) => seed(word, number, Keep::No).told(line),
+        Some((word @ ("seed" | "wide" | "plain"), number)) => seed(word, number, Keep::No).told(line),
         Some(("plan", plan)) => enumerate::run(&parsed(plan), Keep::No).told(line),
         Some(_) | None => panic!("`{line}` is no case"),
     });
@@ -188,6 +200,7 @@ fn cases(threads: usize) -> Tally {
 
 fn enumerate(options: &Options) -> Tally {
     let (limit, pairs) = (options.number("limit", u32::MAX), options.number("pairs", 1));
+    let drawn = options.number("drawn", DRAWN);
     let wanted = options.values.get("scenario");
     let bases = BASES.iter().filter(|base| wanted.is_none_or(|wanted| wanted == base.name));
     let mut tally = Tally::default();
@@ -195,14 +208,21 @@ fn enumerate(options: &Options) -> Tally {
         let begin = Instant::now();
         let reference = Reference::of(base);
         let mut part = enumerate::singles(&reference.chains(), limit, options.threads);
+        part.unfired.extend(reference.idle_faults());
         let singles = part.plans;
+        let flavoured: u64 =
+            part.fired.iter().filter(|((_, harm), _)| harm.is_flavoured()).map(|(_, count)| count).sum();
         if pairs > 0 && index < 2 {
-            part.add(enumerate::pairs(&reference, pairs, options.threads));
+            let plans: Vec<Plan> = reference.pairs().into_iter().step_by(pairs).collect();
+            part.add(enumerate::pairs(&plans, options.threads).0);
         }
+        let in_full = part.plans - singles;
+        let (sample, both) = enumerate::pairs(&reference.drawn_pairs(drawn), options.threads);
+        part.add(sample);
         println!(
-            "{}: {singles} plans of one fault, {} of two, {} failed, {:.0} s ({})",
+            "{}: {singles} plans of one fault ({flavoured} with parameters), {in_full} of two, {drawn} of any two that were drawn (both happened in \
+             {both}), {} failed, {:.0} s ({})",
             base.name,
-            part.plans - singles,
             part.failures.len(),
             begin.elapsed().as_secs_f64(),
             base.about
@@ -211,6 +231,7 @@ fn enumerate(options: &Options) -> Tally {
     }
     if wanted.is_none() {
         tally.require_every_mode();
+        tally.require_every_flavour();
     }
     tally
 }

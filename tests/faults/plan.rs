@@ -2,29 +2,33 @@
 //!
 //! A plan is written as `one mint#1=reply_lost create#2!after_applied`: the scenario, then for each fault the
 //! operation, which of its calls (counted from 1, only those at which the fault can strike), and `=` the mode of
-//! the fault or `!` the step at which the process is killed.
+//! the fault or `!` the step at which the process is killed. A mode may be followed by a status and a duration:
+//! `one mint#1=refused:409 create#1=slow:200s`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use sandrunner::sim::{Crash, CrashPhase, Fault, FaultMode, Operation, World};
+use sandrunner::sim::{Crash, CrashPhase, Fault, Operation, World};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 
 use crate::base::Base;
-
-/// Modes that would last until all faults are taken out.
-const LASTING: [FaultMode; 3] = [FaultMode::Ghost, FaultMode::RunCompleted, FaultMode::Withheld];
-/// How long they last.
-const LASTING_SECS: f64 = 600.0;
+use crate::flavour::Flavour;
 
 /// What happens at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Harm {
     /// A fault.
-    Fault(FaultMode),
+    Fault(Flavour),
     /// The process that calls is killed.
     Kill(CrashPhase),
+}
+
+impl Harm {
+    /// Whether it is a mode with parameters.
+    pub(crate) fn is_flavoured(self) -> bool {
+        matches!(self, Self::Fault(flavour) if flavour != flavour.mode.into())
+    }
 }
 
 /// One thing that goes wrong, and where.
@@ -51,14 +55,13 @@ impl Plan {
         for (index, placed) in harms.iter().enumerate() {
             let Placed { operation, nth, harm } = *placed;
             match harm {
-                Harm::Fault(mode) => {
+                Harm::Fault(flavour) => {
                     // A call that an earlier fault strikes is not counted for the later one.
                     let struck = |earlier: &&Placed| {
                         earlier.operation == operation && matches!(earlier.harm, Harm::Fault(_)) && earlier.nth < nth
                     };
                     let before = u32::try_from(harms[..index].iter().filter(struck).count()).unwrap_or(u32::MAX);
-                    let seconds = LASTING.contains(&mode).then_some(LASTING_SECS);
-                    let fault = Fault { after: nth - 1 - before, seconds, ..Fault::new(operation, mode) };
+                    let fault = Fault { after: nth - 1 - before, ..flavour.at(operation) };
                     world.add_fault(fault).expect("only faults that can happen are planned");
                 }
                 Harm::Kill(phase) => {
@@ -70,7 +73,7 @@ impl Plan {
 }
 
 /// The name of a variant, as serde writes it.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let name: StrDeserializer<'_, Error> = serde::de::IntoDeserializer::into_deserializer(text);
     T::deserialize(name).map_err(|error| format!("`{text}`: {error}"))
 }
@@ -80,7 +83,7 @@ impl fmt::Display for Placed {
         let Self { operation, nth, harm } = self;
         write!(f, "{}#{nth}", operation.name())?;
         match harm {
-            Harm::Fault(mode) => write!(f, "={}", mode.name()),
+            Harm::Fault(flavour) => write!(f, "={flavour}"),
             Harm::Kill(phase) => write!(f, "!{}", phase_name(*phase)),
         }
     }
@@ -105,7 +108,7 @@ impl FromStr for Placed {
         let (operation, rest) = text.split_once('#').ok_or_else(wrong)?;
         let at = rest.find(['=', '!']).ok_or_else(wrong)?;
         let (nth, name) = (rest[..at].parse().map_err(|_| wrong())?, &rest[at + 1..]);
-        let harm = if rest[at..].starts_with('=') { Harm::Fault(named(name)?) } else { Harm::Kill(named(name)?) };
+        let harm = if rest[at..].starts_with('=') { Harm::Fault(name.parse()?) } else { Harm::Kill(named(name)?) };
         if nth == 0 { Err(wrong()) } else { Ok(Self { operation: named(operation)?, nth, harm }) }
     }
 }

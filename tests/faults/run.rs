@@ -49,10 +49,14 @@ pub(crate) enum Keep {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Called {
     pub(crate) operation: Operation,
+    /// By which controller.
+    pub(crate) client: u32,
     /// When, in seconds from the start.
     pub(crate) at: f64,
     /// How many changes of jobs, runners and sandboxes came before.
     pub(crate) phase: usize,
+    /// Whether a fault struck it.
+    pub(crate) is_struck: bool,
 }
 
 /// What a run came to.
@@ -141,6 +145,8 @@ struct Watch<'a> {
     phase: usize,
     struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
     calls: Vec<Called>,
+    /// What a fault has just struck, whose call comes next.
+    struck_last: Option<Operation>,
     /// When something was last changed, or went wrong.
     moved_at: DateTime<Utc>,
     converged_at: Option<DateTime<Utc>>,
@@ -168,6 +174,7 @@ impl<'a> Watch<'a> {
             phase: 0,
             struck: BTreeMap::new(),
             calls: Vec::new(),
+            struck_last: None,
             moved_at: epoch(),
             converged_at: None,
             foreign: (setup.scenario.foreign_runners.len(), setup.scenario.foreign_sandboxes.len()),
@@ -193,9 +200,16 @@ impl<'a> Watch<'a> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most events do not matter here")]
     fn note(&mut self, at: DateTime<Utc>, what: &What) {
         match what {
-            What::Call { operation, .. } => {
+            What::Call { operation, client, .. } => {
                 let secs = (at - epoch()).as_seconds_f64();
-                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase });
+                let is_struck = self.struck_last.take_if(|struck| struck == operation).is_some();
+                self.calls.push(Called {
+                    operation: *operation,
+                    client: *client,
+                    at: secs,
+                    phase: self.phase,
+                    is_struck,
+                });
                 // What only looks an App or an image up may come at any time.
                 let is_change =
                     operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
@@ -205,6 +219,7 @@ impl<'a> Watch<'a> {
             }
             What::FaultStruck { operation, mode, .. } => {
                 *self.struck.entry((*operation, Some(*mode))).or_default() += 1;
+                self.struck_last = Some(*operation);
                 self.moved_at = at;
             }
             What::ClientKilled { operation, .. } => {

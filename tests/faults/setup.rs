@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sandrunner::config::{Config, OrganizationConfig};
+use sandrunner::config::{ClassConfig, Config, OrganizationConfig};
 use sandrunner::sim::{Profile, Scenario};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lab::{Keeping, Lab, app_account};
 
@@ -20,6 +20,10 @@ pub(crate) struct Setup {
     pub(crate) max_sandboxes: u32,
     /// `limits.max_sandboxes_per_repo`.
     pub(crate) max_sandboxes_per_repo: Option<u32>,
+    /// `limits.max_gpus`.
+    pub(crate) max_gpus: u32,
+    /// Classes beside those that are built in.
+    pub(crate) classes: Vec<ClassConfig>,
     /// How many controllers run.
     pub(crate) controllers: u32,
     /// When all controllers are killed and started again, in seconds from the start.
@@ -52,9 +56,12 @@ pub(crate) enum Credential {
 pub(crate) enum Allowed {
     /// Each by its name.
     Named,
-    /// Those that a list shows and this pattern means.
-    Like(&'static str),
+    /// Those that a list shows and these patterns mean.
+    Like(&'static [&'static str]),
 }
+
+/// The image that somebody else made for a class.
+const OWN_IMAGE: &str = "im-own";
 
 /// The runner group that runners of an organization join.
 pub(crate) const GROUP: &str = "Modal";
@@ -68,6 +75,8 @@ impl Setup {
             seed: 1,
             max_sandboxes: 100,
             max_sandboxes_per_repo: None,
+            max_gpus: 1_000,
+            classes: Vec::new(),
             controllers: 1,
             kills_at: Vec::new(),
             keeping: Keeping::Nothing,
@@ -77,6 +86,14 @@ impl Setup {
             interval_secs: 10,
             lost_nudges: None,
         }
+    }
+
+    /// Adds a class with an image of its own, of which at most so many sandboxes may live.
+    pub(crate) fn add_class(&mut self, labels: &[&str], extra_label_patterns: &[&str], max_sandboxes: u32) {
+        let class = json!({ "name": "own", "labels": labels, "extra_label_patterns": extra_label_patterns,
+            "image": OWN_IMAGE, "max_sandboxes": max_sandboxes });
+        self.classes.push(serde_json::from_value(class).expect("a class"));
+        self.scenario.images.push(OWN_IMAGE.to_owned());
     }
 
     /// The World and the controllers.
@@ -95,13 +112,15 @@ impl Setup {
     fn configure(&self, config: &mut Config) {
         config.limits.max_sandboxes = self.max_sandboxes;
         config.limits.max_sandboxes_per_repo = self.max_sandboxes_per_repo;
+        config.limits.max_gpus = self.max_gpus;
+        config.runner_classes.clone_from(&self.classes);
         config.reconcile.interval = Duration::from_secs(self.interval_secs);
         let github = &mut config.github[0];
         if self.credential == Credential::App {
             *github = app_account("gh", &github.allowed_repos);
         }
-        if let Allowed::Like(pattern) = self.allowed {
-            github.allowed_repos = vec![pattern.to_owned()];
+        if let Allowed::Like(patterns) = self.allowed {
+            github.allowed_repos = patterns.iter().map(ToString::to_string).collect();
         }
         github.organizations =
             self.scenario.organizations.iter().map(|organization| in_group(&organization.name)).collect();

@@ -12,7 +12,7 @@ use crate::enumerate::Tally;
 use crate::lab::{Keeping, Next};
 use crate::run::{Keep, Run, SWEPT, Terms, play};
 use crate::setup::Setup;
-use crate::wide::widen;
+use crate::wide::{fill, widen};
 use crate::work;
 
 /// What a seed comes to.
@@ -33,6 +33,8 @@ pub(crate) enum Breadth {
     Plain,
     /// Of some seeds more than that.
     Wide,
+    /// Of some seeds also faults by their names, and limits of GPUs and of a class.
+    Full,
 }
 
 /// After so many seeds it is told how far a swarm is.
@@ -65,8 +67,11 @@ fn draw(seed: u64, breadth: Breadth) -> Drawn {
     // Drawn last, so that everything else of a seed is what it was before.
     setup.keeping = keeping(&mut rng, seed, kills + crashes.len());
     let mut drawn = Drawn { setup, phase_secs, faults, crashes };
-    if breadth == Breadth::Wide {
+    if breadth != Breadth::Plain {
         widen(seed, &mut drawn);
+    }
+    if breadth == Breadth::Full {
+        fill(seed, &mut drawn);
     }
     drawn
 }
@@ -213,8 +218,8 @@ pub(crate) fn seeds(from: u64, count: u64, threads: usize, twice: Twice) -> Tall
     let mut tally = Tally::default();
     for part in seeds.chunks(TOLD_EVERY) {
         let runs = work::map(part, threads, |seed| {
-            let again = (twice == Twice::Yes).then(|| run(*seed, Breadth::Wide, Keep::No).hash);
-            (run(*seed, Breadth::Wide, Keep::No).told(&format_args!("seed {seed}")), again)
+            let again = (twice == Twice::Yes).then(|| run(*seed, Breadth::Full, Keep::No).hash);
+            (run(*seed, Breadth::Full, Keep::No).told(&format_args!("seed {seed}")), again)
         });
         for (seed, (run, again)) in part.iter().zip(runs) {
             if again.is_some_and(|again| again != run.hash) {

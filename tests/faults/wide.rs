@@ -1,10 +1,11 @@
 //! What some seeds have beside: a GitHub App, runners of an organization, lists of repositories, webhooks, few
-//! requests, re-runs; and harm to the calls that come with it.
+//! requests, re-runs, and harm to the calls that come with it; faults by the names of the catalogue, and limits of
+//! GPUs and of a class.
 //!
-//! It is drawn apart, so that everything else of a seed does not depend on it.
+//! Each is drawn apart, so that everything else of a seed does not depend on it.
 
 use fastrand::Rng;
-use sandrunner::sim::{Operation, Scenario};
+use sandrunner::sim::{FaultRequest, NamedFault, Operation, Scenario};
 use serde_json::json;
 
 use crate::setup::{Allowed, Credential, GROUP, Setup};
@@ -12,6 +13,8 @@ use crate::swarm::{Drawn, brief, crash_at, lasting};
 
 /// Makes other draws of a seed than those for everything else.
 const APART: u64 = 0x0bad_5eed;
+/// And others again.
+const APART_TOO: u64 = 0x0_ca7a_106e;
 /// A day, in seconds.
 const DAY: u32 = 86_400;
 
@@ -52,6 +55,24 @@ pub(crate) fn widen(seed: u64, drawn: &mut Drawn) {
     }
 }
 
+/// Adds names of faults, and limits of kinds.
+pub(crate) fn fill(seed: u64, drawn: &mut Drawn) {
+    let mut rng = Rng::with_seed(seed ^ APART_TOO);
+    let names: Vec<&NamedFault> = NamedFault::all().collect();
+    for _ in 0..rng.usize(..4) {
+        let name = names[rng.usize(..names.len())].name;
+        let from_secs = Some(rng.f64() * drawn.phase_secs);
+        drawn.faults.push(FaultRequest { from_secs, until_secs: Some(drawn.phase_secs), ..name.into() });
+    }
+    if rng.u8(..3) == 0 {
+        drawn.setup.max_gpus = rng.u32(1..=3);
+    }
+    if rng.u8(..4) == 0 {
+        // Of what needs no GPU it takes everything.
+        drawn.setup.add_class(&[], &["job-*"], rng.u32(1..=5));
+    }
+}
+
 /// With what GitHub is asked, and how repositories are allowed; tells which calls come with it.
 fn credential(rng: &mut Rng, setup: &mut Setup) -> Vec<Operation> {
     let mut places = Vec::new();
@@ -61,7 +82,7 @@ fn credential(rng: &mut Rng, setup: &mut Setup) -> Vec<Operation> {
         places.extend([Operation::ListInstallations, Operation::InstallationToken]);
     }
     if rng.u8(..4) == 0 {
-        setup.allowed = Allowed::Like("acme/service-*");
+        setup.allowed = Allowed::Like(&["acme/service-*"]);
         places.push(match setup.credential {
             Credential::Token => Operation::ListOrgRepos,
             Credential::App => Operation::ListInstallationRepos,

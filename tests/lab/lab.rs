@@ -11,11 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::future::select_all;
 use sandrunner::clock::Clock;
-use sandrunner::config::{Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
+use sandrunner::config::{ClassConfig, Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
 use sandrunner::controller::StatusRequest;
 use sandrunner::daemon::{self, Clients, Heard};
 use sandrunner::github::{self, GithubSettings};
 use sandrunner::http::webhook::Hint;
+use sandrunner::ids::ClassName;
+use sandrunner::observe::class_tag;
 use sandrunner::poll::ListOrder;
 use sandrunner::sim::{
     APP_ID, APP_KEY, Befallen, Client, ControllerChange, Event, Mishap, Profile, Report, Scenario, Service,
@@ -205,12 +207,14 @@ impl Lab {
 
     /// States the limits of the configuration, for whoever judges the history.
     fn state_limits(&self) {
+        let limit_of =
+            |class: &ClassConfig| Some((class_tag(&ClassName::new(class.name.as_str())), class.max_sandboxes?));
         let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus } = self.config.limits;
         self.world.state_limits(StatedLimits {
             sandboxes: Some(max_sandboxes),
             sandboxes_per_repo: max_sandboxes_per_repo,
+            classes: self.config.runner_classes.iter().filter_map(limit_of).collect(),
             gpus: Some(max_gpus),
-            ..StatedLimits::default()
         });
     }
 

@@ -44,7 +44,8 @@ struct Active {
     until: Option<Time>,
     /// Which of all faults ever put in it is.
     serial: u64,
-    /// The calls that it might have struck, for its chance.
+    /// The calls that it might have struck, those that were to go well before included: what is drawn for one of them
+    /// differs from what is drawn for the next.
     calls: u64,
 }
 
@@ -58,8 +59,13 @@ impl Active {
             && fault.repo.as_ref().is_none_or(|repo| repo.eq_ignore_ascii_case(site.repo))
     }
 
-    fn has_chance(&mut self, seed: Seed) -> bool {
+    /// Counts a call, and tells whether it goes wrong.
+    fn has_its_turn(&mut self, seed: Seed) -> bool {
         self.calls += 1;
+        if self.fault.after > 0 {
+            self.fault.after -= 1;
+            return false;
+        }
         self.fault.rate >= 1.0 || seed.stream(Purpose::Fault, self.key()).chance(self.fault.rate)
     }
 
@@ -101,16 +107,10 @@ impl Faults {
         mut can: impl FnMut(FaultMode) -> bool,
     ) -> Option<Strike> {
         self.waiting.retain(|active| active.until.is_none_or(|until| now < until));
-        let index = self.waiting.iter_mut().position(|active| {
-            if !active.is_meant(site, now) || !can(active.fault.mode) {
-                return false;
-            }
-            if active.fault.after > 0 {
-                active.fault.after -= 1;
-                return false;
-            }
-            active.has_chance(seed)
-        })?;
+        let index = self
+            .waiting
+            .iter_mut()
+            .position(|active| active.is_meant(site, now) && can(active.fault.mode) && active.has_its_turn(seed))?;
         let active = &mut self.waiting[index];
         let Fault { mode, seconds, status, name, .. } = active.fault;
         let strike = Strike { mode, seconds, status, name, until: active.until, number: active.key() };
@@ -154,6 +154,19 @@ mod tests {
         assert_eq!(strike(&mut faults, Operation::Mint), Some(FaultMode::Error));
         assert!(strike(&mut faults, Operation::Mint).is_some());
         assert_eq!(strike(&mut faults, Operation::Mint), None);
+    }
+
+    #[test]
+    fn what_is_drawn_for_a_strike_depends_on_the_call() {
+        let number = |after| {
+            let mut faults = with(Fault { after, ..Fault::new(Operation::ListRuns, FaultMode::Stale) });
+            let site = Site { operation: Operation::ListRuns, repo: "acme/web", client: 0 };
+            let mut strikes = (0..=after).map(|_| faults.strike(site, DateTime::UNIX_EPOCH, Seed::new(1), |_| true));
+            strikes.find_map(|strike| strike).expect("it strikes after those that go well").number
+        };
+        let numbers: std::collections::BTreeSet<u64> = (0..50).map(number).collect();
+        assert_eq!(numbers.len(), 50);
+        assert_eq!(number(7), number(7));
     }
 
     #[test]

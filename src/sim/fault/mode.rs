@@ -43,7 +43,7 @@ listed_enum! {
         /// All auth tokens that were given out before are refused from then on; for `list_runs` those of the
         /// installations of a GitHub App, before the call is answered.
         TokensExpired,
-        /// All images are gone, before the call is answered: creates find none, or with `status` 9 one that is
+        /// All images that were made here are gone, before the call is answered: creates find none, or with `status` 9 one that is
         /// not built (`FAILED_PRECONDITION`).
         ImagesGone,
         /// The Apps are stopped, and with them all their sandboxes, before the call is answered.

@@ -35,6 +35,15 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// One that nobody made here.
+    fn given(now: Time) -> Self {
+        Self { commands: Vec::new(), built_at: now, has_failed: false, runner: None }
+    }
+
+    fn is_given(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     /// How its build ended; none while it goes on.
     pub(super) fn result(&self, now: Time) -> Option<api::GenericResult> {
         let (status, exception) = if self.has_failed {
@@ -76,6 +85,12 @@ pub(in crate::sim) struct Objects {
 }
 
 impl Objects {
+    /// Nothing but images that were made before.
+    pub(in crate::sim) fn with_images(ids: &[String], now: Time) -> Self {
+        let images = ids.iter().map(|id| (id.clone(), Image::given(now))).collect();
+        Self { images, ..Self::default() }
+    }
+
     /// The version of the runner that is in an image, as far as its definition tells.
     pub(in crate::sim) fn runner_in(&self, image: &str) -> Option<&str> {
         self.images.get(image)?.runner.as_deref()
@@ -114,12 +129,15 @@ impl State {
         }
     }
 
-    /// No image is there any more, and none is known by its definition: creates do not find theirs, or find it
+    /// No image that was made here is there any more, and none is known by its definition: creates do not find theirs, or find it
     /// not built.
     pub(super) fn lose_images(&mut self, left: ImagesLeft) {
         match left {
-            ImagesLeft::Nothing => self.objects.images.clear(),
-            ImagesLeft::Unbuilt => self.objects.images.values_mut().for_each(|image| image.has_failed = true),
+            ImagesLeft::Nothing => self.objects.images.retain(|_, image| image.is_given()),
+            ImagesLeft::Unbuilt => {
+                let made = self.objects.images.values_mut().filter(|image| !image.is_given());
+                made.for_each(|image| image.has_failed = true);
+            }
         }
         self.objects.image_by_definition.clear();
     }
