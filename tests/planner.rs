@@ -168,6 +168,15 @@ fn a_runner_that_is_online_takes_room_where_no_list_shows_its_sandbox() {
         "gpus 1; runner 6-1 acme/web busy 600s labels=modal,gpu:t4; job 7 acme/web queued labels=modal,gpu:t4",
         &at("limits.max_gpus = 1"),
     );
+    // Its sandbox was listed, and ended: a list of runners that is no newer says nothing.
+    let ended = |secs: i64| {
+        let mut situation = Situation::parse("limit 1; runner 6-1 acme/web busy 600s; job 7 acme/web queued");
+        let known = situation.evidence.names.values_mut().next().unwrap();
+        known.ended_at = Some(now() - TimeDelta::seconds(secs));
+        situation.plan().to_string().trim_end().to_owned()
+    };
+    assert_eq!(ended(0), CREATE_7);
+    assert_eq!(ended(60), at("limits.max_sandboxes = 1"));
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub struct NameEvidence {
     /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
     #[serde(skip)]
     pub is_mint_unanswered: bool,
-    pub(super) end_counted: EndCounted,
+    /// When its sandbox was seen to have ended; what came of it is counted then.
+    pub ended_at: Option<DateTime<Utc>>,
     pub(super) seen_at: Option<DateTime<Utc>>,
 }
 
@@ -79,14 +80,6 @@ impl NameEvidence {
         }
         (self.claim, self.registered_as) = (claim, Some(runner));
     }
-}
-
-/// Whether the end of a sandbox was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum EndCounted {
-    #[default]
-    No,
-    Yes,
 }
 
 /// A job that was given to a runner.
