@@ -19,7 +19,7 @@ use crate::base::Base;
 use crate::checker::Violation;
 use crate::lab::Next;
 use crate::plan::{Harm, Placed, Plan};
-use crate::run::{Keep, Run, SWEPT, Terms, play};
+use crate::run::{Called, Keep, Run, SWEPT, Terms, play};
 use crate::setup::Setup;
 use crate::work;
 
@@ -105,10 +105,16 @@ impl Tally {
         }
     }
 
-    /// Notes every mode that applies to an operation that was harmed at all, and never struck it.
+    /// Notes every mode that applies to an operation of the controller's and never struck it.
     pub(crate) fn require_every_mode(&mut self) {
-        let harmed: BTreeSet<Operation> = self.fired.keys().map(|(operation, _)| *operation).collect();
-        for (operation, mode) in Fault::pairs().filter(|(operation, _)| harmed.contains(operation)) {
+        let reached = |operation: &Operation| self.fired.keys().any(|(harmed, _)| harmed == operation);
+        let unreached = OPERATIONS.iter().filter(|operation| !reached(operation));
+        let mut unfired: Vec<String> =
+            unreached.map(|it| format!("{it:?} in any scenario, whatever is done")).collect();
+        for (operation, mode) in Fault::pairs().filter(|(operation, _)| reached(operation)) {
+            if !OPERATIONS.contains(&operation) {
+                unfired.push(format!("{operation:?} is harmed, and no operation of the controller's"));
+            }
             // The controller asks for these without an ETag, or, for a repository, first without one and not again
             // within the hours that a plan lasts.
             let is_conditional = !matches!(
@@ -125,11 +131,50 @@ impl Tally {
                 continue;
             }
             if !self.fired.contains_key(&(operation, Harm::Fault(mode))) {
-                self.unfired.insert(format!("{operation:?} {mode:?} in any scenario"));
+                unfired.push(format!("{operation:?} {mode:?} in any scenario"));
             }
         }
+        self.unfired.extend(unfired);
     }
 }
+
+/// Everything that the controller asks for, and what happens to what it has asked for. Each is harmed in some scenario,
+/// in every mode.
+const OPERATIONS: &[Operation] = &[
+    Operation::ListRuns,
+    Operation::GetRun,
+    Operation::ListJobs,
+    Operation::GetRepo,
+    Operation::ListInstallations,
+    Operation::InstallationToken,
+    Operation::ListInstallationRepos,
+    Operation::ListOrgRepos,
+    Operation::ListRunners,
+    Operation::ListGroups,
+    Operation::ListGroupRepos,
+    Operation::DeleteRunner,
+    Operation::Mint,
+    Operation::Downloads,
+    Operation::Deprecation,
+    Operation::AuthToken,
+    Operation::App,
+    Operation::Environment,
+    Operation::Image,
+    Operation::ImageLog,
+    Operation::Secret,
+    Operation::SecretDelete,
+    Operation::Create,
+    Operation::ListSandboxes,
+    Operation::SandboxByName,
+    Operation::Wait,
+    Operation::Terminate,
+    Operation::GetTags,
+    Operation::Boot,
+    Operation::ImageBuild,
+    Operation::Queue,
+    Operation::Connect,
+    Operation::Assign,
+];
 
 /// A base scenario and its reference run.
 #[derive(Debug)]
@@ -144,11 +189,11 @@ impl Reference {
         Self { base, run: run(&Plan { base, harms: Vec::new() }, Keep::No) }
     }
 
-    /// How many calls of each operation are places for a fault.
-    fn calls(&self) -> BTreeMap<Operation, u32> {
+    /// How many calls of each operation are places for harm.
+    fn calls(&self, is_meant: impl Fn(&Called) -> bool) -> BTreeMap<Operation, u32> {
         let until = self.run.converged_at.unwrap_or(f64::INFINITY) + TAIL_SECS;
         let mut calls = BTreeMap::new();
-        for call in self.run.calls.iter().filter(|call| call.at <= until) {
+        for call in self.run.calls.iter().filter(|call| call.at <= until && is_meant(call)) {
             *calls.entry(call.operation).or_default() += 1;
         }
         calls
@@ -156,16 +201,18 @@ impl Reference {
 
     /// Every way in which every operation of this scenario can be harmed.
     pub(crate) fn chains(&self) -> Vec<Chain> {
-        let calls = self.calls();
-        let count = |operation: Operation| {
+        // A fault strikes whoever calls, and it is the first controller that is killed.
+        let (calls, own) = (self.calls(|_| true), self.calls(|call| call.client == 1));
+        let faults = Fault::pairs().map(|(operation, mode)| {
             // What is no call happens as often as it happens.
-            if operation.is_call() { calls.get(&operation).copied().unwrap_or(0) } else { u32::MAX }
-        };
-        let faults = Fault::pairs().map(|(operation, mode)| (operation, Harm::Fault(mode)));
-        let kills =
-            calls.keys().flat_map(|operation| CrashPhase::ALL.iter().map(|phase| (*operation, Harm::Kill(*phase))));
-        let all = faults.chain(kills).filter(|(operation, _)| count(*operation) > 0);
-        all.map(|(operation, harm)| Chain { base: self.base, operation, harm, most: count(operation) }).collect()
+            let most = if operation.is_call() { calls.get(&operation).copied().unwrap_or(0) } else { u32::MAX };
+            (operation, Harm::Fault(mode), most)
+        });
+        let kills = own
+            .iter()
+            .flat_map(|(operation, most)| CrashPhase::ALL.iter().map(|phase| (*operation, Harm::Kill(*phase), *most)));
+        let all = faults.chain(kills).filter(|(.., most)| *most > 0);
+        all.map(|(operation, harm, most)| Chain { base: self.base, operation, harm, most }).collect()
     }
 
     /// The calls that stand for all that see the same state.

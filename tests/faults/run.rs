@@ -30,7 +30,7 @@ pub(crate) struct Terms {
     pub(crate) swept_within: TimeDelta,
     /// For how long nothing may happen at the end.
     pub(crate) quiet: TimeDelta,
-    /// When the run is cut off, however it stands.
+    /// When the run is cut off. What is not done and clean by then never will be.
     pub(crate) limit: Duration,
     /// How long faults are put in: the run goes on at least until then.
     pub(crate) at_least: TimeDelta,
@@ -49,6 +49,8 @@ pub(crate) enum Keep {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Called {
     pub(crate) operation: Operation,
+    /// By which controller.
+    pub(crate) client: u32,
     /// When, in seconds from the start.
     pub(crate) at: f64,
     /// How many changes of jobs, runners and sandboxes came before.
@@ -193,9 +195,9 @@ impl<'a> Watch<'a> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most events do not matter here")]
     fn note(&mut self, at: DateTime<Utc>, what: &What) {
         match what {
-            What::Call { operation, .. } => {
+            What::Call { operation, client, .. } => {
                 let secs = (at - epoch()).as_seconds_f64();
-                self.calls.push(Called { operation: *operation, at: secs, phase: self.phase });
+                self.calls.push(Called { operation: *operation, client: *client, at: secs, phase: self.phase });
                 // What only looks an App or an image up may come at any time.
                 let is_change =
                     operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
@@ -240,8 +242,13 @@ impl<'a> Watch<'a> {
 
     fn finish(self, now: DateTime<Utc>) -> Run {
         let calm_at = epoch() + self.terms.at_least;
+        let mut violations = self.checker.finish(Some(now));
+        if self.converged_at.is_none() {
+            let text = format!("not everything is done and clean after {} s", (now - epoch()).num_seconds());
+            violations.push(Violation { invariant: "no_end", events: Vec::new(), at: now, text });
+        }
         Run {
-            violations: self.checker.finish(Some(now)),
+            violations,
             struck: self.struck,
             calls: self.calls,
             converged_at: self.converged_at.map(|at| (at - epoch()).as_seconds_f64()),
