@@ -149,7 +149,7 @@ pub fn due(
         all.group(registry, view, observed, policy);
         let capacity = means(capacities, &policy.credential_of(registry));
         let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
-        let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
+        let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed, evidence);
         if may_matter && !mutant::is(Mutant::LeftoversUnread) {
             all.runners(registry, view, RUNNERS_AGAIN.at(capacity));
         } else {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, RunnerId};
 use crate::mutant::{self, Mutant};
+use crate::plan::LISTS_LAG;
 use crate::state::Origin;
 
 /// Two readings agree only if they lie this far apart (design rule I).
@@ -67,6 +68,11 @@ impl NameEvidence {
     /// minutes after the job had died (actions/runner#4598), so it is asked again.
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
+    }
+
+    /// Whether a list of runners that was read then says nothing of its runner: its sandbox ended about that time, or later.
+    pub(crate) fn has_ended_since(&self, read_at: Option<DateTime<Utc>>) -> bool {
+        self.ended_at.is_some_and(|ended| read_at.is_none_or(|at| at < ended + LISTS_LAG))
     }
 
     /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it

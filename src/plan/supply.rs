@@ -314,8 +314,7 @@ fn count_unlisted<'a>(
         let scope = known.origin.as_ref().map(|origin| &origin.scope);
         let made_in = scope.and_then(|scope| context.observed.registry(scope));
         let find = |(registry, view): (&'a Registry, &'a RegistryView)| {
-            let is_older = |ended: DateTime<Utc>| view.runners_read.known_at.is_none_or(|at| at < ended + LISTS_LAG);
-            let listed = view.runners.get(*name).filter(|_| !known.ended_at.is_some_and(is_older));
+            let listed = view.runners.get(*name).filter(|_| !known.has_ended_since(view.runners_read.known_at));
             Some((registry, listed?))
         };
         // Where it is not known in which place it was made, each is looked through.
