@@ -365,6 +365,10 @@ fn a_sandbox_that_modal_never_placed_is_given_up() {
     check(&format!("{tagged} fenced=80s seen=21s"), "");
     check(&format!("{tagged} fenced=80s seen=20s"), "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
     check(&format!("{tagged} kept=20s"), "");
+    // Where it is registered was not read yet, so that it cannot be fenced.
+    let mut unread = Situation::parse(tagged);
+    unread.observed.repos.clear();
+    assert_eq!(unread.plan().to_string(), "");
     // Nobody knows of a registration to fence.
     check("sandbox 7-1 acme/web unscheduled 130s", "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
 }
