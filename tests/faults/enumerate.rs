@@ -28,8 +28,9 @@ const TAIL_SECS: f64 = 60.0;
 
 /// How one fault is judged: what it costs is the longest pause that a failure of any kind may put in.
 pub(crate) fn terms(harms: usize, setup: &Setup) -> Terms {
-    // Where every list costs, leftovers of a process that died are looked for every six hours.
-    let hours = if setup.profile.github_charges_unchanged { 8 } else { 3 };
+    // Where every list costs, leftovers of a process that died are looked for every six hours. A job that a fourth runner
+    // waited for in vain is looked at again after two, and its run after nearly one more.
+    let hours = if setup.profile.github_charges_unchanged { 8 } else { 5 };
     let harms = i32::try_from(harms).unwrap_or(1);
     Terms {
         recover_within: TimeDelta::minutes(6) * harms,
