@@ -30,8 +30,8 @@ pub use ceiling::Ceiling;
 use feedback::image_of;
 
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
+use name::is_another;
 pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
-use name::{EndCounted, is_another};
 pub use secrets::{SecretState, Secrets};
 
 /// How long a job that was seen in progress is not believed to be queued again.
@@ -349,10 +349,10 @@ impl Evidence {
         let evidence = self.name(name, now);
         evidence.origin.get_or_insert_with(|| sandbox.origin.clone());
         let Some(ended) = &sandbox.ended else { return };
-        if evidence.end_counted == EndCounted::Yes {
+        if evidence.ended_at.is_some() {
             return;
         }
-        evidence.end_counted = EndCounted::Yes;
+        evidence.ended_at = Some(ended.at);
         let has_served = evidence.claim.is_some() || evidence.busy_at.is_some() || evidence.is_kept(now);
         let evidence = evidence.clone();
         let reason = end_reason(ended.result.as_ref());

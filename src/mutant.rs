@@ -70,6 +70,8 @@ mutants! {
     EndedServedNothing,
     /// A runner that became busy leaves supply before its job leaves demand.
     BusyLeavesAtOnce,
+    /// A job that several runners waited for in vain is never looked at again.
+    GhostForEver,
     /// Runners count for jobs of every label set.
     LabelsIgnored,
     /// A sandbox that another process made is not counted.

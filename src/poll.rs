@@ -157,7 +157,7 @@ pub fn due(
             last = Some((scope, capacity));
         }
         let is_first = view.runners_read.known_at.is_none() && wanting.contains(registry);
-        let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed);
+        let may_matter = unsettled.contains(registry) || is_first || has_leftover(view, observed, evidence);
         if may_matter && !mutant::is(Mutant::LeftoversUnread) {
             all.runners(registry, view, RUNNERS_AGAIN.at(capacity));
         } else {

@@ -183,6 +183,15 @@ fn a_runner_that_is_online_takes_room_where_no_list_shows_its_sandbox() {
         "gpus 1; runner 6-1 acme/web busy 600s labels=modal,gpu:t4; job 7 acme/web queued labels=modal,gpu:t4",
         &at("limits.max_gpus = 1"),
     );
+    // Its sandbox was listed, and ended: a list of runners that is no newer says nothing.
+    let ended = |secs: i64| {
+        let mut situation = Situation::parse("limit 1; runner 6-1 acme/web busy 600s; job 7 acme/web queued");
+        let known = situation.evidence.names.values_mut().next().unwrap();
+        known.ended_at = Some(now() - TimeDelta::seconds(secs));
+        situation.plan().to_string().trim_end().to_owned()
+    };
+    assert_eq!(ended(0), CREATE_7);
+    assert_eq!(ended(60), at("limits.max_sandboxes = 1"));
 }
 
 #[test]
@@ -371,6 +380,10 @@ fn a_sandbox_that_modal_never_placed_is_given_up() {
     check(&format!("{tagged} fenced=80s seen=21s"), "");
     check(&format!("{tagged} fenced=80s seen=20s"), "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
     check(&format!("{tagged} kept=20s"), "");
+    // Where it is registered was not read yet, so that it cannot be fenced.
+    let mut unread = Situation::parse(tagged);
+    unread.observed.repos.clear();
+    assert_eq!(unread.plan().to_string(), "");
     // Nobody knows of a registration to fence.
     check("sandbox 7-1 acme/web unscheduled 130s", "terminate sr-main-gh-7-1 (sb-7-1): no_capacity");
 }

@@ -34,6 +34,9 @@ pub struct SimulateArgs {
     /// Print the environment for the GitHub App of the simulated GitHub instead of that for a token
     #[arg(long)]
     pub app: bool,
+    /// Serve so many controllers beside at addresses of their own, so that the history tells them apart
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100))]
+    pub controllers: u32,
     /// Write every call and every change to this file as it happens, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
@@ -101,6 +104,9 @@ pub async fn run(args: SimulateArgs, stop: impl Future<Output = ()>, mut out: im
     };
     let failed = |source| SimulateError::Serve { github: args.github, modal: args.modal, source };
     let mut servers = serve(world.clone(), args.github, args.modal).await.map_err(failed)?;
+    for number in 1..=args.controllers {
+        servers.tell_apart(&world.client(number)).await.map_err(failed)?;
+    }
     out.write_all(instructions(&world, &servers, &credentials).as_bytes())
         .and_then(|()| out.flush())
         .map_err(SimulateError::Output)?;
@@ -122,6 +128,14 @@ pub(super) fn write_history(world: &World, path: &Path) -> Result<(), SimulateEr
 /// The environment that points Sandrunner, or an official client, at the simulators.
 fn instructions(world: &World, servers: &Servers, credentials: &str) -> String {
     let (github, modal) = (servers.github(), servers.modal());
+    let clients: Vec<String> = servers
+        .clients()
+        .iter()
+        .zip(1_u32..)
+        .map(|((github, modal), number)| {
+            format!("# Controller {number}: GITHUB_API_URL=http://{github} MODAL_SERVER_URL=http://{modal}\n")
+        })
+        .collect();
     let repos: Vec<String> = world.scenario().allowed_repos().iter().map(ToString::to_string).collect();
     format!(
         "# The simulated GitHub and Modal run until Ctrl-C. Any text is accepted as a token.\n\
@@ -131,11 +145,13 @@ fn instructions(world: &World, servers: &Servers, credentials: &str) -> String {
          export MODAL_SERVER_URL=http://{modal}\n\
          export MODAL_TOKEN_ID=ak-simulated\n\
          export MODAL_TOKEN_SECRET=as-simulated\n\
+         {}\
          # Control: GET http://{github}/_sim/state, /_sim/report, /_sim/history?since=N;\n\
          # POST /_sim/jobs, /_sim/reruns, /_sim/faults (GET lists them, DELETE takes all out), /_sim/revoke,\n\
          # /_sim/limits, /_sim/controllers, /_sim/clock {{\"advance_seconds\": 60}};\n\
          # GET and change (see the README) /_sim/repos, /_sim/installations, /_sim/organizations, /_sim/releases\n",
-        repos.join(",")
+        repos.join(","),
+        clients.concat()
     )
 }
 
@@ -153,6 +169,7 @@ mod tests {
             profile: "calm".to_owned(),
             seed: 1,
             app: false,
+            controllers: 0,
             history: None,
         }
     }
@@ -168,6 +185,11 @@ mod tests {
         run(SimulateArgs { app: true, ..args() }, async {}, &mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("export GITHUB_APP_KEY='-----BEGIN") && !text.contains("GITHUB_TOKEN"), "{text}");
+        assert!(!text.contains("# Controller"), "{text}");
+        let mut out = Vec::new();
+        run(SimulateArgs { controllers: 2, ..args() }, async {}, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("# Controller 2: GITHUB_API_URL=http://127.0.0.1:"), "{text}");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Evidence, Lesson, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, ImageId};
+use crate::mutant::{self, Mutant};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
@@ -170,7 +171,8 @@ impl Waiting {
     fn look(&mut self, run: &RunView, now: DateTime<Utc>) {
         let stamp = RunStamp::of(run);
         if let Some((_, known)) = &self.ghost {
-            if *known != stamp || self.ghost_again_at().is_some_and(|at| now >= at) {
+            let is_worth_it = *known != stamp || self.ghost_again_at().is_some_and(|at| now >= at);
+            if is_worth_it && !mutant::is(Mutant::GhostForEver) {
                 self.ghost = None;
                 self.unclaimed = GHOST_AFTER - 1;
                 self.looks = (self.looks + 1).min(LOOKS_MAX);

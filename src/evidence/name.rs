@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, RunnerId};
 use crate::mutant::{self, Mutant};
+use crate::plan::LISTS_LAG;
 use crate::state::Origin;
 
 /// Two readings agree only if they lie this far apart (design rule I).
@@ -57,7 +58,8 @@ pub struct NameEvidence {
     /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
     #[serde(skip)]
     pub is_mint_unanswered: bool,
-    pub(super) end_counted: EndCounted,
+    /// When its sandbox was seen to have ended; what came of it is counted then.
+    pub ended_at: Option<DateTime<Utc>>,
     pub(super) seen_at: Option<DateTime<Utc>>,
 }
 
@@ -66,6 +68,11 @@ impl NameEvidence {
     /// minutes after the job had died (actions/runner#4598), so it is asked again.
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
+    }
+
+    /// Whether a list of runners that was read then says nothing of its runner: its sandbox ended about that time, or later.
+    pub(crate) fn has_ended_since(&self, read_at: Option<DateTime<Utc>>) -> bool {
+        self.ended_at.is_some_and(|ended| read_at.is_none_or(|at| at < ended + LISTS_LAG))
     }
 
     /// The name is that of this registration. Another process, or one that had lost what it knew, may have used it
@@ -79,14 +86,6 @@ impl NameEvidence {
         }
         (self.claim, self.registered_as) = (claim, Some(runner));
     }
-}
-
-/// Whether the end of a sandbox was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum EndCounted {
-    #[default]
-    No,
-    Yes,
 }
 
 /// A job that was given to a runner.

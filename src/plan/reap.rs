@@ -172,11 +172,12 @@ fn never_placed(
     let listed = registry.and_then(|(_, view)| view.runners.get(name));
     let runner = sandbox.runner.or(listed.map(|runner| runner.id)).or(evidence.and_then(|known| known.runner_id));
     let fenced = evidence.and_then(|known| known.fenced_at);
-    match (fenced, runner.zip(registry)) {
+    match (fenced, runner, registry) {
         _ if mutant::is(Mutant::TerminatedUnfenced) => {}
-        (Some(fenced), _) if sandbox.seen_at >= fenced + STILL_UNPLACED => {}
-        (Some(_), _) => return None,
-        (None, Some((runner, (registry, view)))) => {
+        (Some(fenced), ..) if sandbox.seen_at >= fenced + STILL_UNPLACED => {}
+        // Where it is registered is not known: it can be given a job, and nothing can be done about that.
+        (Some(_), ..) | (None, _, None) => return None,
+        (None, Some(runner), Some((registry, view))) => {
             let is_firm = evidence.and_then(|known| known.never_online).is_some_and(|agreement| agreement.is_firm());
             let is_old = context.now - sandbox.created(context.observed.skew) >= GRACE;
             return (is_firm && is_old && view.runners_read.failure.is_none()).then(|| Action::Deregister {
@@ -188,7 +189,7 @@ fn never_placed(
             });
         }
         // It was never registered, as far as anyone knows.
-        (None, None) => {}
+        (None, None, Some(_)) => {}
     }
     Some(Action::Terminate { name: name.clone(), sandbox: sandbox.id.clone(), reason: TerminateReason::NoCapacity })
 }

@@ -301,7 +301,8 @@ fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &
     }
 }
 
-/// A runner that is online runs in a sandbox, whether or not Modal's list shows it: it takes room.
+/// A runner that is online runs in a sandbox, whether or not Modal's list shows it: it takes room. A list of runners that
+/// is no newer than the end of that sandbox says nothing.
 fn count_unlisted<'a>(
     unlisted: &[(&OurName, &'a NameEvidence)],
     context: &Context<'a>,
@@ -312,7 +313,10 @@ fn count_unlisted<'a>(
     for (name, known) in unlisted {
         let scope = known.origin.as_ref().map(|origin| &origin.scope);
         let made_in = scope.and_then(|scope| context.observed.registry(scope));
-        let find = |(registry, view): (&'a Registry, &'a RegistryView)| Some((registry, view.runners.get(*name)?));
+        let find = |(registry, view): (&'a Registry, &'a RegistryView)| {
+            let listed = view.runners.get(*name).filter(|_| !known.has_ended_since(view.runners_read.known_at));
+            Some((registry, listed?))
+        };
         // Where it is not known in which place it was made, each is looked through.
         let listed = made_in.map_or_else(|| registries.iter().find_map(find), find);
         let is_up = |runner: &Runner| runner.connection != Connection::Offline || runner.is_busy;

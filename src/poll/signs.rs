@@ -9,7 +9,7 @@ use crate::ids::{Fingerprint, OurName, RunId};
 use crate::plan::{LISTS_LAG, may_have_served};
 use crate::runner::Exit;
 use crate::state::{
-    Connection, JobStatus, Observed, OurSandbox, Registry, RegistryView, RepoView, RunStatus, RunView, Scope,
+    Connection, JobStatus, Observed, OurSandbox, Registry, RegistryView, RepoView, RunStatus, RunView, Runner, Scope,
     WorkflowJob,
 };
 
@@ -153,12 +153,16 @@ pub(super) fn is_stuck(run: &RunView, tried_until: Option<DateTime<Utc>>, eviden
     !is_tried && run.jobs.values().all(is_over)
 }
 
-/// Whether a registration may have to be deleted soon, or was shown a moment ago and a single list lacks it.
-pub(super) fn has_leftover(view: &RegistryView, observed: &Observed) -> bool {
-    let is_leftover = |name: &OurName| !observed.fleet.sandboxes.contains_key(name);
+/// Whether a registration may have to be deleted soon, or was shown a moment ago and a single list lacks it, or seems to
+/// run in a sandbox that no list shows: until it is gone, it takes room.
+pub(super) fn has_leftover(view: &RegistryView, observed: &Observed, evidence: &Evidence) -> bool {
+    let read_at = view.runners_read.known_at;
+    let is_over = |name: &OurName| evidence.names.get(name).is_some_and(|known| known.has_ended_since(read_at));
+    let is_leftover = |name: &OurName, runner: &Runner| {
+        !observed.fleet.sandboxes.contains_key(name) && (runner.connection != Connection::Online || !is_over(name))
+    };
     let is_lacked_once = view.lacked_at.is_some_and(|at| view.runners_read.known_at.is_none_or(|read| read <= at));
-    is_lacked_once
-        || view.runners.iter().any(|(name, runner)| is_leftover(name) && runner.connection != Connection::Online)
+    is_lacked_once || view.runners.iter().any(|(name, runner)| is_leftover(name, runner))
 }
 
 /// Registries of which something may be created soon.
@@ -177,7 +181,7 @@ mod tests {
     use super::super::{Read, due};
     use super::*;
     use crate::class::Risks;
-    use crate::ids::{ClassName, JobId, Labels, SandboxId};
+    use crate::ids::{ClassName, JobId, Labels, RunnerId, SandboxId};
     use crate::state::{Ended, NeedsJobs, Origin, ReadState, SandboxEnd, SandboxResult, WorkflowRun};
 
     /// Exit codes of the supervisor.
@@ -317,11 +321,37 @@ mod tests {
     #[test]
     fn what_one_list_lacks_is_looked_for_once_more() {
         let (observed, mut view) = (Observed::default(), RegistryView::default());
+        let has_leftover = |view: &RegistryView| has_leftover(view, &observed, &Evidence::default());
         view.runners_read.succeeded(at(60));
-        assert!(!has_leftover(&view, &observed));
+        assert!(!has_leftover(&view));
         view.lacked_at = Some(at(60));
-        assert!(has_leftover(&view, &observed));
+        assert!(has_leftover(&view));
         view.runners_read.succeeded(at(120));
-        assert!(!has_leftover(&view, &observed), "two lists agree");
+        assert!(!has_leftover(&view), "two lists agree");
+    }
+
+    #[test]
+    fn a_runner_whose_sandbox_no_list_shows_is_looked_for_until_it_is_gone() {
+        let (mut observed, mut evidence, mut view) =
+            (Observed::default(), Evidence::default(), RegistryView::default());
+        view.runners_read.succeeded(at(60));
+        let (name, sandbox) = ended(1, 100, SERVED);
+        let runner = Runner {
+            id: RunnerId(1),
+            name: name.to_string(),
+            connection: Connection::Online,
+            is_busy: true,
+            labels: None,
+            version: None,
+        };
+        view.runners.insert(name.clone(), runner);
+        assert!(has_leftover(&view, &observed, &evidence), "it takes room");
+        evidence.started(&name, &sandbox.origin, at(0));
+        evidence.names.get_mut(&name).unwrap().ended_at = Some(at(100));
+        assert!(!has_leftover(&view, &observed, &evidence), "that was before its sandbox ended");
+        view.runners_read.succeeded(at(120));
+        assert!(has_leftover(&view, &observed, &evidence));
+        observed.fleet.sandboxes.insert(name, sandbox);
+        assert!(!has_leftover(&view, &observed, &evidence));
     }
 }

@@ -1,4 +1,4 @@
-//! Processes that call a World without a socket: told apart, and killed between any two steps of a call.
+//! Processes that call a World without a socket, or over one of their own: told apart, and killed between any two steps of a call.
 //!
 //! A [`Client`] is one process. Its calls carry its number, so that faults can concern it alone and the history
 //! tells who called. Where a [`Crash`] is due, the process is dead from that step on: the call and all its further
@@ -74,6 +74,14 @@ impl World {
 }
 
 impl Client {
+    pub(super) fn world(&self) -> &World {
+        &self.world
+    }
+
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+
     /// GitHub's side as this process reaches it.
     pub fn github_service(
         &self,
@@ -128,7 +136,8 @@ impl Caller {
         extensions.get::<Self>().cloned().unwrap_or_default()
     }
 
-    fn calls<B>(&self, mut request: Request<B>) -> Request<B> {
+    /// Makes a call one of its own.
+    pub(super) fn calls<B>(&self, mut request: Request<B>) -> Request<B> {
         request.extensions_mut().insert(self.clone());
         request
     }

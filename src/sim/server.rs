@@ -1,26 +1,31 @@
 //! Serves a World over TCP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use axum::Extension;
 use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
+use super::client::{Caller, Client};
 use super::connection::Connection;
 use super::world::World;
 
 /// How long requests that are under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Two running servers. Dropping them stops both at once.
+/// Running servers. Dropping them stops all at once.
 #[derive(Debug)]
 pub struct Servers {
     github: SocketAddr,
     modal: SocketAddr,
+    /// Where each process is served that is told from others.
+    clients: Vec<(SocketAddr, SocketAddr)>,
     stop: CancellationToken,
     tasks: JoinSet<io::Result<()>>,
 }
@@ -34,6 +39,22 @@ impl Servers {
     /// The address of Modal's side.
     pub fn modal(&self) -> SocketAddr {
         self.modal
+    }
+
+    /// The addresses of both sides for each process that [`Servers::tell_apart`] was told of, in that order.
+    pub fn clients(&self) -> &[(SocketAddr, SocketAddr)] {
+        &self.clients
+    }
+
+    /// Serves one process on free ports of loopback: whatever calls there has its number in the history.
+    ///
+    /// # Errors
+    /// Where no address can be bound.
+    pub async fn tell_apart(&mut self, client: &Client) -> io::Result<()> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let bound = self.bind(client.world(), client.caller(), any, any).await?;
+        self.clients.push(bound);
+        Ok(())
     }
 
     /// Takes no more connections, lets requests finish for a moment, and ends.
@@ -55,6 +76,33 @@ impl Servers {
         self.join().await
     }
 
+    async fn bind(
+        &mut self,
+        world: &World,
+        caller: Caller,
+        github: SocketAddr,
+        modal: SocketAddr,
+    ) -> io::Result<(SocketAddr, SocketAddr)> {
+        let github_listener = TcpListener::bind(github).await?;
+        let modal_listener = TcpListener::bind(modal).await?;
+        let bound = (github_listener.local_addr()?, modal_listener.local_addr()?);
+        let router = world.github_service().layer(Extension(caller.clone()));
+        let until = stopped(self.stop.clone());
+        self.tasks.spawn(async move { axum::serve(github_listener, router).with_graceful_shutdown(until).await });
+        let service = world.modal_service();
+        let until = stopped(self.stop.clone());
+        let connections = TcpListenerStream::new(modal_listener).map_ok(Connection::new);
+        self.tasks.spawn(async move {
+            tonic::transport::Server::builder()
+                .layer(MapRequestLayer::new(move |request| caller.calls(request)))
+                .add_service(service)
+                .serve_with_incoming_shutdown(connections, until)
+                .await
+                .map_err(io::Error::other)
+        });
+        Ok(bound)
+    }
+
     async fn join(&mut self) -> io::Result<()> {
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(io::Error::other)??;
@@ -68,28 +116,9 @@ impl Servers {
 /// # Errors
 /// Where an address cannot be bound.
 pub async fn serve(world: World, github: SocketAddr, modal: SocketAddr) -> io::Result<Servers> {
-    let github_listener = TcpListener::bind(github).await?;
-    let modal_listener = TcpListener::bind(modal).await?;
-    let stop = CancellationToken::new();
-    let mut servers = Servers {
-        github: github_listener.local_addr()?,
-        modal: modal_listener.local_addr()?,
-        stop: stop.clone(),
-        tasks: JoinSet::new(),
-    };
-    let router = world.github_service();
-    let until = stopped(stop.clone());
-    servers.tasks.spawn(async move { axum::serve(github_listener, router).with_graceful_shutdown(until).await });
-    let service = world.modal_service();
-    let until = stopped(stop);
-    let connections = TcpListenerStream::new(modal_listener).map_ok(Connection::new);
-    servers.tasks.spawn(async move {
-        tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming_shutdown(connections, until)
-            .await
-            .map_err(io::Error::other)
-    });
+    let (stop, tasks) = (CancellationToken::new(), JoinSet::new());
+    let mut servers = Servers { github, modal, clients: Vec::new(), stop, tasks };
+    (servers.github, servers.modal) = servers.bind(&world, Caller::default(), github, modal).await?;
     Ok(servers)
 }
 

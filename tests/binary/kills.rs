@@ -17,6 +17,7 @@
     reason = "it tells its figures, and real processes take real time"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -94,6 +95,8 @@ struct Played {
 
 /// A daemon with what it is started with.
 struct Daemon {
+    /// By which the history tells it from others, from 1.
+    number: usize,
     process: Option<Sandrunner>,
     state_dir: PathBuf,
     config: String,
@@ -114,16 +117,21 @@ impl Daemon {
         let process = self.process.take().unwrap();
         self.log.push_str(&process.log());
         process.kill().await;
-        note(simulation, "killed").await;
+        note(simulation, self.number, "killed").await;
         lose(&self.state_dir, rng);
-        note(simulation, "started").await;
+        note(simulation, self.number, "started").await;
         self.start();
     }
 }
 
-/// Tells the history what happens to a daemon: over TCP all are one client to the simulators.
-async fn note(simulation: &Simulation, change: &str) {
-    simulation.tell("/_sim/controllers", &json!({ "change": change })).await;
+/// Tells the history what happens to a daemon.
+async fn note(simulation: &Simulation, number: usize, change: &str) {
+    simulation.tell("/_sim/controllers", &json!({ "client": number, "change": change })).await;
+}
+
+/// Who made a call; 0 where that is not known.
+fn caller(call: &Value) -> usize {
+    call["client"].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
 }
 
 /// Leaves the state directory as it is in most cases; else empties it, or leaves half of a file in it.
@@ -187,18 +195,18 @@ fn gap_secs(rng: &mut Rng) -> f64 {
     rng.f64() * longest
 }
 
-/// Holds back what one side or both say on some connections, then lets it through, or resets.
+/// Holds back what one side or both say on some connections of the first daemon, then lets it through, or resets.
 async fn stall(simulation: &Simulation, proxies: &[Proxy], longest_secs: f64, rng: &mut Rng) {
     // GitHub's connections, Modal's, or both.
     let which = rng.u8(1..=3);
     let held = [Held::Calls, Held::Answers, Held::Both][rng.usize(..3)];
     let stalled = || proxies.iter().enumerate().filter(|(index, _)| which & (1 << index) != 0).map(|(_, proxy)| proxy);
-    note(simulation, "cut_off").await;
+    note(simulation, 1, "cut_off").await;
     stalled().for_each(|proxy| proxy.hold(held));
     sleep(Duration::from_secs_f64(longest_secs * (0.3 + 0.7 * rng.f64()))).await;
     let is_reset = rng.bool();
     stalled().for_each(|proxy| if is_reset { proxy.reset() } else { proxy.hold(Held::None) });
-    note(simulation, "connected").await;
+    note(simulation, 1, "connected").await;
 }
 
 async fn play(campaign: Campaign) -> Played {
@@ -206,15 +214,23 @@ async fn play(campaign: Campaign) -> Played {
     let mut rng = Rng::with_seed(seed);
     let folder = TempDir::new().unwrap();
     let history = folder.path().join("history.jsonl");
-    let arguments = ["--profile", "realistic", "--seed", &seed.to_string(), "--history", history.to_str().unwrap()];
-    let simulation = Simulation::start(&folder, &scenario(), &arguments).await;
+    let (seed_text, count) = (seed.to_string(), campaign.daemons.to_string());
+    let given = ["--profile", "realistic", "--seed", &seed_text, "--controllers", &count, "--history"];
+    let arguments: Vec<&str> = given.into_iter().chain(history.to_str()).collect();
+    let mut simulation = Simulation::start(&folder, &scenario(), &arguments).await;
     simulation.tell("/_sim/limits", &json!({ "sandboxes": SANDBOXES_MAX })).await;
-    let proxies = if stalls > 0 {
-        vec![Proxy::before(&simulation.url("")).await, Proxy::before(simulation.modal()).await]
-    } else {
-        Vec::new()
-    };
-    let mut daemons = daemons(&campaign, &folder, &simulation, &proxies);
+    let mut proxies = Vec::new();
+    let mut daemons = Vec::new();
+    for number in 1..=campaign.daemons {
+        let mut services = simulation.of_controller(number).await;
+        if stalls > 0 && number == 1 {
+            for service in &mut services {
+                proxies.push(Proxy::before(service).await);
+                *service = proxies[proxies.len() - 1].url();
+            }
+        }
+        daemons.push(daemon(number, services, &campaign, &folder, &simulation));
+    }
     let mut jobs = Jobs { rng: rng.fork(), added: 0, runs: 0 };
     let harms = kills.max(stalls);
     for harm in 0..harms {
@@ -239,7 +255,11 @@ async fn play(campaign: Campaign) -> Played {
     let logs = finish(daemons, &simulation, extent).await;
     let completed = number(&simulation.report().await, "jobs_completed");
     drop(simulation);
-    let violations = checker::check(&fs::read_to_string(&history).unwrap(), rules(&campaign));
+    let history_text = fs::read_to_string(&history).unwrap();
+    let lines = history_text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["what"].take());
+    let callers: BTreeSet<usize> = lines.filter(|what| what["event"] == "call").map(|what| caller(&what)).collect();
+    assert!(callers.into_iter().eq(1..=campaign.daemons), "each daemon is told from others");
+    let violations = checker::check(&history_text, rules(&campaign));
     if !violations.is_empty() || settled_after.is_none() {
         keep(seed, &history, &logs);
     }
@@ -261,32 +281,30 @@ fn keep(seed: u64, history: &Path, logs: &[String]) {
     }
 }
 
-fn daemons(campaign: &Campaign, folder: &TempDir, simulation: &Simulation, proxies: &[Proxy]) -> Vec<Daemon> {
+fn daemon(
+    number: usize,
+    [github, modal]: [String; 2],
+    campaign: &Campaign,
+    folder: &TempDir,
+    simulation: &Simulation,
+) -> Daemon {
     let limit = SANDBOXES_MAX.to_string();
     let mut variables = simulation
         .variables(&[("SANDRUNNER__RECONCILE__INTERVAL", "1s"), ("SANDRUNNER__LIMITS__MAX_SANDBOXES", &limit)]);
     for (name, value) in &mut variables {
-        let proxy = ["GITHUB_API_URL", "MODAL_SERVER_URL"].iter().position(|known| known == name);
-        if let Some(proxy) = proxy.and_then(|index| proxies.get(index)) {
-            *value = proxy.url();
+        match name.as_str() {
+            "GITHUB_API_URL" => value.clone_from(&github),
+            "MODAL_SERVER_URL" => value.clone_from(&modal),
+            _ => {}
         }
     }
     let points = campaign.points_per_minute();
     let text = format!("[[github]]\nmutations_per_minute = 90\npoints_per_minute = {points}\n");
     let config = crate::process::config(folder, &text);
-    let daemon = |index: usize| {
-        let state_dir = folder.path().join(format!("state-{index}"));
-        let mut daemon = Daemon {
-            process: None,
-            state_dir,
-            config: config.clone(),
-            variables: variables.clone(),
-            log: String::new(),
-        };
-        daemon.start();
-        daemon
-    };
-    (0..campaign.daemons).map(daemon).collect()
+    let state_dir = folder.path().join(format!("state-{number}"));
+    let mut daemon = Daemon { number, process: None, state_dir, config, variables, log: String::new() };
+    daemon.start();
+    daemon
 }
 
 /// Waits for the end that is asked for; returns how many creates were cut off, and how long it took.
@@ -330,9 +348,9 @@ async fn finish(daemons: Vec<Daemon>, simulation: &Simulation, extent: Extent) -
         let ended = daemon.process.unwrap().interrupted().await;
         assert!(ended.status.success(), "a daemon that was not killed ended by itself: {ended:#?}");
         logs.push(daemon.log + &ended.stderr);
+        // The last line tells when it was over.
+        note(simulation, daemon.number, "stopped").await;
     }
-    // The last line tells when it was over.
-    note(simulation, "stopped").await;
     logs
 }
 

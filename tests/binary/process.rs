@@ -169,6 +169,13 @@ impl Simulation {
         Self { github, variables, http: http(), process }
     }
 
+    /// The addresses of GitHub and Modal for one of the daemons that `--controllers` asked for, from 1.
+    pub(crate) async fn of_controller(&mut self, number: usize) -> [String; 2] {
+        let line = self.process.printed(&format!("# Controller {number}: GITHUB_API_URL=")).await;
+        let (github, modal) = line.split_once(" MODAL_SERVER_URL=").unwrap();
+        [github.to_owned(), modal.to_owned()]
+    }
+
     /// The environment of a daemon that uses this simulation; `extra` wins.
     pub(crate) fn variables(&self, extra: &[(&str, &str)]) -> Variables {
         let defaults = [

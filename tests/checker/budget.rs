@@ -193,7 +193,7 @@ impl Budgets {
     }
 
     fn repeated(&mut self, line: &Line, call: &Call, book: &Book, found: &mut Found) {
-        if call.operation != Operation::Mint || book.controllers > 1 {
+        if call.operation != Operation::Mint || book.is_ambiguous(&book.process(call)) {
             return;
         }
         let key = (call.caller(), call.subject.clone(), call.target.clone());

@@ -14,7 +14,7 @@ mod tale;
 use checker::{Limits, Rules, leaks};
 use chrono::TimeDelta;
 use serde_json::json;
-use tale::{JOB, REPO, Tale, created, name, nothing, queued};
+use tale::{JOB, REPO, Tale, created, name, nothing, queued, registered};
 
 /// Rules that do not judge the end, nor how long jobs wait.
 fn running() -> Rules {
@@ -234,6 +234,19 @@ fn a_change_of_unknown_outcome_is_not_repeated() {
     let target = json!({ "target": name(0, 1) });
     let restarted = Tale::new().github(3.0, "mint", 502, &target).controller(4.0, "started");
     assert_eq!(restarted.github(5.0, "mint", 409, &target).violated(running()), [""; 0]);
+    // Of two that can be told apart each is judged; of two that cannot, nobody knows which it was.
+    let by = |first: u32, second: u32| {
+        let pair = Rules { controllers: 2, ..running() };
+        Tale::new()
+            .by(first)
+            .github(3.0, "mint", 502, &target)
+            .by(second)
+            .github(5.0, "mint", 409, &target)
+            .violated(pair)
+    };
+    assert_eq!(by(1, 1), ["repeated"]);
+    assert_eq!(by(1, 2), [""; 0]);
+    assert_eq!(by(0, 0), [""; 0]);
 }
 
 #[test]
@@ -258,12 +271,99 @@ fn every_job_is_served_in_time() {
     let unserved = Tale::new().queued(1.0, 0).then(200.0, nothing());
     assert_eq!(unserved.violated(Rules::default()), ["unserved"]);
     assert_eq!(unserved.violated(running()), [""; 0], "the run is not over");
-    let held = |why: &str| Tale::new().queued(1.0, 0).then(1.0, json!({ "event": "job_held", "job": JOB, "why": why }));
-    assert_eq!(held("ghost").then(200.0, nothing()).violated(Rules::default()), [""; 0]);
-    assert_eq!(held("run_busy").then(200.0, nothing()).violated(Rules::default()), ["unserved"]);
     let skipped = json!({ "event": "job_queued", "job": JOB, "run": 1, "attempt": 1, "repo": REPO, "labels": ["x"],
         "skip": "no_opt_in_label" });
     assert_eq!(Tale::new().then(1.0, skipped).then(900.0, nothing()).violated(Rules::default()), [""; 0]);
+}
+
+/// A job is queued that GitHub gives to nobody.
+fn held(why: &str) -> Tale {
+    let held = json!({ "event": "job_held", "job": JOB, "why": why });
+    Tale::new().then(1.0, queued(0, &["self-hosted", "modal"])).then(1.0, held).jobs(2.0)
+}
+
+/// A runner waits in vain for five minutes, and is gone.
+fn in_vain(tale: Tale, secs: f64, attempt: u64) -> Tale {
+    let (runner, sandbox) = (name(0, attempt), format!("sb-{attempt}"));
+    let gave_up = json!({ "event": "sandbox_ended", "sandbox": sandbox, "name": runner, "status": 2, "exit_code": 64 });
+    tale.jobs(secs)
+        .started(secs, &sandbox, &runner)
+        .online(secs + 4.0, &sandbox, &runner)
+        .then(secs + 304.0, gave_up)
+        .removed(secs + 306.0, &runner)
+}
+
+/// So many runners waited in vain for a ghost, which is none any more at 1,201 s, and is served later.
+fn released(runners: u16, served: f64) -> Vec<&'static str> {
+    let waited = (0..runners)
+        .fold(held("ghost"), |tale, index| in_vain(tale, 3.0 + 400.0 * f64::from(index), u64::from(index) + 1));
+    let released = waited.then(1_201.0, json!({ "event": "job_held", "job": JOB, "why": null }));
+    let last = name(0, 9);
+    let late = released
+        .jobs(served - 1.0)
+        .started(served, "sb-9", &last)
+        .online(served + 4.0, "sb-9", &last)
+        .assigned(served + 5.0, 0, &last)
+        .completed(served + 65.0, 0, "ran")
+        .removed(served + 65.0, &last)
+        .ended(served + 66.0, "sb-9", &last);
+    quiet(late, served + 70.0).violated(Rules::default())
+}
+
+#[test]
+fn a_ghost_is_excused_while_it_is_one_and_until_it_is_to_be_looked_at_again() {
+    assert_eq!(held("ghost").then(9_000.0, nothing()).violated(Rules::default()), [""; 0]);
+    assert_eq!(held("run_completed").then(9_000.0, nothing()).violated(Rules::default()), [""; 0]);
+    assert_eq!(held("run_busy").then(200.0, nothing()).violated(Rules::default()), ["unserved"]);
+    let free = held("ghost").then(100.0, json!({ "event": "job_held", "job": JOB, "why": null }));
+    assert_eq!(free.then(200.0, nothing()).violated(Rules::default()), ["unserved"]);
+    // Nobody waited in vain: it is served like any other. Five seconds pass until it is taken, and half a second for
+    // every registration.
+    assert_eq!(released(0, 1_201.0 + 235.0), [""; 0]);
+    assert_eq!(released(0, 1_201.0 + 237.0), ["served_late"]);
+    // After two the next may follow in two minutes, and its run is read after a fifth of the time: 360 s with what every
+    // job may wait, and a quarter of the 1,560 s until then.
+    assert_eq!(released(2, 1_560.0 + 385.0), [""; 0]);
+    assert_eq!(released(2, 1_560.0 + 400.0), ["served_late"]);
+    // After three it is left alone for an hour: a quarter of 5,040 s.
+    assert_eq!(released(3, 5_040.0 + 1_250.0), [""; 0]);
+    assert_eq!(released(3, 5_040.0 + 1_270.0), ["served_late"]);
+}
+
+#[test]
+fn a_gpu_that_modal_has_none_of_is_waited_for_as_long_as_that_may_take() {
+    let served = |secs: f64, placed: Option<f64>| {
+        let labels = ["self-hosted", "modal", "gpu:t4"];
+        let minted = |tale: Tale, secs, attempt: u64| {
+            let (runner, sandbox) = (name(0, attempt), format!("sb-{attempt}"));
+            let mut registered = registered(&runner);
+            registered["labels"] = json!(labels);
+            tale.then(secs, registered)
+                .github(secs, "mint", 201, &json!({ "target": runner }))
+                .then(secs + 0.4, created(&sandbox, &runner, &json!({ "gpu": true })))
+                .modal(secs + 0.4, "create", 0, &json!({ "target": runner }))
+        };
+        let first = minted(Tale::new().then(1.0, queued(0, &labels)).jobs(2.0), 3.0, 1);
+        let placed = placed
+            .into_iter()
+            .fold(first, |tale, at| tale.then(at, json!({ "event": "sandbox_scheduled", "sandbox": "sb-1" })));
+        let second = minted(placed.jobs(secs - 1.0), secs, 2);
+        let over = second
+            .then(secs + 1.0, json!({ "event": "sandbox_scheduled", "sandbox": "sb-2" }))
+            .assigned(secs + 5.0, 0, &name(0, 2))
+            .deleted(secs + 6.0, &name(0, 1))
+            .ended(secs + 6.0, "sb-1", &name(0, 1))
+            .completed(secs + 65.0, 0, "ran")
+            .removed(secs + 65.0, &name(0, 2))
+            .ended(secs + 66.0, "sb-2", &name(0, 2));
+        let mut violated = quiet(over, secs + 70.0).violated(Rules::default());
+        violated.retain(|invariant| *invariant == "served_late");
+        violated
+    };
+    // A quarter of an hour from its creation.
+    assert_eq!(served(903.4 + 230.0, None), [""; 0]);
+    assert_eq!(served(903.4 + 240.0, None), ["served_late"]);
+    assert_eq!(served(903.4, Some(100.0)), ["served_late"], "it was placed");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! - while a limit of the operator that concerns the job is reached, and half a minute longer, in which the
 //!   freed room is noticed (an interval, the lag of Modal's list, a look-up);
 //!
+//! - while Modal has not placed a GPU sandbox of the job's label set on a machine, for as long as that may take;
+//!
 //! and it is given half a second for every registration that goes before, because GitHub lets no more than
 //! two a second be made, and the time of three waves: a run of several jobs grows by waves, each of which is
 //! claimed before the next is let start.
@@ -16,6 +18,9 @@
 //! operator's longest interval where the quota does not allow to read every list each interval. What it waits after that
 //! reading counts in full.
 //!
+//! Where runners waited in vain for it, or for others like it, a pause may follow before one more is made, which grows
+//! with their number. GitHub does not tell when it gives such a job out after all: it is served when the pause is over.
+//!
 //! It is not enough that a runner takes it: a job that should be served is not refused by the hook of its runner.
 //!
 //! At the end nothing of ours is left, and for the quiet window before it nothing was changed.
@@ -24,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 
-use super::book::{Book, Mark};
+use super::book::{Attempt, Book, Mark};
 use super::event::{Call, Change, Line, Operation, Time, What, code};
 use super::{Found, Rules};
 
@@ -33,8 +38,14 @@ const ROOM_NOTICED: TimeDelta = TimeDelta::seconds(30);
 /// What a registration that goes before costs.
 const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
 
-/// Why a job is held that nobody can ever serve.
+/// Why a job is held that is listed as queued and that nobody can serve.
 const GHOSTS: [&str; 2] = ["ghost", "run_completed"];
+/// So many runners wait for a job before it may be left alone for long.
+const GHOST_AFTER: usize = 3;
+/// A runner that waited for less has not waited in vain.
+const IN_VAIN_LEAST: TimeDelta = TimeDelta::minutes(1);
+const HOUR: TimeDelta = TimeDelta::hours(1);
+const DAY: TimeDelta = TimeDelta::days(1);
 
 /// Two answers that agree lie so far apart.
 const DENIED_APART: TimeDelta = TimeDelta::seconds(60);
@@ -78,8 +89,7 @@ struct Waiting {
     registrations_before: usize,
     /// Whether GitHub keeps it from every runner.
     is_held: bool,
-    /// Whether GitHub listed it as queued and gave it to nobody. Once enough runners waited for it in vain it may be
-    /// left alone for a day, and nothing tells when GitHub changes its mind.
+    /// Whether it does so for good, as far as anybody can tell.
     is_ghost: bool,
 }
 
@@ -119,7 +129,7 @@ impl Serving {
             What::JobHeld { job, why } => {
                 if let Some(waiting) = self.waiting.get_mut(job) {
                     waiting.is_held = why.is_some();
-                    waiting.is_ghost |= why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
+                    waiting.is_ghost = why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
                 }
             }
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
@@ -193,14 +203,16 @@ impl Serving {
         if now <= from {
             return;
         }
-        for waiting in self.waiting.values_mut() {
+        for (job, waiting) in &mut self.waiting {
+            let placed = placed_by(*job, book, rules).filter(|_| waiting.is_gpu);
+            let from = placed.map_or(from, |placed| placed.max(from));
             let gpus = self.full_gpus_at.filter(|_| waiting.is_gpu);
             // Which class a job is of, the history does not say.
             let class = self.full_class_at[usize::from(waiting.is_gpu)];
             let full = [self.full_at, self.full_repo_at.get(&waiting.repo).copied(), gpus, class];
             let free = full.into_iter().flatten().map(|full| full + ROOM_NOTICED).max();
             let from = free.map_or(from, |free| free.max(from));
-            if !waiting.is_held && !waiting.is_ghost {
+            if !waiting.is_held {
                 let passed = (now - from).max(TimeDelta::zero());
                 waiting.waited += passed;
                 waiting.unread += if waiting.is_read { TimeDelta::zero() } else { passed };
@@ -271,6 +283,10 @@ fn judge((job, waiting): (u64, &Waiting), now: Time, book: &Book, rules: &Rules,
     let swept = if is_behind { rules.swept_within } else { TimeDelta::zero() };
     let unseen = waiting.unread.min(rules.unread_within.max(swept));
     let bound = rules.serve_within + PER_REGISTRATION * before + unseen;
+    if waiting.waited <= bound {
+        return;
+    }
+    let bound = bound + left_alone(job, waiting, now, book, rules);
     if waiting.waited > bound {
         let text = format!(
             "job {job} of {} waited {} s with nothing in its way, {} may pass",
@@ -280,6 +296,46 @@ fn judge((job, waiting): (u64, &Waiting), now: Time, book: &Book, rules: &Rules,
         );
         found.add("served_late", &[waiting.since.seq], now, text);
     }
+}
+
+/// When the last GPU sandbox has to be placed on a machine that was made for a job's label set and is not yet.
+fn placed_by(job: u64, book: &Book, rules: &Rules) -> Option<Time> {
+    let group = book.groups.get(&book.jobs.get(&job)?.group)?;
+    let sandboxes = group.attempts.iter().filter_map(|index| book.attempts[*index].sandbox);
+    let unplaced = sandboxes.map(|index| &book.sandboxes[index]).filter(|it| it.is_alive() && it.scheduled.is_none());
+    unplaced.map(|it| it.created.at + rules.clocks.schedule).max()
+}
+
+/// How long a job may be left alone that runners waited for in vain.
+///
+/// Each that waits in vain makes the pause of its label set twice as long, from a minute to an hour, until a runner is
+/// given a job again. A job that the third one of its own waited for is left alone for an hour, then for two, up to a
+/// day. What shows when a pause is over is read the less often the longer it has been there.
+fn left_alone(job: u64, waiting: &Waiting, now: Time, book: &Book, rules: &Rules) -> TimeDelta {
+    let Some(group) = book.jobs.get(&job).and_then(|known| book.groups.get(&known.group)) else {
+        return TimeDelta::zero();
+    };
+    let attempts = || group.attempts.iter().map(|index| &book.attempts[*index]);
+    let claimed = attempts().filter_map(|attempt| attempt.job).map(|(at, _)| at).filter(|at| *at < now).max();
+    // When it stopped to wait, where that was long enough.
+    let in_vain = |attempt: &Attempt| {
+        let ended = attempt.sandbox.and_then(|index| book.sandboxes[index].ended).map(|end| end.at);
+        let until = ended.into_iter().chain(attempt.job.map(|(at, _)| at)).fold(now, Time::min);
+        let from = attempt.online?.max(waiting.since.at);
+        (until - from >= IN_VAIN_LEAST).then_some(until)
+    };
+    let is_own = |attempt: &&Attempt| rules.names.job_of(&attempt.name) == Some(job);
+    let own = attempts().filter(is_own).filter_map(in_vain).count();
+    let all = attempts().filter_map(in_vain).filter(|until| claimed.is_none_or(|claimed| *until > claimed)).count();
+    let pause =
+        doubled(TimeDelta::minutes(1), all, HOUR).max(doubled(HOUR, (own + 1).saturating_sub(GHOST_AFTER), DAY));
+    if pause.is_zero() { pause } else { pause + ((now - waiting.since.at) / 5).min(HOUR) }
+}
+
+/// The pause after so many failures in a row, which doubles; none after none.
+fn doubled(first: TimeDelta, failures: usize, longest: TimeDelta) -> TimeDelta {
+    let Some(doublings) = failures.checked_sub(1) else { return TimeDelta::zero() };
+    (first * 2_i32.pow(u32::try_from(doublings).unwrap_or(u32::MAX).min(20))).min(longest)
 }
 
 fn left_over(end: Time, book: &Book, found: &mut Found) {

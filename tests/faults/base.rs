@@ -62,6 +62,11 @@ pub(crate) const BASES: &[Base] = &[
     },
     Base { name: "sweep", about: "two re-runs beyond the pages that are read, of which one is told of", make: sweep },
     Base { name: "quota", about: "five jobs, one at a time, while GitHub's hour is nearly used up", make: quota },
+    Base {
+        name: "ghost",
+        about: "a job that GitHub lists as queued and gives to nobody for half an hour",
+        make: ghost,
+    },
 ];
 
 impl Base {
@@ -312,4 +317,11 @@ fn quota() -> Setup {
     setup.profile.github_first_hour_secs = 600.0;
     setup.profile.github_charges_unchanged = true;
     setup
+}
+
+fn ghost() -> Setup {
+    let mut scenario = run_of(1, 60.0);
+    // Three runners wait for it in vain meanwhile, and an hour passes until the next one.
+    scenario["faults"] = json!([{ "operation": "queue", "mode": "ghost", "seconds": 1_800 }]);
+    Setup { interval_secs: 120, ..Setup::calm(scenario) }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Terms {
     pub(crate) swept_within: TimeDelta,
     /// For how long nothing may happen at the end.
     pub(crate) quiet: TimeDelta,
-    /// When the run is cut off, however it stands.
+    /// When the run is cut off. What is not done and clean by then never will be.
     pub(crate) limit: Duration,
     /// How long faults are put in: the run goes on at least until then.
     pub(crate) at_least: TimeDelta,
@@ -255,8 +255,13 @@ impl<'a> Watch<'a> {
 
     fn finish(self, now: DateTime<Utc>) -> Run {
         let calm_at = epoch() + self.terms.at_least;
+        let mut violations = self.checker.finish(Some(now));
+        if self.converged_at.is_none() {
+            let text = format!("not everything is done and clean after {} s", (now - epoch()).num_seconds());
+            violations.push(Violation { invariant: "no_end", events: Vec::new(), at: now, text });
+        }
         Run {
-            violations: self.checker.finish(Some(now)),
+            violations,
             struck: self.struck,
             calls: self.calls,
             converged_at: self.converged_at.map(|at| (at - epoch()).as_seconds_f64()),

@@ -175,10 +175,10 @@ pub(crate) fn crash_at(rng: &mut Rng, (client, operation): (u32, Option<Operatio
     (rng.f64() * phase_secs, Crash { client, operation, nth: 1, phase })
 }
 
-/// Recovery may take the longest pause that failures can put in: an hour, after many failed starts.
+/// Recovery may take the longest pause that refusals put in; what runners that waited in vain add, the checker knows.
 fn terms(phase_secs: f64, profile: &Profile, keep: Keep) -> Terms {
     Terms {
-        recover_within: TimeDelta::minutes(75),
+        recover_within: TimeDelta::minutes(15),
         serve_within: TimeDelta::minutes(10),
         // What GitHub's index lacks is there at the next sweep.
         swept_within: SWEPT * if profile.filtered_list_omits > 0.0 { 3 } else { 1 },

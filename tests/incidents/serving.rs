@@ -1,6 +1,6 @@
 //! Jobs that waited although a runner could have been had.
 
-use sandrunner::sim::{FaultMode, RemovalReason};
+use sandrunner::sim::{Crash, CrashPhase, FaultMode, Operation, RemovalReason};
 use serde_json::json;
 
 use crate::case::{Case, Story};
@@ -24,6 +24,32 @@ async fn incident_runs_on_546_mint_reply_lost() {
         assert!(story.creates().iter().all(|create| create.name != name), "{name} was used");
         assert_eq!(story.removed(&name).unwrap().1, RemovalReason::Deleted, "{name}");
     }
+}
+
+/// runs-on#546 to its end: the name of the lost registration is asked for once more, by a process that does not know
+/// of it, and GitHub answers 409.
+///
+/// Required: a 409 says that the name is used, and no more. The controller is killed when GitHub has registered the
+/// runner and is started again with nothing but a list that does not show it yet: its mint is refused, nothing is
+/// deleted for it, the next name serves the job when no sandbox has come for three minutes, and the first
+/// registration is deleted then.
+#[tokio::test(start_paused = true)]
+async fn incident_runs_on_546_name_taken() {
+    let crash = Crash { client: 1, operation: Some(Operation::Mint), nth: 1, phase: CrashPhase::AfterApplied };
+    let unseen = json!({ "operation": "mint", "mode": "visible_late", "seconds": 30 });
+    let story = Case::run_of(1, 60.0).fault(unseen).crash(crash).recovers_within(420).run().await;
+    assert_eq!(story.killed().len(), 1);
+    let calls = story.calls(Operation::Mint);
+    let statuses: Vec<u16> = calls.iter().map(|(_, status, _)| *status).collect();
+    // The answer to the first was under way when its process died.
+    assert_eq!(statuses, [201, 409, 201], "{}", story.told());
+    let mints = story.mints();
+    let (lost, used) = (&mints[0], &mints[1]);
+    assert!((180.0..200.0).contains(&(used.at - calls[1].0)), "{}", story.told());
+    assert_eq!(story.creates().iter().map(|create| &create.config).collect::<Vec<_>>(), [&used.config]);
+    assert_eq!(story.taken(0)[0].1, used.name);
+    let (deleted, reason) = story.removed(&lost.name).unwrap();
+    assert!(deleted > used.at && reason == RemovalReason::Deleted, "{}", story.told());
 }
 
 /// The first sandbox of a job takes nine minutes to start, under a limit of so many sandboxes.

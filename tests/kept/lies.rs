@@ -58,7 +58,7 @@ fn lie_about(name: &OurName, situation: &Situation, random: &mut fastrand::Rng) 
         "fenced_at": some_time(random),
         "terminated_at": maybe(random, json!(now())),
         "secret": if random.bool() { "MayExist" } else { "Deleted" },
-        "end_counted": if random.bool() { "No" } else { "Yes" },
+        "ended_at": if random.bool() { some_time(random) } else { Value::Null },
         "seen_at": time(random),
     })
 }
