@@ -235,7 +235,7 @@ mod tests {
         let token = || Some("ak-x".to_owned().into());
         let led = |github: Vec<GithubConfig>| {
             let modal = ModalConfig { token_id: token(), token_secret: token(), ..ModalConfig::default() };
-            let settings = Settings::new(&Config { github, modal, ..Config::default() }, &Environment::new()).unwrap();
+            let settings = Settings::new(&Config { modal, github, ..Config::default() }, &Environment::new()).unwrap();
             let clock = Clock::scaled(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::days(1), 1.0);
             let tells_all = |account: &GithubSettings| {
                 let clock = clock.for_another_service();

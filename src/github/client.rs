@@ -228,9 +228,10 @@ impl Client {
             budget.reserve(purpose, self.clock.now())
         };
         self.clock.sleep_until(start).await;
-        let of_reads = match purpose.is_mutation() {
-            true => None,
-            false => Some(self.reads_in_flight.acquire().await.expect("the semaphore is never closed")),
+        let of_reads = if purpose.is_mutation() {
+            None
+        } else {
+            Some(self.reads_in_flight.acquire().await.expect("the semaphore is never closed"))
         };
         let of_all = self.in_flight.acquire().await.expect("the semaphore is never closed");
         // Another request may have met the limit in the meantime.

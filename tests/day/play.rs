@@ -190,7 +190,7 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figure
     let mut looks: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     let (mut hours, mut minutes): (BTreeMap<i64, u32>, BTreeMap<i64, u32>) = (BTreeMap::new(), BTreeMap::new());
     let mut second: BTreeMap<u64, f64> = BTreeMap::new();
-    let (mut limited, mut charged) = (0, Vec::new());
+    let (mut limited, mut paid) = (0, Vec::new());
     let charges = outcome.history.iter().find_map(|event| match &event.what {
         What::Began { profile, .. } => Some(profile.github_charges_unchanged),
         _ => None,
@@ -203,7 +203,7 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figure
                 #[expect(clippy::cast_possible_truncation, reason = "a day")]
                 let second_of_day = at as i64;
                 if *status != 304 || charges == Some(true) {
-                    charged.push(at);
+                    paid.push(at);
                     *hours.entry(second_of_day / 3600).or_default() += 1;
                 }
                 *minutes.entry(second_of_day / 60).or_default() += points;
@@ -229,7 +229,7 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figure
         waits,
         second_waits: second.iter().filter_map(|(run, since)| seen(run, *since)).collect(),
         charged_peak: hours.values().copied().max().unwrap_or_default(),
-        charged_any_hour: most_in_an_hour(&charged),
+        charged_any_hour: most_in_an_hour(&paid),
         points_peak: minutes.values().copied().max().unwrap_or_default(),
         limited,
         calls: outcome.calls(Service::Github),

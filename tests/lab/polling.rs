@@ -308,9 +308,16 @@ async fn a_nudge_shows_a_run_at_once_and_one_of_an_unknown_repository_nothing() 
     assert!(around(335.0, 336.0) <= 8, "fifty nudges are one");
 }
 
+/// Whether GitHub's webhooks arrive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Webhooks {
+    Arrive,
+    GetLost,
+}
+
 /// Plays some jobs, with a nudge for each change of one or with none; tells the names of all runners and how long jobs
 /// waited for one on average.
-async fn served(is_nudged: bool) -> (BTreeSet<String>, f64) {
+async fn served(webhooks: Webhooks) -> (BTreeSet<String>, f64) {
     let jobs: Vec<Value> =
         (0_u32..12).map(|run| job(run.into(), 0, u64::from(run) % 3, 61.0 * f64::from(run), 90.0)).collect();
     let day = scenario(json!({ "repos": repos(3), "jobs": jobs }));
@@ -322,7 +329,7 @@ async fn served(is_nudged: bool) -> (BTreeSet<String>, f64) {
             if let What::JobQueued { repo, job, .. }
             | What::JobAssigned { repo, job, .. }
             | What::JobCompleted { repo, job, .. } = &event.what
-                && is_nudged
+                && webhooks == Webhooks::Arrive
             {
                 let run = RunId(FIRST_RUN + (job - 5_000_000_000) / 10);
                 nudges.give(Hint { repo: repo.parse().expect("a name"), run });
@@ -343,7 +350,7 @@ async fn served(is_nudged: bool) -> (BTreeSet<String>, f64) {
 
 #[tokio::test(start_paused = true)]
 async fn without_any_nudge_the_same_is_served_only_later() {
-    let ((nudged, soon), (polled, late)) = (served(true).await, served(false).await);
+    let ((nudged, soon), (polled, late)) = (served(Webhooks::Arrive).await, served(Webhooks::GetLost).await);
     assert_eq!((&nudged, nudged.len()), (&polled, 12));
     assert!(soon + 15.0 < late && late < 90.0, "{soon} s and {late} s");
 }
