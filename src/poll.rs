@@ -142,7 +142,7 @@ pub fn due(
             );
         }
         all.hinted_run(scope, repo);
-        all.sweep(scope, repo, sweep);
+        all.sweep(scope, repo, sweep, fence);
     }
     let wanting = wanting(observed);
     let mut last: Option<(&Scope, Capacity)> = None;
@@ -402,8 +402,9 @@ impl Schedule {
         }
     }
 
-    /// What an old run seldom shows is looked for when nothing else is to be swept: it must not make the rest late.
-    fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta) {
+    /// What an old run seldom shows is looked for when nothing else is to be swept: it must not make the rest late. After a
+    /// fence both are looked for: any run may have the job of that runner.
+    fn sweep(&mut self, scope: &Scope, repo: &RepoView, again: TimeDelta, fence: Option<DateTime<Utc>>) {
         if repo.reaches_back != ReachesBack::NotEnough || mutant::is(Mutant::SweepsLeftOut) {
             return;
         }
@@ -411,6 +412,9 @@ impl Schedule {
             (Breadth::Usual, &repo.swept, again - again / SWEPT_AHEAD, Rank::Sweep),
             (Breadth::Rare, &repo.swept_rare, SWEEP_AGAIN.1, Rank::RareSweep),
         ] {
+            let shown = fence.map(|fence| fence + LISTS_LAG).filter(|shown| *shown <= self.now);
+            let is_asked = shown.is_some_and(|shown| read.known_at.is_none_or(|known| known < shown));
+            let (again, rank) = if is_asked { (TimeDelta::zero(), Rank::Sweep) } else { (again, rank) };
             if self.is_due(read, again) {
                 self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, rank, read.tried_at);
             }

@@ -15,7 +15,7 @@ use sandrunner::evidence::Failing;
 use sandrunner::ids::{ClassName, ImageId};
 use sandrunner::plan::{Action, SandboxState};
 use sandrunner::runner::VersionNotice;
-use sandrunner::state::{ImageState, Rebuilds, Registry, ReleaseView};
+use sandrunner::state::{ImageState, ReachesBack, Rebuilds, Registry, ReleaseView};
 use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
@@ -337,6 +337,14 @@ fn a_failed_start_is_fenced_settled_and_only_then_terminated() {
     check(&format!("{failed} fenced=30s"), "");
     check(&format!("{failed} fenced=100s"), "terminate sr-main-gh-7-1 (sb-7-1): failed_start");
     // A run of which nothing is known any more may have given it a job.
+    let mut swept = Situation::parse(&format!("{failed} fenced=100s"));
+    let ends = |situation: &Situation| situation.plan().to_string().contains("terminate");
+    let repo = swept.observed.repos.get_mut(&scope("acme/web")).unwrap();
+    repo.reaches_back = ReachesBack::NotEnough;
+    repo.swept.succeeded(now() - TimeDelta::seconds(80));
+    assert!(!ends(&swept), "an old run that was re-run may have its job");
+    swept.observed.repos.get_mut(&scope("acme/web")).unwrap().swept_rare.succeeded(now() - TimeDelta::seconds(80));
+    assert!(ends(&swept));
     let mut unlisted = Situation::parse(&format!("{failed} fenced=100s"));
     unlisted.observed.repos.values_mut().for_each(|repo| repo.deep_read_at = None);
     assert_eq!(unlisted.plan().to_string(), "");

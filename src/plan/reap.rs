@@ -7,7 +7,7 @@ use super::{Action, Context, DeregisterReason, LISTS_LAG, Plan, SecretLook, Term
 use crate::evidence::{AGREEMENT_APART, NameEvidence};
 use crate::ids::{JobId, OurName, SecretId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Connection, JobStatus, OurSandbox, ReadState, Registry, RunView};
+use crate::state::{Connection, JobStatus, OurSandbox, ReachesBack, ReadState, Registry, RunView};
 
 /// Nothing is destroyed before it was known for this long.
 const GRACE: TimeDelta = TimeDelta::minutes(5);
@@ -204,7 +204,11 @@ fn is_unclaimed_since(name: &OurName, registry: &Registry, since: DateTime<Utc>,
     context.observed.repos_of(registry).all(|(_, repo)| {
         let is_elsewhere =
             |run: &RunView| run.jobs.values().all(|job| job.runner_name.as_deref() != Some(name.as_str()));
+        // An old run that was re-run shows in a sweep alone.
+        let is_swept =
+            repo.reaches_back != ReachesBack::NotEnough || [&repo.swept, &repo.swept_rare].into_iter().all(is_read);
         repo.deep_read_at.is_some()
+            && is_swept
             && is_read(&repo.runs_read)
             && repo.runs.values().all(|run| is_read(&run.jobs_read) && is_elsewhere(run))
     })

@@ -178,11 +178,11 @@ pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
 #[cfg(test)]
 mod tests {
     use super::super::lists::tests::policy;
-    use super::super::{Read, due};
+    use super::super::{Breadth, Read, due};
     use super::*;
     use crate::class::Risks;
     use crate::ids::{ClassName, JobId, Labels, RunnerId, SandboxId};
-    use crate::state::{Ended, NeedsJobs, Origin, ReadState, SandboxEnd, SandboxResult, WorkflowRun};
+    use crate::state::{Ended, NeedsJobs, Origin, ReachesBack, ReadState, SandboxEnd, SandboxResult, WorkflowRun};
 
     /// Exit codes of the supervisor.
     const SERVED: i32 = 0;
@@ -316,6 +316,35 @@ mod tests {
         assert!(!is_due(&observed), "it was read a minute ago");
         observed.fleet.sandboxes.insert(name, sandbox);
         assert!(is_due(&observed));
+    }
+
+    #[test]
+    fn after_a_fence_old_runs_are_swept_for_the_job_of_that_runner() {
+        let mut observed = Observed::default();
+        observed.add(scope(), Registry::Repo(scope()));
+        let repo = observed.repos.get_mut(&scope()).unwrap();
+        repo.reaches_back = ReachesBack::NotEnough;
+        repo.swept.succeeded(at(80));
+        repo.swept_rare.succeeded(at(90));
+        let (name, mut sandbox) = ended(1, 100, SERVED);
+        sandbox.ended = None;
+        observed.fleet.sandboxes.insert(name.clone(), sandbox.clone());
+        let mut evidence = Evidence::default();
+        evidence.started(&name, &sandbox.origin, at(0));
+        let sweeps = |observed: &Observed, evidence: &Evidence, now| -> Vec<Breadth> {
+            let due = due(observed, evidence, &policy(), &BTreeMap::new(), at(now));
+            due.into_iter()
+                .filter_map(|due| if let Read::Sweep(_, breadth) = due.read { Some(breadth) } else { None })
+                .collect()
+        };
+        assert_eq!(sweeps(&observed, &evidence, 200), []);
+        evidence.names.get_mut(&name).unwrap().fenced_at = Some(at(100));
+        assert_eq!(sweeps(&observed, &evidence, 105), [], "the lists may lag");
+        assert_eq!(sweeps(&observed, &evidence, 200), [Breadth::Usual, Breadth::Rare]);
+        let repo = observed.repos.get_mut(&scope()).unwrap();
+        repo.swept.succeeded(at(150));
+        repo.swept_rare.succeeded(at(150));
+        assert_eq!(sweeps(&observed, &evidence, 200), []);
     }
 
     #[test]
