@@ -188,13 +188,14 @@ impl<'a> Watch<'a> {
             let line = serde_json::to_string(&event).expect("events hold nothing that JSON cannot");
             self.hasher.write(line.as_bytes());
             self.checker.take(&line);
-            self.messenger.tell(&event.what);
+            self.messenger.tell(&event.what, event.at);
             if self.terms.keep == Keep::Yes {
                 self.history.push_str(&line);
                 self.history.push('\n');
             }
             self.note(event.at, &event.what);
         }
+        self.messenger.deliver(world.clock().now());
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "most events do not matter here")]
