@@ -8,6 +8,7 @@ pub mod run;
 pub mod simulate;
 
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -109,10 +110,15 @@ pub fn complain(error: &(dyn Error + 'static)) {
     eprintln!("sandrunner: {}", ErrorChain(error));
 }
 
-/// Prints a line of a command's answer.
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn say(line: &str) {
-    println!("{line}");
+/// Prints a line of a command's answer. Where nobody reads any more, as behind `head`, there is nobody to tell.
+///
+/// # Errors
+/// [`Failure`] where it cannot be written for another reason.
+fn say(line: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::work(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Completes at Ctrl-C or SIGTERM. From this call on, not only from the first poll on, neither ends the process.

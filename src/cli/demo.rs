@@ -120,7 +120,7 @@ struct ReplayAnswer {
 /// [`Failure`] where it cannot start; a broken invariant is exit code 1 without an error.
 pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     if arguments.faults.iter().any(|name| name == "list") {
-        say(&faults::catalogue());
+        say(&faults::catalogue())?;
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(LogFormat::Text, &arguments.log).map_err(Failure::usage)?;
@@ -155,7 +155,7 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     let has_held = report.violations.is_empty();
     let answer = Answer { report, seed: arguments.seed, speed: arguments.speed, wall_seconds, replay };
     if arguments.json {
-        say(&serde_json::to_string_pretty(&answer).map_err(Failure::work)?);
+        say(&serde_json::to_string_pretty(&answer).map_err(Failure::work)?)?;
     } else {
         screen::summary(&answer.report, wall_seconds);
     }

@@ -73,32 +73,33 @@ pub async fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
         coverage,
     };
     if arguments.json {
-        say(&serde_json::to_string_pretty(&document).map_err(Failure::work)?);
+        say(&serde_json::to_string_pretty(&document).map_err(Failure::work)?)?;
     } else {
-        print(&document);
+        print(&document)?;
     }
     Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn print(document: &Document) {
+fn print(document: &Document) -> Result<(), Failure> {
     let coverage = &document.coverage;
     if let Some(failure) = &coverage.modal_failure {
-        say(&format!("Modal could not be read: {failure}"));
+        say(&format!("Modal could not be read: {failure}"))?;
     }
     for (repo, failure) in &coverage.unreachable {
-        say(&format!("{repo} could not be read: {failure}"));
+        say(&format!("{repo} could not be read: {failure}"))?;
     }
     if coverage.runs_unread > 0 {
-        say(&format!("the jobs of {} active runs could not be read", coverage.runs_unread));
+        say(&format!("the jobs of {} active runs could not be read", coverage.runs_unread))?;
     }
     for action in &document.actions {
-        say(&format!("would {action}"));
+        say(&format!("would {action}"))?;
     }
     for skip in &document.skips {
-        say(&format!("skip job {} of {}: {}", skip.job_id, skip.repo, skip.text));
+        say(&format!("skip job {} of {}: {}", skip.job_id, skip.repo, skip.text))?;
     }
     let is_whole = coverage.is_ready() && coverage.unreachable.is_empty() && coverage.runs_unread == 0;
     if is_whole && document.actions.is_empty() && document.skips.is_empty() {
-        say("nothing to do: no job is queued, and nothing is left over");
+        say("nothing to do: no job is queued, and nothing is left over")?;
     }
+    Ok(())
 }

@@ -32,11 +32,11 @@ impl Screen {
 
     pub(super) fn greet(&self, world: &World, servers: &Servers) {
         let scenario = world.scenario();
-        say(&format!("{} jobs in {} repositories", scenario.jobs.len(), scenario.repos.len()));
-        say(&format!("status:  http://{}/api/v1/status", self.address));
-        say(&format!("metrics: http://{}/metrics", self.address));
-        say(&format!("control: http://{}/_sim/state, /_sim/faults and so on", servers.github()));
-        say("Ctrl-C ends it.");
+        show(&format!("{} jobs in {} repositories", scenario.jobs.len(), scenario.repos.len()));
+        show(&format!("status:  http://{}/api/v1/status", self.address));
+        show(&format!("metrics: http://{}/metrics", self.address));
+        show(&format!("control: http://{}/_sim/state, /_sim/faults and so on", servers.github()));
+        show("Ctrl-C ends it.");
     }
 
     /// Asks the daemon and draws.
@@ -59,7 +59,7 @@ impl Screen {
             text.push_str(action["text"].as_str().unwrap_or_default());
             text.push('\n');
         }
-        say(&text);
+        show(&text);
     }
 
     async fn status(&self) -> Option<Value> {
@@ -69,7 +69,7 @@ impl Screen {
 
     fn progress_line(&mut self, world: &World) {
         if let Some(line) = self.line(world) {
-            say(&line);
+            show(&line);
         }
     }
 
@@ -100,6 +100,11 @@ impl Screen {
 
 /// Whether standard output is a terminal.
 type IsTerminal = bool;
+
+/// Shows a line. What cannot be shown stops no demo.
+fn show(line: &str) {
+    drop(say(line));
+}
 
 fn table(status: &Value) -> String {
     let number = |group: &Value, key: &str| group[key].as_u64().unwrap_or(0);
@@ -182,28 +187,28 @@ pub(super) fn summary(report: &Report, wall_seconds: f64) {
             )
         })
         .collect();
-    say(&format!(
+    show(&format!(
         "\njobs: {} of {} done, skipped: {}",
         report.jobs_completed,
         report.jobs_expected,
         if skipped.is_empty() { "none".to_owned() } else { skipped.join(", ") }
     ));
     let pickup = report.pickup_seconds;
-    say(&format!("pick-up without boot: p50 {:.1} s, p95 {:.1} s, max {:.1} s", pickup.p50, pickup.p95, pickup.max));
-    say(&format!(
+    show(&format!("pick-up without boot: p50 {:.1} s, p95 {:.1} s, max {:.1} s", pickup.p50, pickup.p95, pickup.max));
+    show(&format!(
         "sandboxes: {} created, {} surplus, {} left; runners left: {}",
         report.sandboxes_created, report.surplus_runners, report.sandboxes_live_at_end, report.runners_left_at_end
     ));
-    say(&format!(
+    show(&format!(
         "GitHub: {} requests, {} of them not modified, peak {} points per minute; Modal: {} requests",
         report.github_requests, report.github_not_modified, report.github_points_per_minute_peak, report.modal_requests
     ));
-    say(&format!("{:.0} s simulated in {wall_seconds:.0} s", report.virtual_seconds));
+    show(&format!("{:.0} s simulated in {wall_seconds:.0} s", report.virtual_seconds));
     if report.violations.is_empty() {
-        say("every invariant held");
+        show("every invariant held");
     }
     for violation in &report.violations {
-        say(&format!("violated: {violation}"));
+        show(&format!("violated: {violation}"));
     }
 }
 

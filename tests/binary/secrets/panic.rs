@@ -61,9 +61,9 @@ fn a_secret_that_is_planted_in_a_panic_is_found() {
     assert_eq!(found, [("panic", "JIT config"), ("panic", TOKENS[3].0)]);
 }
 
-/// `println!` panics where nobody reads: `plan` does when it has read everything with its tokens.
+/// As behind `head`, which ends after some lines.
 #[tokio::test]
-async fn the_program_prints_no_secret_when_it_panics() {
+async fn an_answer_that_nobody_reads_is_no_reason_to_panic() {
     let folder = TempDir::new().unwrap();
     let simulation = world(&folder).await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_sandrunner"))
@@ -78,6 +78,6 @@ async fn the_program_prints_no_secret_when_it_panics() {
     drop(child.stdout.take());
     let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("panicked at") && text.contains("stack backtrace"), "{text}");
+    assert!(output.status.success() && !text.contains("panicked"), "{text}");
     assert_eq!(found(&Places::from([("panic", vec![text])])), []);
 }
