@@ -7,7 +7,7 @@ mod registrations;
 
 use std::time::Duration;
 
-use sandrunner::sim::{Fault, FaultMode, FaultRequest, NamedFault, Operation, Profile, What, World};
+use sandrunner::sim::{Fault, FaultMode, FaultRequest, Mishap, NamedFault, Operation, Profile, What, World};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -163,7 +163,7 @@ async fn the_control_interface_lists_puts_in_and_takes_out_faults() {
     let world = world(Profile::calm(), plain_jobs(0));
     let control = async |method: &str, body: Value| ask(&world, method, "/_sim/faults", &[], &body).await;
     let listed = control("GET", Value::Null).await.body;
-    assert_eq!(listed["faults"].as_array().unwrap().len(), NamedFault::all().count());
+    assert_eq!(listed["faults"].as_array().unwrap().len(), NamedFault::all().count() + Mishap::ALL.len());
     assert_eq!(listed["faults"][0]["operations"], json!(["mint"]));
     assert_eq!(control("POST", json!("github_outage")).await.status, 204);
     assert_eq!(get(&world, RUNS).await.status, 503);
