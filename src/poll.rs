@@ -144,7 +144,7 @@ pub fn due(
         all.hinted_run(scope, repo);
         all.sweep(scope, repo, sweep, fence);
     }
-    let wanting = wanting(observed);
+    let wanting = wanting(observed, evidence);
     let mut last: Option<(&Scope, Capacity)> = None;
     for (index, (registry, view)) in observed.registries.iter().enumerate() {
         all.group(registry, view, observed, policy);
@@ -414,8 +414,7 @@ impl Schedule {
         ] {
             let shown = fence.map(|fence| fence + LISTS_LAG).filter(|shown| *shown <= self.now);
             let is_asked = shown.is_some_and(|shown| read.known_at.is_none_or(|known| known < shown));
-            let (again, rank) = if is_asked { (TimeDelta::zero(), Rank::Sweep) } else { (again, rank) };
-            if self.is_due(read, again) {
+            if self.is_due(read, if is_asked { TimeDelta::zero() } else { again }) {
                 self.add(Read::Sweep(scope.clone(), breadth), Purpose::Sweep, rank, read.tried_at);
             }
         }

@@ -165,14 +165,18 @@ pub(super) fn has_leftover(view: &RegistryView, observed: &Observed, evidence: &
     is_lacked_once || view.runners.iter().any(|(name, runner)| is_leftover(name, runner))
 }
 
-/// Registries of which something may be created soon.
-pub(super) fn wanting(observed: &Observed) -> BTreeSet<&Registry> {
+/// Registries that were never read, in which something may be created soon, or may be left of an earlier process.
+pub(super) fn wanting<'a>(observed: &'a Observed, evidence: &Evidence) -> BTreeSet<&'a Registry> {
     let has_queued =
         |repo: &&RepoView| repo.runs.values().any(|run| run.jobs.values().any(|job| job.status == JobStatus::Queued));
     let is_unread = |repo: &&RepoView| {
         observed.registries.get(&repo.registry).is_some_and(|view| view.runners_read.known_at.is_none())
     };
-    observed.repos.values().filter(has_queued).filter(is_unread).map(|repo| &repo.registry).collect()
+    let of_jobs = observed.repos.values().filter(has_queued);
+    let remembered = evidence.names.values().filter(|known| known.fenced_at.is_none());
+    let scopes = remembered.filter_map(|known| Some(&known.origin.as_ref()?.scope));
+    let of_names = scopes.filter_map(|scope| observed.repos.get(scope));
+    of_jobs.chain(of_names).filter(is_unread).map(|repo| &repo.registry).collect()
 }
 
 #[cfg(test)]
@@ -345,6 +349,20 @@ mod tests {
         repo.swept.succeeded(at(150));
         repo.swept_rare.succeeded(at(150));
         assert_eq!(sweeps(&observed, &evidence, 200), []);
+    }
+
+    #[test]
+    fn what_an_earlier_process_made_is_looked_for_at_once() {
+        let mut observed = Observed::default();
+        let registry = Registry::Repo(scope());
+        observed.add(scope(), registry.clone());
+        let mut evidence = Evidence::default();
+        assert!(wanting(&observed, &evidence).is_empty());
+        let (name, sandbox) = ended(1, 100, SERVED);
+        evidence.started(&name, &sandbox.origin, at(0));
+        assert_eq!(wanting(&observed, &evidence), BTreeSet::from([&registry]));
+        observed.registries.get_mut(&registry).unwrap().runners_read.succeeded(at(10));
+        assert!(wanting(&observed, &evidence).is_empty(), "it was looked for");
     }
 
     #[test]
