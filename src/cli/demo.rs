@@ -88,8 +88,9 @@ fn speed(text: &str) -> Result<f64, String> {
 
 /// How often the screen is drawn and the end is looked for, in real time.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
-/// After the last expected job is done, leftovers have this long to go: longer than every grace and timeout.
-const CLEANING_LIMIT: TimeDelta = TimeDelta::minutes(40);
+/// After the last expected job is done, leftovers have this long to go: longer than every grace and timeout, and than the
+/// hour after a start within which the runners of every repository are looked at.
+const CLEANING_LIMIT: TimeDelta = TimeDelta::minutes(80);
 /// The demo gives up when no job has ended for this long.
 const STALLED_LIMIT: TimeDelta = TimeDelta::hours(3);
 
