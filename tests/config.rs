@@ -241,6 +241,13 @@ fn classes_with_the_same_labels_may_not_divide_what_one_runner_may_be_given() {
     assert_eq!(told(&organization, &pair(&of("acme/web"), &of("acme/api"))), repos);
     assert_eq!(told(&organization, &pair(&of("other/x"), "")), None);
     assert_eq!(told(&organization, &pair("", &of("acme/web"))), None, "the first serves all");
+    let both = "repos = [\"acme/web\", \"acme/api\"]\n";
+    assert_eq!(told(&organization, &pair(both, "")), None, "nothing of it is left");
+    let pattern = organization.replace("\"acme/api\"", "\"acme/api\", \"acme/new-*\"");
+    assert_eq!(told(&pattern, &pair(both, "")), repos);
+    let two = organization.replace("\"other/x\"", "\"beta/x\"")
+        + "[[github.organizations]]\nname = \"beta\"\nrunner_group = \"Modal\"\n";
+    assert_eq!(told(&two, &pair(&of("acme/web"), &of("beta/x"))), None, "no runner is of both organizations");
 }
 
 #[test]

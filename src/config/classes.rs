@@ -46,15 +46,22 @@ pub(super) fn classes(
 /// GitHub gives a runner any job of its labels that comes from where it is registered. So of classes with the same labels
 /// one has to serve all that such jobs come from: a runner of the other would be given some, and its hook fails those.
 fn check_alike(classes: &[RunnerClass], accounts: &BTreeMap<AccountName, AccountPolicy>) -> Result<(), ConfigError> {
-    let is_shared = |repo: &RepoName| {
-        accounts.values().any(|account| account.organizations.keys().any(|org| org.as_str() == repo.owner()))
-    };
+    let organizations: Vec<(&AccountPolicy, &str)> = accounts
+        .values()
+        .flat_map(|account| account.organizations.keys().map(move |org| (account, org.as_str())))
+        .collect();
     for (index, later) in classes.iter().enumerate() {
         for first in classes[..index].iter().filter(|first| first.labels == later.labels) {
             let serves = |class: &RunnerClass, repo: &RepoName| class.repos.is_empty() || class.repos.contains(repo);
             let meet = later.repos.is_empty() || later.repos.iter().any(|repo| serves(first, repo));
-            let is_left = first.repos.iter().any(is_shared)
-                && (later.repos.is_empty() || later.repos.iter().any(|repo| is_shared(repo) && !serves(first, repo)));
+            let is_left = organizations.iter().any(|(account, org)| {
+                let is_of_it = |repo: &&RepoName| repo.owner() == *org;
+                let allowed =
+                    if later.repos.is_empty() { account.repos.iter().collect() } else { Vec::from_iter(&later.repos) };
+                let has_more = later.repos.is_empty() && account.patterns.of_owner(org).next().is_some();
+                let is_left = allowed.into_iter().filter(is_of_it).any(|repo| !serves(first, repo));
+                first.repos.iter().any(|repo| is_of_it(&repo)) && (is_left || has_more)
+            });
             let differ = if meet && later.admits.contains(Risk::Fork) && !first.admits.contains(Risk::Fork) {
                 "only the second has `allow_forks = true`"
             } else if is_left {

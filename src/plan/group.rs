@@ -30,9 +30,9 @@ pub(crate) struct Joining<'a> {
     pub(crate) admitted: Risks,
 }
 
-/// What every class admits.
-pub(crate) fn admitted_by_all(policy: &Policy) -> Risks {
-    let is_admitted = |risk: &Risk| policy.classes.iter().all(|class| class.admits.contains(*risk));
+/// What some class admits.
+pub(crate) fn admitted_by_any(policy: &Policy) -> Risks {
+    let is_admitted = |risk: &Risk| policy.classes.iter().any(|class| class.admits.contains(*risk));
     Risks::of([Risk::Fork, Risk::Public].map(|risk| Some(risk).filter(is_admitted)))
 }
 
@@ -111,7 +111,7 @@ fn workflow_text(group: &str, workflow: Option<&Workflow>, repo: &RepoName) -> S
 /// Whether the runner group of an organization, as it was last read, keeps queued jobs that ask for us from its runners.
 pub(crate) fn group_holds_jobs(registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) -> bool {
     let Registry::Org(org) = registry else { return false };
-    let admitted = admitted_by_all(policy);
+    let admitted = admitted_by_any(policy);
     let asks = |job: &WorkflowJob| job.status == JobStatus::Queued && job.labels.contains(&policy.required_label);
     let is_waiting = |run: &&RunView| run.run.status != RunStatus::Completed && run.jobs.values().any(asks);
     observed.repos_of(registry).any(|(scope, repo)| {

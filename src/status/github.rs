@@ -10,7 +10,7 @@ use crate::class::{Risk, Risks};
 use crate::ids::{AccountName, RepoName};
 use crate::observe::View;
 use crate::plan::{
-    AccountPolicy, Credentials, Joining, Plan, Policy, RunnerGroupChoice, SkipReason, admitted_by_all, group_refusal,
+    AccountPolicy, Credentials, Joining, Plan, Policy, RunnerGroupChoice, SkipReason, admitted_by_any, group_refusal,
 };
 use crate::state::{
     AdmittedRepos, AdmittedWorkflows, Org, Registry, RegistryView, RepoView, RunnerGroup, Scope, SelectedWorkflow,
@@ -139,7 +139,7 @@ fn organization(
     let unknown = RegistryView::default();
     let known = view.observed.registries.get(&registry).unwrap_or(&unknown);
     let repos: BTreeMap<&Scope, &RepoView> = view.observed.repos_of(&registry).collect();
-    let admitted = admitted_by_all(policy);
+    let admitted = admitted_by_any(policy);
     let of_repos = repos.iter().filter_map(|(scope, repo)| {
         let joining = Joining { repo: &scope.repo, risks: risks(repo), workflow: None, admitted };
         group_refusal(&org, known, joining, policy)
