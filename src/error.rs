@@ -25,6 +25,8 @@ pub enum ErrorClass {
     Unavailable,
     /// An answer that cannot be read.
     Unreadable,
+    /// The call was not made, because one that must precede it failed so that it may succeed later.
+    Unsent,
 }
 
 impl ErrorClass {
@@ -40,6 +42,7 @@ impl ErrorClass {
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Unreadable => "unreadable",
+            Self::Unsent => "unsent",
         }
     }
 
@@ -53,13 +56,20 @@ impl ErrorClass {
             | Self::NotFound
             | Self::Conflict
             | Self::Invalid
-            | Self::RateLimited => false,
+            | Self::RateLimited
+            | Self::Unsent => false,
         }
     }
 
     /// Whether it passes by itself, so that the same call may succeed later.
     pub fn may_pass(self) -> bool {
-        self.may_have_taken_effect() || self == Self::RateLimited
+        self.may_have_taken_effect() || matches!(self, Self::RateLimited | Self::Unsent)
+    }
+
+    /// What the failure of a call means for another one that was to follow it.
+    #[must_use]
+    pub fn before_the_call(self) -> Self {
+        if self.may_have_taken_effect() { Self::Unsent } else { self }
     }
 }
 

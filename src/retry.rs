@@ -60,7 +60,11 @@ pub fn read_growth(class: ErrorClass) -> Growth {
         | ErrorClass::Policy
         | ErrorClass::NotFound
         | ErrorClass::Invalid => REFUSED,
-        ErrorClass::Conflict | ErrorClass::RateLimited | ErrorClass::Unavailable | ErrorClass::Unreadable => READ,
+        ErrorClass::Conflict
+        | ErrorClass::RateLimited
+        | ErrorClass::Unavailable
+        | ErrorClass::Unreadable
+        | ErrorClass::Unsent => READ,
     }
 }
 

@@ -164,7 +164,7 @@ async fn a_refused_connection_is_an_outage_that_names_the_address() {
     drop(listener);
     let (reader, _) = modal::connect(settings(url.clone()), Clock::system()).unwrap();
     let failure = CallFailure::from(reader.hello().await.unwrap_err());
-    assert_eq!(failure.class, ErrorClass::Unavailable);
+    assert_eq!(failure.class, ErrorClass::Unsent);
     assert!(failure.message.starts_with(&format!("cannot authenticate with Modal at {url}: ")), "{failure}");
     assert!(!failure.message.contains("as-sim-secret"), "{failure}");
 }
@@ -182,7 +182,7 @@ async fn a_server_that_never_speaks_fails_the_call_within_its_deadline() {
     let (reader, _) = modal::connect(settings(url), fast_clock()).unwrap();
     let began = Instant::now();
     let failure = CallFailure::from(reader.hello().await.unwrap_err());
-    assert_eq!(failure.class, ErrorClass::Unavailable, "{failure}");
+    assert_eq!(failure.class, ErrorClass::Unsent, "{failure}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
@@ -194,7 +194,7 @@ async fn a_tls_handshake_that_stalls_does_not_block_the_next_call() {
     let (reader, _) = modal::connect(settings(url), clock.clone()).unwrap();
     for _ in 0..2 {
         let failure = CallFailure::from(reader.hello().await.unwrap_err());
-        assert_eq!(failure.class, ErrorClass::Unavailable, "{failure}");
+        assert_eq!(failure.class, ErrorClass::Unsent, "{failure}");
         // The longest wait after a failed authentication, during which calls fail without being sent.
         clock.sleep(Duration::from_secs(60)).await;
     }

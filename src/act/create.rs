@@ -29,7 +29,10 @@ struct Prepared<'a> {
 pub(super) async fn create(task: &Task, create: &Create) -> Effect {
     let prepared = match prepare(task, create).await {
         Ok(prepared) => prepared,
-        Err(failure) => return mint_failed(create, failure),
+        Err(failure) => {
+            let class = failure.class.before_the_call();
+            return mint_failed(create, CallFailure { class, ..failure });
+        }
     };
     let registry = task.writers.policy.registry(&create.origin.scope);
     let github = match task.writers.github_of(&registry) {

@@ -325,7 +325,8 @@ impl Client {
             | ErrorClass::Forbidden
             | ErrorClass::RateLimited
             | ErrorClass::Unavailable
-            | ErrorClass::Unreadable => {
+            | ErrorClass::Unreadable
+            | ErrorClass::Unsent => {
                 let told = (self.clock.now(), ErrorChain(error).to_string());
                 *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
             }

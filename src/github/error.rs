@@ -258,7 +258,8 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str)
         | ErrorClass::Invalid
         | ErrorClass::RateLimited
         | ErrorClass::Unavailable
-        | ErrorClass::Unreadable => None,
+        | ErrorClass::Unreadable
+        | ErrorClass::Unsent => None,
     }
 }
 
@@ -313,7 +314,7 @@ impl GithubError {
         match self {
             Self::Settings { .. } | Self::Transport { .. } => ErrorClass::Invalid,
             Self::Held { .. } => ErrorClass::RateLimited,
-            Self::NoToken { source, .. } => source.class,
+            Self::NoToken { source, .. } => source.class.before_the_call(),
             Self::Refused { refusal, .. } => refusal.class,
             Self::TimedOut { .. } | Self::NoAnswer { .. } => ErrorClass::Unavailable,
             Self::Unreadable { .. } | Self::OtherLabels { .. } => ErrorClass::Unreadable,

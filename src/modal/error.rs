@@ -81,6 +81,8 @@ impl ModalError {
             Self::Call { operation, replies: Replies::SomeLost, .. } if operation.is_creating() => {
                 ErrorClass::Unavailable
             }
+            // Whatever it was wanted for was not called.
+            Self::Call { operation: Operation::AUTHENTICATE, refusal, .. } => refusal.class().before_the_call(),
             Self::Call { refusal, .. } => refusal.class(),
             Self::Unreadable { .. } => ErrorClass::Unreadable,
             Self::Build { class, .. } => *class,

@@ -229,7 +229,8 @@ impl Build<'_> {
                 Ok(None) => failures = 0,
                 Err(error) => {
                     failures = if last_entry == entry_before { failures + 1 } else { 1 };
-                    if error.class() != ErrorClass::Unavailable || failures > REOPENINGS_MAX {
+                    let is_broken = matches!(error.class(), ErrorClass::Unavailable | ErrorClass::Unsent);
+                    if !is_broken || failures > REOPENINGS_MAX {
                         return Err(error);
                     }
                 }

@@ -111,7 +111,7 @@ async fn a_token_is_asked_for_once_however_many_wait_for_it() {
     github.world.add_fault(Fault { times: 9, ..Fault::new(Operation::InstallationToken, FaultMode::Error) }).unwrap();
     let reads = (0..50).map(|_| github.runs("gh/acme", "acme/web"));
     for reading in futures::future::join_all(reads).await {
-        assert_eq!(unknown(reading).class, ErrorClass::Unavailable);
+        assert_eq!(unknown(reading).class, ErrorClass::Unsent);
     }
     assert_eq!(github.statuses(Operation::InstallationToken), [502]);
     assert!(github.state("gh/acme").held_until.is_some());
@@ -194,6 +194,20 @@ async fn a_write_after_a_refused_token_happens_once() {
     let writer = github.writers.get(&"gh/acme".parse().unwrap());
     writer.generate_jit_config(&registry(), request).await.unwrap();
     assert_eq!(github.statuses(Operation::Mint), [401, 201]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mint_for_want_of_a_token_was_surely_not_sent() {
+    let github = Simulated::start();
+    let fault = Fault { times: 100, ..Fault::new(Operation::InstallationToken, FaultMode::Error) };
+    github.world.add_fault(fault).unwrap();
+    let labels = Labels::new(["modal"]);
+    let request = MintRequest { name: "sr-main-gh-7-1", runner_group_id: 1, labels: &labels, work_folder: "_work" };
+    let writer = github.writers.get(&"gh/acme".parse().unwrap());
+    let failure = CallFailure::from(writer.generate_jit_config(&registry(), request).await.unwrap_err());
+    assert_eq!(failure.class, ErrorClass::Unsent, "{failure}");
+    assert!(!failure.class.may_have_taken_effect() && failure.class.may_pass());
+    assert_eq!(github.statuses(Operation::Mint), [0; 0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,7 +34,7 @@ async fn all_who_waited_for_a_fetch_share_its_failure() {
         calls.spawn(async move { reader.hello().await });
     }
     let ends = calls.join_all().await;
-    assert!(ends.iter().all(|end| end.as_ref().is_err_and(|error| error.class() == ErrorClass::Unavailable)));
+    assert!(ends.iter().all(|end| end.as_ref().is_err_and(|error| error.class() == ErrorClass::Unsent)));
     assert_eq!((sim.calls(Operation::AuthToken), sim.calls(Operation::Hello)), (4, 0));
     sim.clock.sleep(Duration::from_millis(500)).await;
     sim.reader.hello().await.expect("it is asked for again after a moment");
@@ -115,6 +115,6 @@ async fn a_fetch_that_hangs_is_given_up() {
     let slow = Fault { times: 9, seconds: Some(60.0), ..Fault::new(Operation::AuthToken, FaultMode::Slow) };
     sim.fault(slow);
     let (end, elapsed) = sim.timed(sim.reader.hello()).await;
-    assert_eq!(end.unwrap_err().class(), ErrorClass::Unavailable);
+    assert_eq!(end.unwrap_err().class(), ErrorClass::Unsent);
     assert!(is_about(elapsed, 15.0), "5 s for an attempt, 15 s in all: {elapsed}");
 }
