@@ -28,6 +28,8 @@ pub enum Purpose {
     Mint,
     /// Delete a runner registration.
     Deregister,
+    /// Ask for a token of an installation.
+    Token,
     /// A run list, or a run by its id.
     RunList,
     /// A run list that cannot wait: it was never read, or not for too long, or somebody said that it has changed.
@@ -55,7 +57,7 @@ impl Purpose {
     /// Whether the request changes something.
     pub fn is_mutation(self) -> bool {
         match self {
-            Self::Mint | Self::Deregister => true,
+            Self::Mint | Self::Deregister | Self::Token => true,
             Self::RunList
             | Self::UrgentRunList
             | Self::EarlyRunList
@@ -70,7 +72,7 @@ impl Purpose {
     /// Whether it does not wait for its turn among the readings: those that do wait the longer for it.
     fn may_borrow(self) -> bool {
         match self {
-            Self::Mint | Self::Deregister | Self::UrgentRunList | Self::FirstJobs | Self::Other => true,
+            Self::Mint | Self::Deregister | Self::Token | Self::UrgentRunList | Self::FirstJobs | Self::Other => true,
             Self::RunList | Self::EarlyRunList | Self::Jobs | Self::Runners | Self::Sweep => false,
         }
     }
@@ -400,6 +402,7 @@ pub(crate) fn is_refresh(purpose: Purpose) -> bool {
         Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
         Purpose::Mint
         | Purpose::Deregister
+        | Purpose::Token
         | Purpose::RunList
         | Purpose::UrgentRunList
         | Purpose::EarlyRunList

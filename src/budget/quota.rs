@@ -212,7 +212,12 @@ impl Quotas {
 fn is_repeated(purpose: Purpose) -> bool {
     match purpose {
         Purpose::RunList | Purpose::EarlyRunList | Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
-        Purpose::Mint | Purpose::Deregister | Purpose::UrgentRunList | Purpose::FirstJobs | Purpose::Other => false,
+        Purpose::Mint
+        | Purpose::Deregister
+        | Purpose::Token
+        | Purpose::UrgentRunList
+        | Purpose::FirstJobs
+        | Purpose::Other => false,
     }
 }
 

@@ -138,7 +138,7 @@ impl App {
         let call = Call::new(Operation::CreateInstallationToken, installed.owner.to_string());
         let path = format!("/app/installations/{}/access_tokens", installed.id);
         let body = serde_json::json!({});
-        let answer = self.client.send(&call, Purpose::Other, Request::Post { path: &path, body: &body }).await?;
+        let answer = self.client.send(&call, Purpose::Token, Request::Post { path: &path, body: &body }).await?;
         read_token(&answer, &self.api_url, &self.clock).map_err(|malformed| unreadable(&call, &answer, malformed))
     }
 }
