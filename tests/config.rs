@@ -179,15 +179,22 @@ fn the_names_of_the_earlier_project_work() {
 
 #[test]
 fn a_webhook_has_a_secret_from_wherever_it_comes_and_may_have_the_one_before() {
+    const OLD: &str = "the old one is 16";
     assert!(load_text(MINIMAL, &[]).unwrap().webhook.is_none());
     assert!(load_text(MINIMAL, &[("WEBHOOK_SECRET", "It's a Secret to Everybody")]).unwrap().webhook.is_some());
-    let both = format!("{MINIMAL}[http]\nwebhook_secret = \"new\"\nwebhook_secret_previous = \"old\"\n");
-    assert!(!format!("{:?}", load_text(&both, &[]).unwrap()).contains("old"));
+    let both = |new: &str, old: &str| {
+        format!("{MINIMAL}[http]\nwebhook_secret = \"{new}\"\nwebhook_secret_previous = \"{old}\"\n")
+    };
+    assert!(!format!("{:?}", load_text(&both("the new one is 16", OLD), &[]).unwrap()).contains(OLD));
+    for short in [both("fifteen letters", OLD), both("the new one is 16", "old")] {
+        let told = load_text(&short, &[]).unwrap_err().to_string();
+        assert!(told.contains("not shown: must have 16 characters or more"), "{told}");
+    }
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("webhook-secret"), "of systemd\n").unwrap();
+    std::fs::write(dir.path().join("webhook-secret"), "a secret of systemd\n").unwrap();
     let credentials = dir.path().display().to_string();
     assert!(load_text(MINIMAL, &[("CREDENTIALS_DIRECTORY", &credentials)]).unwrap().webhook.is_some());
-    let old = format!("{MINIMAL}[http]\nwebhook_secret_previous = \"old\"\n");
+    let old = format!("{MINIMAL}[http]\nwebhook_secret_previous = \"{OLD}\"\n");
     assert_eq!(
         load_text(&old, &[]).unwrap_err().to_string(),
         "`http.webhook_secret` is missing: set it beside webhook_secret_previous, which it replaces"

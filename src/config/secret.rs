@@ -9,6 +9,9 @@ use super::load::{ConfigError, Environment};
 use super::value::bad;
 use crate::http::webhook;
 
+/// Shorter secrets of a webhook could be found by trying: whoever knows one makes us read at will.
+const WEBHOOK_SECRET_MIN: usize = 16;
+
 /// The secrets of the webhook, where there is one.
 pub(super) fn webhook_secrets(
     http: &HttpConfig,
@@ -20,6 +23,11 @@ pub(super) fn webhook_secrets(
         match &secret {
             Some(secret) if !is_one_line(secret.expose_secret()) => {
                 Err(bad(key, "not shown", "must be one line of visible characters"))
+            }
+            Some(secret) if secret.expose_secret().chars().count() < WEBHOOK_SECRET_MIN => {
+                let remedy =
+                    format!("must have {WEBHOOK_SECRET_MIN} characters or more: `openssl rand -hex 32` makes one");
+                Err(bad(key, "not shown", remedy))
             }
             Some(_) | None => Ok(secret),
         }

@@ -20,8 +20,8 @@ pub(super) const TOKENS: [(&str, &str); 5] = [
     ("GITHUB_TOKEN", "ghp_canary7rk2"),
     ("MODAL_TOKEN_ID", "ak-canary9xw4"),
     ("MODAL_TOKEN_SECRET", "as-canary5tz8"),
-    ("WEBHOOK_SECRET", "wh-canary3qd6"),
-    ("SANDRUNNER__HTTP__WEBHOOK_SECRET_PREVIOUS", "wh-canary1mb9"),
+    ("WEBHOOK_SECRET", "wh-canary3qd6-webhook"),
+    ("SANDRUNNER__HTTP__WEBHOOK_SECRET_PREVIOUS", "wh-canary1mb9-webhook"),
 ];
 /// How every JIT config begins: with the name of the file that holds the credentials.
 pub(super) const JIT_CONFIG: &str = "eyIuY3JlZGVudGlhbHMi";
