@@ -11,7 +11,7 @@ use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time,
 use super::readings::Readings;
 use super::{OurNames, Rules};
 
-pub(crate) use super::entries::{Answer, Attempt, Done, Group, Job, Mark, Process, Sandbox};
+pub(crate) use super::entries::{Answer, Attempt, Done, Group, Job, Mark, Process, Sandbox, Stage};
 
 /// The jobs and attempts of a group.
 #[derive(Debug, Default)]
@@ -136,7 +136,7 @@ impl Book {
                 self.take_knobs(knobs);
             }
             What::Call(call) => self.take_call(mark, call),
-            What::JobQueued { .. } | What::JobAssigned { .. } | What::JobCompleted { .. } => {
+            What::JobQueued { .. } | What::JobHeld { .. } | What::JobAssigned { .. } | What::JobCompleted { .. } => {
                 self.take_job(mark, &line.what);
             }
             What::RunnerRegistered { .. } | What::RunnerOnline { .. } | What::RunnerRemoved { .. } => {
@@ -146,7 +146,7 @@ impl Book {
             | What::SandboxScheduled { .. }
             | What::TerminateAsked { .. }
             | What::SandboxEnded { .. } => self.take_sandbox(mark, &line.what),
-            What::JobHeld { .. } | What::RunnerDeleteAsked { .. } | What::SecretChanged { .. } | What::Other => {}
+            What::RunnerDeleteAsked { .. } | What::SecretChanged { .. } | What::Other => {}
         }
     }
 
@@ -289,8 +289,14 @@ impl Book {
                 let group = (self.registry(repo), self.shared(&label_set(labels)));
                 self.groups.entry(group.clone()).or_default().jobs.push(*job);
                 let repo = self.shared(repo);
-                let seen = Job { repo, group, run: *run, queued: mark, left: None, is_done: false, taker: None };
+                let seen = Job { repo, group, run: *run, queued: mark, left: None, stage: Stage::Open, taker: None };
                 self.jobs.insert(*job, seen);
+            }
+            What::JobHeld { job, why } => {
+                if let Some(job) = self.jobs.get_mut(job).filter(|job| job.stage != Stage::Done) {
+                    let is_left = why.as_deref() == Some("run_completed");
+                    job.stage = if is_left { Stage::LeftBehind } else { Stage::Open };
+                }
             }
             What::JobAssigned { job, runner, repo } => {
                 let registry = self.registry(repo);
@@ -306,7 +312,7 @@ impl Book {
             What::JobCompleted { job, .. } => {
                 if let Some(job) = self.jobs.get_mut(job) {
                     job.left.get_or_insert(mark.at);
-                    job.is_done = true;
+                    job.stage = Stage::Done;
                 }
             }
             _ => {}

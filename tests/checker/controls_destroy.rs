@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::running;
-use super::tale::{JOB, Tale, created, id, name};
+use super::tale::{JOB, REPO, RUN, Tale, created, id, name};
 
 /// A registration whose sandbox never came, with both lists read once a minute.
 fn stale() -> Tale {
@@ -167,4 +167,21 @@ fn a_secret_is_kept_until_the_runner_has_read_it() {
     assert_eq!(deleted(with_secret()), ["destroyed_unproven"]);
     assert_eq!(deleted(with_secret().online(20.0, "sb-1", &name(0, 1))), [""; 0]);
     assert_eq!(deleted(with_secret().ended(20.0, "sb-1", &name(0, 1))), [""; 0]);
+}
+
+#[test]
+fn the_jobs_that_a_run_completed_without_need_not_be_read() {
+    let ended = |whys: &[Option<&str>]| {
+        let labels = ["self-hosted", "modal"];
+        let other = json!({ "event": "job_queued", "job": JOB + 1, "run": RUN + 1, "attempt": 1, "repo": REPO,
+            "labels": labels });
+        let held = whys.iter().fold(silent(6).then(361.0, other), |tale, why| {
+            tale.then(361.0, json!({ "event": "job_held", "job": JOB + 1, "repo": REPO, "why": why }))
+        });
+        held.deleted(370.0, &name(0, 1)).jobs(400.0).terminated(460.0, "sb-1", &name(0, 1), None).violated(running())
+    };
+    assert_eq!(ended(&[Some("run_completed")]), [""; 0]);
+    assert_eq!(ended(&[]), ["destroyed_unproven"]);
+    assert_eq!(ended(&[Some("ghost")]), ["destroyed_unproven"], "its run is listed as active");
+    assert_eq!(ended(&[Some("run_completed"), None]), ["destroyed_unproven"], "it may be given to a runner again");
 }

@@ -17,7 +17,7 @@
 
 use chrono::TimeDelta;
 
-use super::book::{Attempt, Book, Done, Job, Sandbox};
+use super::book::{Attempt, Book, Done, Job, Sandbox, Stage};
 use super::event::{Call, Caller, Line, Operation, Time, What, code, seconds};
 use super::readings::Reading;
 use super::{Found, Rules, needs};
@@ -64,7 +64,7 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
 fn ended(line: &Line, sandbox: &Sandbox, book: &Book, found: &mut Found) {
     let (Some(asked), Some(attempt)) = (sandbox.terminate_asked, sandbox.attempt) else { return };
     let Some((given, job)) = book.attempts[attempt].job else { return };
-    if given >= asked.at && book.jobs.get(&job).is_some_and(|job| !job.is_done) {
+    if given >= asked.at && book.jobs.get(&job).is_some_and(|job| job.stage != Stage::Done) {
         let text = format!("{} ({}) was terminated and took job {job} with it", sandbox.id, sandbox.name);
         found.add("claimed_terminated", &[asked.seq, line.seq], line.at, text);
     }
@@ -184,7 +184,7 @@ fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> O
     }
     // A run that became visible a moment ago is not expected to be known.
     let known_before = book.now - book.github_lag() - TimeDelta::seconds(30);
-    let mut open = of_registry.filter(|job| !job.is_done);
+    let mut open = of_registry.filter(|job| job.stage == Stage::Open);
     open.find(|job| job.queued.at < known_before && !is_read((Operation::ListJobs, &job.repo, &job.run.to_string())))
         .map(|job| format!("the jobs of run {} were not read since its registration was deleted", job.run))
 }

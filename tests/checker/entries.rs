@@ -14,6 +14,15 @@ pub(crate) struct Mark {
 /// A repository and a label set.
 pub(crate) type Group = (Rc<str>, Rc<str>);
 
+/// Whether a runner can be given a job, or have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Open,
+    /// Its run has completed without it.
+    LeftBehind,
+    Done,
+}
+
 /// A job.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -24,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) queued: Mark,
     /// When it left the queue: assigned, or ended before.
     pub(crate) left: Option<Time>,
-    pub(crate) is_done: bool,
+    pub(crate) stage: Stage,
     /// The attempt that got it first, if one of ours did.
     pub(crate) taker: Option<usize>,
 }
