@@ -175,13 +175,21 @@ impl View {
         readers.map(|reader| (reader.credential().clone(), lock(&reader.budget()).planned())).collect()
     }
 
-    /// Takes a hint that something happened to a run: it is read sooner than it would be, and decides nothing. One of
-    /// a repository that is not served does nothing.
+    /// Takes a hint that something happened to a run: it is read sooner than it would be, and decides nothing. Where the
+    /// repository is meant and not known yet, that is the list that should show it; one that is not meant does nothing.
     pub fn nudge(&mut self, repo: &RepoName, run: RunId, now: DateTime<Utc>) {
-        for account in self.readers.github.keys() {
+        let observed = &mut self.observed;
+        for (account, patterns) in &self.readers.policy.accounts {
             let scope = Scope { account: account.clone(), repo: repo.clone() };
-            if let Some(repo) = self.observed.repos.get_mut(&scope) {
+            if let Some(repo) = observed.repos.get_mut(&scope).filter(|repo| repo.gone_since.is_none()) {
                 repo.hints.add(run, now);
+            } else if patterns.serves(repo) {
+                let owner = Owner { account: account.clone(), login: repo.owner().into() };
+                if let Some(owner) = observed.owners.get_mut(&owner) {
+                    owner.hinted_at = Some(now);
+                } else if let Some(app) = observed.apps.get_mut(account) {
+                    app.hinted_at = Some(now);
+                }
             }
         }
     }

@@ -339,7 +339,7 @@ fn paused(view: &View) -> BTreeMap<RepoName, String> {
 fn owners(view: &View) -> Vec<OwnerStatus> {
     let told = view.observed.owners.iter().map(|(owner, known)| OwnerStatus {
         owner: owner.to_string(),
-        served: known.served,
+        served: known.served.len(),
         known_at: known.read.known_at,
         problem: known.read.failure.as_ref().map(|failure| failure.message.clone()),
     });

@@ -3,7 +3,7 @@
 //! What a list lacks goes on being served until a second list agrees, and its sandboxes are counted as long as they
 //! live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -58,8 +58,10 @@ impl View {
             }
         };
         app.read.succeeded(began_at);
-        app.first_known_at.get_or_insert(began_at);
-        app.installed = installed.iter().map(|one| (Arc::clone(&one.owner), one.clone())).collect();
+        let listed = installed.iter().map(|one| (Arc::clone(&one.owner), one.clone())).collect();
+        if app.changed_at.is_none() || app.installed != listed {
+            (app.changed_at, app.installed) = (Some(began_at), listed);
+        }
         if !policy.accounts.get(account).is_some_and(|account| account.patterns.is_for_all_owners()) {
             return;
         }
@@ -75,7 +77,6 @@ impl View {
         let (listed, is_whole) = match reading {
             Reading::Known(listed) => {
                 view.read.succeeded(began_at);
-                view.first_known_at.get_or_insert(began_at);
                 (listed, Listing::Whole)
             }
             Reading::Partial { seen, missing } => {
@@ -93,8 +94,14 @@ impl View {
         let Some(account) = readers.policy.accounts.get(&owner.account) else { return };
         let of_owner = listed.into_iter().filter(|facts| facts.name.owner() == &*owner.login);
         let listed: BTreeMap<RepoName, RepoFacts> = of_owner.map(|facts| (facts.name.clone(), facts)).collect();
-        let served = listed.values().filter(|facts| account.serves(&facts.name)).count();
-        self.observed.owners.entry(owner.clone()).or_default().served = served;
+        let mut served: BTreeSet<RepoName> = listed.keys().filter(|name| account.serves(name)).cloned().collect();
+        let view = self.observed.owners.entry(owner.clone()).or_default();
+        if is_whole == Listing::Part {
+            served.extend(view.served.iter().cloned());
+        }
+        if view.changed_at.is_none() || view.served != served {
+            (view.changed_at, view.served) = (Some(began_at), served);
+        }
         if is_whole == Listing::Whole {
             self.miss(owner, &listed, began_at);
         }

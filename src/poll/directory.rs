@@ -13,7 +13,7 @@ use crate::ids::{AccountName, CredentialName};
 use crate::plan::{Credentials, Policy};
 use crate::state::{AppView, Observed, Owner, ReadState, RepoView, Scope};
 
-/// How often it is asked where Apps are installed, and for lists of repositories.
+/// How often it is asked at least where Apps are installed, and for lists of repositories.
 const DIRECTORY_AGAIN: TimeDelta = TimeDelta::hours(1);
 /// How often it is asked what GitHub says of a repository that no list shows.
 const FACTS_AGAIN: Costly = Costly { free: TimeDelta::hours(1), charged: TimeDelta::hours(24) };
@@ -38,7 +38,11 @@ impl Schedule {
     pub(super) fn directories(&mut self, observed: &Observed, policy: &Policy) {
         for (account, _) in policy.accounts.iter().filter(|(_, account)| account.credentials == Credentials::PerOwner) {
             let app = observed.apps.get(account);
-            let is_due = |app: &AppView| self.is_due(&app.read, again(app.first_known_at, &app.read));
+            let is_due = |app: &AppView| {
+                let is_doubted = is_hinted(app.hinted_at, &app.read);
+                let again = again(app.changed_at, &app.read);
+                self.is_due(&app.read, if is_doubted { AGREEMENT_APART } else { again })
+            };
             if app.is_none_or(is_due) {
                 let tried = app.and_then(|app| app.read.tried_at);
                 self.add(Read::Installations(account.clone()), Purpose::Other, Rank::Directory, tried);
@@ -51,9 +55,10 @@ impl Schedule {
             .map(|(scope, _)| (&scope.account, scope.repo.owner()))
             .collect();
         for (owner, view) in &observed.owners {
-            let is_doubted = doubted.contains(&(&owner.account, &*owner.login));
-            let again = if is_doubted { AGREEMENT_APART } else { again(view.first_known_at, &view.read) };
-            if self.is_due(&view.read, again) {
+            let is_doubted =
+                doubted.contains(&(&owner.account, &*owner.login)) || is_hinted(view.hinted_at, &view.read);
+            let again = again(view.changed_at, &view.read);
+            if self.is_due(&view.read, if is_doubted { AGREEMENT_APART } else { again }) {
                 self.add(Read::Directory(owner.clone()), Purpose::Other, Rank::Directory, view.read.tried_at);
             }
         }
@@ -129,9 +134,34 @@ impl Schedule {
     }
 }
 
-/// After what time a list of places is read again. The first answer is not taken for the whole: what it lacked for
-/// whatever reason would wait for an hour, unknown.
-fn again(first_known_at: Option<DateTime<Utc>>, read: &ReadState) -> TimeDelta {
-    let is_first = first_known_at.is_some() && first_known_at == read.known_at;
-    if is_first { AGREEMENT_APART } else { DIRECTORY_AGAIN }
+/// Whether somebody told of a place since the list was read that should show it.
+fn is_hinted(at: Option<DateTime<Utc>>, read: &ReadState) -> bool {
+    at.is_some_and(|at| read.tried_at.is_none_or(|tried| tried < at))
+}
+
+/// After what time a list of places is read again: it is believed for as long as it has said the same. What a wrong answer
+/// lacked, and be it all, would wait for an hour, unknown.
+fn again(changed_at: Option<DateTime<Utc>>, read: &ReadState) -> TimeDelta {
+    let same_for = read.known_at.zip(changed_at).map_or(TimeDelta::zero(), |(known, changed)| known - changed);
+    same_for.clamp(AGREEMENT_APART, DIRECTORY_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_believed_for_as_long_as_it_has_said_the_same() {
+        let at = |seconds: i64| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let mut read = ReadState::default();
+        let mut times = vec![0];
+        while times[times.len() - 1] < 3 * 3_600 {
+            let last = times[times.len() - 1];
+            read.succeeded(at(last));
+            times.push(last + again(Some(at(0)), &read).num_seconds());
+        }
+        assert_eq!(times, [0, 60, 120, 240, 480, 960, 1_920, 3_840, 7_440, 11_040]);
+        read.succeeded(at(11_040));
+        assert_eq!(again(Some(at(11_040)), &read), TimeDelta::minutes(1));
+    }
 }

@@ -1,6 +1,6 @@
 //! Which repositories there are, whose they are, and what GitHub says of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -83,10 +83,12 @@ impl std::fmt::Display for Pause {
 pub struct OwnerView {
     /// How the list was read.
     pub read: ReadState,
-    /// When it was first read: what that answer lacked nobody would miss.
-    pub first_known_at: Option<DateTime<Utc>>,
-    /// How many of them are served.
-    pub served: usize,
+    /// When it last named others than before: an answer that was wrong is found out the sooner.
+    pub changed_at: Option<DateTime<Utc>>,
+    /// Those of them that are served.
+    pub served: BTreeSet<RepoName>,
+    /// When somebody last told of one that is meant and was not listed.
+    pub hinted_at: Option<DateTime<Utc>>,
 }
 
 /// What is known of an account's GitHub App.
@@ -94,10 +96,12 @@ pub struct OwnerView {
 pub struct AppView {
     /// How its installations were listed.
     pub read: ReadState,
-    /// When they were first listed.
-    pub first_known_at: Option<DateTime<Utc>>,
+    /// When the list last was another than before.
+    pub changed_at: Option<DateTime<Utc>>,
     /// Where it is installed.
     pub installed: BTreeMap<Arc<str>, Installed>,
+    /// When somebody last told of a repository that is meant, whose owner was not listed.
+    pub hinted_at: Option<DateTime<Utc>>,
 }
 
 /// Where a GitHub App is installed.

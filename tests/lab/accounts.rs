@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sandrunner::config::GithubConfig;
+use sandrunner::http::webhook::Hint;
+use sandrunner::ids::RunId;
 use sandrunner::sim::{Fault, FaultMode, Operation, Profile, RepoAbout, Scenario, ScenarioJob, Service, What, World};
 use sandrunner::status::{CredentialKind, Status};
 use serde_json::json;
@@ -172,6 +174,7 @@ async fn repositories_come_and_go_and_change_while_the_others_are_served() {
     let lab = with_app(Profile::calm(), scenario(&repos, 0), &["acme/*", "!acme/secret"]);
     let questions = lab.questions();
     let (mut before, mut after) = (Asked::default(), Asked::default());
+    let mut lists_before = 0;
     let outcome = lab
         .drive(Duration::from_secs(6 * 3_600), Duration::from_secs(60), |world| {
             let minute = minutes(world);
@@ -187,12 +190,14 @@ async fn repositories_come_and_go_and_change_while_the_others_are_served() {
                     let jobs = [(1, "acme/new"), (2, "acme/moved"), (3, "acme/blinks"), (4, "acme/web")];
                     world.add_jobs(jobs.map(|(n, repo)| job(n, repo, 0.0)).to_vec()).expect("jobs");
                 }
-                90 => after.ask(&questions),
+                60 => after.ask(&questions),
                 _ => {}
             }
             // Between the list that lacks it and the one that would confirm that.
             let lists = world.history(0).iter().filter(|event| is_directory(&event.what)).count();
-            if lists == 3 && before.0.is_none() {
+            if minute == 5 {
+                lists_before = lists;
+            } else if minute > 5 && lists == lists_before + 1 && before.0.is_none() {
                 before.ask(&questions);
                 world.restore_repo("acme/blinks");
             }
@@ -223,6 +228,46 @@ async fn repositories_come_and_go_and_change_while_the_others_are_served() {
     let asked = outcome.times(|what| matches!(what, What::Call { subject, .. } if subject == "acme/old"));
     let late = asked.iter().filter(|at| **at > 1.2 * HOUR).count();
     assert!(late < 10, "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nudge_of_a_repository_that_is_meant_and_new_has_the_list_read() {
+    let lab = with_app(Profile::calm(), scenario(&["acme/web"], 0), &["acme/*", "!acme/secret"]);
+    let nudges = lab.nudges();
+    let (mut is_told, mut lists_before) = (false, 0);
+    let next = |world: &World| {
+        let lists = || world.history(0).iter().filter(|event| is_directory(&event.what)).count();
+        if minutes(world) == 10 && !is_told {
+            is_told = true;
+            for repo in ["acme/new", "acme/secret"] {
+                world.set_repo(repo, RepoAbout::default());
+            }
+            world.add_jobs(vec![job(1, "acme/new", 0.0)]).expect("a job");
+            lists_before = lists();
+            // Whatever is told of what is not meant makes nothing be read.
+            nudges.give(Hint { repo: "acme/secret".parse().expect("a name"), run: RunId(1) });
+        }
+        if minutes(world) == 15 {
+            assert_eq!(lists(), lists_before);
+            nudges.give(Hint { repo: "acme/new".parse().expect("a name"), run: RunId(6_000_000_001) });
+        }
+        let has_ended = world.history(0).iter().any(|event| matches!(event.what, What::JobCompleted { .. }));
+        if has_ended && is_done_and_clean(world) { Next::End } else { Next::GoOn }
+    };
+    let outcome = lab.drive(Duration::from_secs(3_600), Duration::from_secs(60), next).await;
+    let taken = outcome.times(|what| matches!(what, What::JobAssigned { .. }));
+    assert!(taken.len() == 1 && taken[0] < 17.0 * 60.0, "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_of_repositories_is_not_believed_for_an_hour() {
+    let lab = with_app(Profile::calm(), scenario(&["acme/web"], 1), &["acme/*"]);
+    let empty = Fault { times: 3, ..Fault::new(Operation::ListInstallationRepos, FaultMode::Empty) };
+    lab.world.add_fault(empty).expect("a fault");
+    let outcome = lab.run(Duration::from_secs(3 * 3_600), is_done_and_clean).await;
+    check(&outcome);
+    let taken = outcome.times(|what| matches!(what, What::JobAssigned { .. }));
+    assert!(taken.first().is_some_and(|first| *first < 720.0), "{taken:?}");
 }
 
 #[tokio::test(start_paused = true)]
