@@ -335,6 +335,12 @@ impl Evidence {
             if let Some(runner) = runner.filter(|_| sandbox.ended.is_none()) {
                 known.take_registration(runner);
             }
+            if sandbox.ended.is_none() {
+                // A list from before it was made, or one that lacks it, says nothing of it.
+                let since = sandbox.created(lesson.observed.skew);
+                let shown_at = lesson.observed.fleet.read.known_at.filter(|at| (since..=sandbox.seen_at).contains(at));
+                known.living = shown_at.map(|at| Agreement::extended(known.living, at)).or(known.living);
+            }
             is_known = known.origin.is_some();
             if sandbox.ended.is_none() && is_known {
                 known.seen_at = Some(now);
@@ -488,8 +494,7 @@ impl Evidence {
             return;
         }
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
-        // Both lists were read since then, however seldom each is.
-        let both_read_at = observed.fleet.read.known_at.map(|fleet| fleet.min(read_at));
+        let both_read_at = observed.fleet.read.known_at.map(|fleet| [fleet, read_at]);
         if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
             self.learn_start(&sandbox.origin.class, image_of(sandbox, observed), now);
         }
@@ -512,8 +517,10 @@ impl Evidence {
             if evidence.online_at.is_none() {
                 evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
             }
-        } else if let Some(at) = both_read_at.filter(|at| evidence.registered_at.is_some_and(|known| known <= *at)) {
-            evidence.stale = Some(Agreement::extended(evidence.stale, at));
+        } else if let Some(both) = both_read_at
+            && evidence.registered_at.is_some_and(|known| both.iter().all(|at| known <= *at))
+        {
+            evidence.stale = Some(Agreement::extended_by_both(evidence.stale, both));
         }
         if is_anothers {
             self.others_at = Some(now);

@@ -560,6 +560,9 @@ pub struct Fleet {
     pub read: ReadState,
     /// Every sandbox of ours that was seen, ended ones for some minutes longer.
     pub sandboxes: BTreeMap<OurName, OurSandbox>,
+    /// The one that had a name before the one in `sandboxes`, ended, for as long: Modal may carry a create out twice, and
+    /// either may have served.
+    pub replaced: BTreeMap<OurName, OurSandbox>,
     /// Names that may have a sandbox that was not seen.
     pub unsure: BTreeMap<OurName, Creating>,
     /// Sandboxes with our deployment's tag that cannot be read: counted, never touched.

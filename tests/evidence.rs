@@ -143,7 +143,8 @@ fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
     assert_eq!(read(10, 0), None);
     assert_eq!(read(110, 15), Some(false));
     assert_eq!(read(210, 15), Some(false), "one reading of Modal's list is one reading");
-    assert_eq!(read(310, 115), Some(true));
+    assert_eq!(read(310, 169), Some(false), "59 s after the later one of the first two");
+    assert_eq!(read(410, 170), Some(true));
 }
 
 /// A controller that had lost what it knew used the name `7-1` again, for a registration with the id 9.
@@ -308,6 +309,22 @@ fn a_job_whose_runner_of_ours_lives_or_has_served_is_not_queued_again() {
 }
 
 #[test]
+fn a_sandbox_may_have_served_although_another_one_has_its_name_now() {
+    let creates = |jobs: &str, before: &str, sandbox: &str| {
+        let with = |sandbox: &str| Situation::parse(&format!("{jobs}; sandbox 7-1 acme/web {sandbox}"));
+        let mut situation = with(sandbox);
+        situation.observed.fleet.replaced = with(before).observed.fleet.sandboxes;
+        situation.plan().to_string().matches("create ").count()
+    };
+    let one = "job 7 acme/web queued; old-jobs 41s";
+    let two = "job 7 acme/web queued; job 8 acme/web queued; old-jobs 41s";
+    assert_eq!(creates(one, "ended=0 20s", "ended=66 1s"), 0);
+    assert_eq!(creates(one, "ended=64 20s", "ended=66 1s"), 1, "it surely had none");
+    assert_eq!(creates("job 7 acme/web queued; old-jobs 1s", "ended=0 20s", "ended=66 1s"), 1, "read since");
+    assert_eq!(creates(two, "ended=0 20s", "starting 1s"), 1, "a name is one runner");
+}
+
+#[test]
 fn one_reading_does_not_prove_that_a_runner_failed_to_start() {
     let plan = |apart: i64| {
         let mut situation = Situation::parse("job 7 acme/web queued; sandbox 7-1 acme/web failed 240s");
@@ -318,6 +335,26 @@ fn one_reading_does_not_prove_that_a_runner_failed_to_start() {
     };
     assert!(!plan(59).contains("create"), "{}", plan(59));
     assert!(plan(60).contains("create"), "{}", plan(60));
+}
+
+#[test]
+fn one_list_of_sandboxes_does_not_prove_that_a_runner_failed_to_start() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web starting 400s; runner 7-1 acme/web offline 400s");
+    let mut is_deleted = |fleet: Option<i64>, after: i64| {
+        if let Some(at) = fleet.map(|at| now() + TimeDelta::seconds(at)) {
+            situation.observed.fleet.read.succeeded(at);
+            situation.observed.fleet.sandboxes.values_mut().for_each(|sandbox| sandbox.seen_at = at);
+        }
+        let at = now() + TimeDelta::seconds(after);
+        situation.registry("acme/web").runners_read.succeeded(at);
+        learn(&mut situation, &[], after);
+        let plan = sandrunner::plan::plan(&situation.observed, &situation.evidence, &situation.policy, at);
+        plan.to_string().contains("deregister")
+    };
+    assert!(!is_deleted(None, 1));
+    assert!(!is_deleted(None, 61), "the sandboxes were listed once");
+    assert!(!is_deleted(Some(58), 62), "59 s apart");
+    assert!(is_deleted(Some(61), 63));
 }
 
 #[test]

@@ -259,8 +259,9 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         busy_at,
         kept_at,
         claim,
-        stale: _,        // these four are proofs of another process
+        stale: _,        // these five are proofs of another process
         never_online: _, //
+        living: _,       //
         fenced_at: _,    //
         terminated_at: _,
         is_mint_unanswered: _, // what is there is read anew
@@ -285,6 +286,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         registered_as,
         stale: None,
         never_online: None,
+        living: None,
         fenced_at: None,
         terminated_at: None,
         is_mint_unanswered: false,

@@ -41,9 +41,12 @@ pub struct NameEvidence {
     /// Readings that agree that the registration is there, offline, and has no living sandbox.
     #[serde(skip)]
     pub stale: Option<Agreement>,
-    /// Readings that agree that the sandbox lives and its runner never came online.
+    /// Lists of runners that agree that its runner never came online.
     #[serde(skip)]
     pub never_online: Option<Agreement>,
+    /// Lists of sandboxes since it was made that agree that its sandbox lives.
+    #[serde(skip)]
+    pub living: Option<Agreement>,
     /// When GitHub confirmed that it sends no more work.
     #[serde(skip)]
     pub fenced_at: Option<DateTime<Utc>>,
@@ -68,6 +71,11 @@ impl NameEvidence {
     /// minutes after the job had died (actions/runner#4598), so it is asked again.
     pub fn is_kept(&self, now: DateTime<Utc>) -> bool {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
+    }
+
+    /// Whether both lists agree that its sandbox lives and its runner never came online (design rules B and I).
+    pub fn has_failed_to_start(&self) -> bool {
+        [self.never_online, self.living].into_iter().all(|agreed| agreed.is_some_and(|agreed| agreed.is_firm()))
     }
 
     /// Whether a list of runners that was read then says nothing of its runner: its sandbox ended about that time, or later.
@@ -116,7 +124,14 @@ impl Agreement {
     }
 
     pub(super) fn extended(agreement: Option<Self>, at: DateTime<Utc>) -> Self {
-        agreement.map_or(Self { first: at, last: at }, |agreement| Self { last: agreement.last.max(at), ..agreement })
+        Self::extended_by_both(agreement, [at, at])
+    }
+
+    /// With a reading of each of two lists: it is firm where each was read twice, far enough apart.
+    pub(super) fn extended_by_both(agreement: Option<Self>, read_at: [DateTime<Utc>; 2]) -> Self {
+        let [earlier, later] = [read_at[0].min(read_at[1]), read_at[0].max(read_at[1])];
+        agreement
+            .map_or(Self { first: later, last: earlier }, |agreed| Self { last: agreed.last.max(earlier), ..agreed })
     }
 }
 

@@ -17,12 +17,14 @@ use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::runner::Exit;
 use crate::state::{
-    Connection, Ended, EndedSecret, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, ReachesBack,
-    ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob, WorkflowRun,
+    Connection, Ended, EndedSecret, Fleet, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox,
+    ReachesBack, ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob,
+    WorkflowRun,
 };
 
-/// How long an ended sandbox stays in the data, so that its end is seen and weighed.
-const ENDED_STAYS: TimeDelta = TimeDelta::minutes(10);
+/// How long an ended sandbox stays in the data, so that its end is seen and weighed: longer than readings of jobs are
+/// believed that are older than it (`plan::demand`, at the longest interval), or the jobs it served would be served again.
+const ENDED_STAYS: TimeDelta = TimeDelta::minutes(25);
 /// How long a name may have an unseen sandbox (design rule F).
 const UNSURE_STAYS: TimeDelta = TimeDelta::minutes(3);
 /// A run can be re-run for this long (GitHub: re-running workflows, 30 days).
@@ -31,10 +33,29 @@ const RERUN_LIMIT: TimeDelta = TimeDelta::days(30);
 /// Drops what is over: ended sandboxes, doubts that expired, completed runs whose end was read.
 pub(super) fn forget_past(observed: &mut Observed, now: DateTime<Utc>) {
     let fleet = &mut observed.fleet;
-    fleet.sandboxes.retain(|_, sandbox| sandbox.ended.as_ref().is_none_or(|ended| now - ended.at < ENDED_STAYS));
+    let stays = |sandbox: &OurSandbox| sandbox.ended.as_ref().is_none_or(|ended| now - ended.at < ENDED_STAYS);
+    fleet.sandboxes.retain(|_, sandbox| stays(sandbox));
+    fleet.replaced.retain(|_, sandbox| stays(sandbox));
     fleet.unsure.retain(|_, creating| now - creating.since < UNSURE_STAYS);
     for repo in observed.repos.values_mut() {
         repo.runs.retain(|_, run| run.run.status != RunStatus::Completed || run.needs_jobs != NeedsJobs::InTurn);
+    }
+}
+
+/// Makes room for a sandbox whose name another one had before it, by whomever: that one has ended, Modal has no two of one
+/// name alive.
+fn replace_earlier(
+    fleet: &mut Fleet,
+    name: &OurName,
+    (id, created_at): (&SandboxId, DateTime<Utc>),
+    began_at: DateTime<Utc>,
+) {
+    let is_earlier = |known: &OurSandbox| known.id != *id && known.created_at < created_at;
+    if fleet.sandboxes.get(name).is_some_and(is_earlier)
+        && let Some(mut earlier) = fleet.sandboxes.remove(name)
+    {
+        earlier.ended.get_or_insert(Ended { at: began_at, result: None });
+        fleet.replaced.insert(name.clone(), earlier);
     }
 }
 
@@ -168,11 +189,7 @@ impl View {
         fleet.unsure.remove(&name);
         let secret = listed.tags.get(tag::SECRET).map(|secret| SecretId::new(secret.as_str()));
         let runner = listed.tags.get(tag::RUNNER).and_then(|runner| runner.parse().ok()).map(RunnerId);
-        // A name that was used before, by whomever: the sandbox of then has ended, Modal has no two of one name alive.
-        if fleet.sandboxes.get(&name).is_some_and(|known| known.id != listed.id && known.created_at < listed.created_at)
-        {
-            fleet.sandboxes.remove(&name);
-        }
+        replace_earlier(fleet, &name, (&listed.id, listed.created_at), began_at);
         let sandbox = fleet.sandboxes.entry(name).or_insert_with(|| OurSandbox {
             id: listed.id.clone(),
             origin,
@@ -586,18 +603,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_registration_that_a_list_lacks_matters_where_it_may_be_left_over() {
-        let name: OurName = "sr-main-gh-7-1".parse().unwrap();
-        let runner = |connection| Runner {
-            id: RunnerId(1),
-            name: name.to_string(),
-            connection,
-            is_busy: false,
-            labels: None,
-            version: None,
-        };
-        let sandbox = |exit_code: Option<i32>| OurSandbox {
+    fn sandbox(exit_code: Option<i32>) -> OurSandbox {
+        OurSandbox {
             id: SandboxId::new("sb-1"),
             origin: Origin {
                 scope: Scope { account: "gh".parse().unwrap(), repo: "acme/web".parse().unwrap() },
@@ -620,6 +627,19 @@ mod tests {
                 at: at(0),
                 result: Some(SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() }),
             }),
+        }
+    }
+
+    #[test]
+    fn a_registration_that_a_list_lacks_matters_where_it_may_be_left_over() {
+        let name: OurName = "sr-main-gh-7-1".parse().unwrap();
+        let runner = |connection| Runner {
+            id: RunnerId(1),
+            name: name.to_string(),
+            connection,
+            is_busy: false,
+            labels: None,
+            version: None,
         };
         let before = |connection| BTreeMap::from([(name.clone(), runner(connection))]);
         let (offline, nothing) = (before(Connection::Offline), BTreeMap::new());
@@ -683,5 +703,25 @@ mod tests {
         assert_eq!(shows(100), (1, 1, false));
         assert_eq!(shows(159), (1, 2, false));
         assert_eq!(shows(160), (0, 0, true));
+    }
+
+    #[test]
+    fn a_sandbox_whose_name_another_one_has_is_kept_as_long_as_any_that_ended() {
+        for (exit_code, ended_at) in [(Some(0), at(0)), (None, at(50))] {
+            let name: OurName = "sr-main-gh-7-1".parse().unwrap();
+            let mut observed = Observed::default();
+            observed.fleet.sandboxes.insert(name.clone(), sandbox(exit_code));
+            let mut replace = |id: &str, created: i64| {
+                replace_earlier(&mut observed.fleet, &name, (&SandboxId::new(id), at(created)), at(50));
+                observed.fleet.sandboxes.len()
+            };
+            assert_eq!([replace("sb-1", 0), replace("sb-2", -1), replace("sb-2", 40)], [1, 1, 0]);
+            let kept = observed.fleet.replaced[&name].ended.clone().unwrap();
+            assert_eq!((kept.at, kept.result.is_some()), (ended_at, exit_code.is_some()));
+            for (after, left) in [(ENDED_STAYS - TimeDelta::seconds(1), 1), (ENDED_STAYS, 0)] {
+                forget_past(&mut observed, ended_at + after);
+                assert_eq!(observed.fleet.replaced.len(), left);
+            }
+        }
     }
 }

@@ -136,7 +136,7 @@ fn failed_start(
     let (registry, view) = context.observed.registry(&sandbox.origin.scope)?;
     let evidence = evidence?;
     let started = sandbox.started(context.observed.skew);
-    let is_firm = evidence.never_online.is_some_and(|agreement| agreement.is_firm());
+    let is_firm = evidence.has_failed_to_start();
     if context.now - started < GRACE || !is_firm || view.runners_read.failure.is_some() || evidence.is_kept(context.now)
     {
         return None;
@@ -178,7 +178,7 @@ fn never_placed(
         // Where it is registered is not known: it can be given a job, and nothing can be done about that.
         (Some(_), ..) | (None, _, None) => return None,
         (None, Some(runner), Some((registry, view))) => {
-            let is_firm = evidence.and_then(|known| known.never_online).is_some_and(|agreement| agreement.is_firm());
+            let is_firm = evidence.is_some_and(NameEvidence::has_failed_to_start);
             let is_old = context.now - sandbox.created(context.observed.skew) >= GRACE;
             return (is_firm && is_old && view.runners_read.failure.is_none()).then(|| Action::Deregister {
                 name: name.clone(),

@@ -237,12 +237,23 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         if sandbox.secret.is_some() {
             supply.with_secret.push((name, sandbox, evidence));
         }
-        if let Some(ended) = &sandbox.ended {
-            let is_unread =
-                group.is_some_and(|group| groups.read_since(group).is_none_or(|read| read < ended.at + LISTS_LAG));
-            // It may have run a job that the last job reading still shows as queued.
-            if let Some(group) = group.filter(|_| is_unread && may_have_served(sandbox, evidence)) {
-                unread.entry(group).or_default().push((sandbox.origin.run, place));
+        // It may have run a job that the last job reading still shows as queued.
+        let served_unread = |ended: &OurSandbox, known| {
+            let is_read =
+                |at| group.and_then(|group| groups.read_since(group)).is_some_and(|read| read >= at + LISTS_LAG);
+            ended.ended.as_ref().is_some_and(|it| !is_read(it.at)) && may_have_served(ended, known)
+        };
+        // A name is one registration, whichever of its sandboxes used it.
+        let has_served = served_unread(sandbox, evidence)
+            || observed
+                .fleet
+                .replaced
+                .get(name)
+                .is_some_and(|before| served_unread(before, evidence.filter(|_| before.runner == sandbox.runner)));
+        let served = group.filter(|_| has_served).map(|group| (group, (sandbox.origin.run, place)));
+        if sandbox.ended.is_some() {
+            if let Some((group, served)) = served {
+                unread.entry(group).or_default().push(served);
             }
             continue;
         }
@@ -258,6 +269,8 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         }
         if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
             supply.add_unclaimed(group, sandbox.origin.run, place, groups);
+        } else if let Some((group, served)) = served {
+            unread.entry(group).or_default().push(served);
         } else if let Some(group) = group.filter(|_| state == SandboxState::Claimed) {
             *supply.by_run.entry((group, sandbox.origin.run)).or_default() += 1;
         }

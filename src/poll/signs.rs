@@ -92,7 +92,7 @@ pub(super) fn suspects<'a>(
     now: DateTime<Utc>,
 ) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
     let mut ends: BTreeMap<Group<'_>, Vec<DateTime<Utc>>> = BTreeMap::new();
-    for (name, sandbox) in &observed.fleet.sandboxes {
+    for (name, sandbox) in observed.fleet.sandboxes.iter().chain(&observed.fleet.replaced) {
         let Some(ended) = sandbox.ended.as_ref().filter(|ended| ended.at + LISTS_LAG <= now) else { continue };
         let origin = &sandbox.origin;
         // The run that it was made for comes first.

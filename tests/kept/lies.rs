@@ -55,6 +55,7 @@ fn lie_about(name: &OurName, situation: &Situation, random: &mut fastrand::Rng) 
         "claim": if random.u8(0..4) == 0 { claim } else { Value::Null },
         "stale": agreement,
         "never_online": agreement,
+        "living": agreement,
         "fenced_at": some_time(random),
         "terminated_at": maybe(random, json!(now())),
         "secret": if random.bool() { "MayExist" } else { "Deleted" },

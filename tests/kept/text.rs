@@ -73,9 +73,9 @@ fn what_brings_a_deletion_nearer_does_not_survive() {
     let known = before.names.get_mut(&name("7-1")).unwrap();
     (known.runner_id, known.terminated_at) = (Some(RunnerId(5)), Some(now()));
     assert!(known.stale.is_some() && known.fenced_at.is_some());
-    assert!(before.names[&name("8-1")].never_online.is_some());
+    assert!(before.names[&name("8-1")].has_failed_to_start());
     for known in restarted(&before).names.values() {
-        assert_eq!((known.runner_id, known.stale, known.never_online), (None, None, None));
+        assert_eq!((known.runner_id, known.stale, known.never_online, known.living), (None, None, None, None));
         assert_eq!((known.fenced_at, known.terminated_at), (None, None));
     }
 }

@@ -121,6 +121,7 @@ fn add_sandbox(
         2 => evidence.busy_at = Some(since),
         3 => {
             evidence.never_online = Some(Agreement { first: since, last: now() });
+            evidence.living = evidence.never_online;
             evidence.fenced_at = random.bool().then_some(since);
         }
         4 => evidence.stale = Some(Agreement { first: since, last: now() }),

@@ -333,6 +333,7 @@ impl Situation {
         evidence.busy_at = (state == "busy").then_some(now());
         evidence.claim = (state == "claimed").then_some(Claim { job: JobId(999_999), runner: None, at: now() });
         evidence.never_online = matches!(state, "failed" | "unplaced").then_some(readings);
+        evidence.living = evidence.never_online;
         evidence.fenced_at = options.fenced.map(|age| now() - age);
         evidence.kept_at = options.kept.map(|age| now() - age);
         evidence.terminated_at = options.terminated.map(|age| now() - age);
