@@ -9,7 +9,7 @@ mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -24,7 +24,7 @@ use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
 use crate::github::{Deregistered, GithubReaders, GithubWriter, GithubWriters};
-use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId};
+use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId, VolumeId};
 use crate::modal::{Deletion, ModalWriter};
 use crate::plan::{Action, Plan, Policy, SecretLook};
 use crate::retry;
@@ -71,11 +71,19 @@ enum Key {
     Secret(SecretId),
 }
 
+/// Ids of what creates need, looked up once.
+#[derive(Debug, Default)]
+struct Known {
+    app: Option<AppId>,
+    secrets: BTreeMap<String, SecretId>,
+    volumes: BTreeMap<String, VolumeId>,
+}
+
 /// Actions under way.
 #[derive(Debug)]
 pub struct Actor {
     writers: Arc<Writers>,
-    app: Arc<Mutex<Option<AppId>>>,
+    known: Arc<Mutex<Known>>,
     tasks: JoinSet<(Key, Outcome)>,
     under_way: BTreeSet<Key>,
     /// Creates under way: supply that no list shows yet.
@@ -89,7 +97,7 @@ impl Actor {
     pub fn new(writers: Writers) -> Self {
         Self {
             writers: Arc::new(writers),
-            app: Arc::default(),
+            known: Arc::default(),
             tasks: JoinSet::new(),
             under_way: BTreeSet::new(),
             creating: BTreeMap::new(),
@@ -120,7 +128,7 @@ impl Actor {
             }
             let task = Task {
                 writers: Arc::clone(&self.writers),
-                app: Arc::clone(&self.app),
+                known: Arc::clone(&self.known),
                 image: image_of(action, images),
                 action: action.clone(),
             };
@@ -210,12 +218,12 @@ impl Actor {
         self.failing.retain(|_, failing| now - failing.again_at < longest);
     }
 
-    /// Forgets the App's id, because Modal does not know it any more.
+    /// Forgets the ids of the App, of Secrets and of Volumes, because Modal does not know one of them any more.
     ///
     /// # Panics
-    /// Never: no holder of the id panics.
-    pub fn forget_app(&self) {
-        *self.app.lock().expect("no holder of the App's id panics") = None;
+    /// Never: no holder of them panics.
+    pub fn forget_ids(&self) {
+        *self.known.lock().expect("no holder of the ids panics") = Known::default();
     }
 
     /// Creates under way.
@@ -242,7 +250,7 @@ fn image_of(action: &Action, images: &BTreeMap<ClassName, ImageId>) -> Option<Im
 /// One action with what it needs.
 struct Task {
     writers: Arc<Writers>,
-    app: Arc<Mutex<Option<AppId>>>,
+    known: Arc<Mutex<Known>>,
     image: Option<ImageId>,
     action: Action,
 }
@@ -319,13 +327,39 @@ impl Task {
 
     /// The App that holds our sandboxes, looked up or created once.
     async fn app(&self) -> Result<AppId, CallFailure> {
-        let known = self.app.lock().expect("no holder of the App's id panics").clone();
+        let known = self.known().app.clone();
         if let Some(app) = known {
             return Ok(app);
         }
         let app = self.writers.modal.ensure_app().await?;
-        *self.app.lock().expect("no holder of the App's id panics") = Some(app.clone());
+        self.known().app = Some(app.clone());
         Ok(app)
+    }
+
+    /// A Secret that somebody stored under a name, looked up once.
+    async fn secret(&self, name: &str) -> Result<SecretId, CallFailure> {
+        let known = self.known().secrets.get(name).cloned();
+        if let Some(secret) = known {
+            return Ok(secret);
+        }
+        let secret = self.writers.modal.find_secret(name).await?;
+        self.known().secrets.insert(name.to_owned(), secret.clone());
+        Ok(secret)
+    }
+
+    /// The Volume of a name, looked up or created once.
+    async fn volume(&self, name: &str) -> Result<VolumeId, CallFailure> {
+        let known = self.known().volumes.get(name).cloned();
+        if let Some(volume) = known {
+            return Ok(volume);
+        }
+        let volume = self.writers.modal.ensure_volume(name).await?;
+        self.known().volumes.insert(name.to_owned(), volume.clone());
+        Ok(volume)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no holder of the ids panics")
     }
 }
 
@@ -349,7 +383,8 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
             repo = %origin.scope.repo, job_id = name.job.0, run_id = origin.run.0, runner_name = %name,
             sandbox_id = %sandbox, elapsed_seconds, "created sandbox"
         ),
-        Effect::MintFailed { name, origin, failure }
+        Effect::NotPrepared { name, origin, failure }
+        | Effect::MintFailed { name, origin, failure }
         | Effect::CreateFailed { name, origin, failure, .. }
         | Effect::MaybeCreated { name, origin, failure, .. } => warn!(
             repo = %origin.scope.repo, job_id = name.job.0, run_id = origin.run.0, runner_name = %name,

@@ -1,5 +1,7 @@
 //! From a job's labels to the machine it gets (pure).
 
+mod options;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClassName, Labels, RepoName};
+
+pub use options::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, VolumeMount, domain_admits};
 
 /// Labels that every runner of ours has by its nature; a job may ask for them in any class.
 const IMPLIED_LABELS: [&str; 3] = ["self-hosted", "linux", "x64"];
@@ -154,6 +158,8 @@ pub struct RunnerClass {
     pub regions: Vec<String>,
     /// Further environment variables of the sandbox.
     pub env: BTreeMap<String, String>,
+    /// What its sandboxes have beside a machine.
+    pub options: SandboxOptions,
     /// The clocks of its sandboxes.
     pub clocks: ClassClocks,
     /// The most sandboxes of this class at a time.
@@ -308,6 +314,7 @@ mod tests {
             image: ImageSource::Default,
             regions: Vec::new(),
             env: BTreeMap::new(),
+            options: SandboxOptions::default(),
             clocks: ClassClocks {
                 timeout: Duration::from_secs(6 * 3600),
                 idle_timeout: Duration::from_secs(300),

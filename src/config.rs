@@ -8,6 +8,7 @@ mod classes;
 mod environment;
 mod load;
 mod modal;
+mod options;
 mod runner;
 mod secret;
 mod settings;
@@ -196,6 +197,12 @@ pub struct RunnerConfig {
     pub allow_public_repos: bool,
     /// Environment variables of every sandbox.
     pub env: BTreeMap<String, String>,
+    /// Names in any `env` that look like those of credentials and are none (default: none).
+    pub plain_env: Vec<String>,
+    /// What the sandboxes of classes that do not say may connect to (default: everything).
+    pub network: NetworkConfig,
+    /// Volumes of all classes that name none (default: none).
+    pub volumes: Vec<VolumeConfig>,
 }
 
 impl Default for RunnerConfig {
@@ -208,8 +215,63 @@ impl Default for RunnerConfig {
             allow_forks: false,
             allow_public_repos: false,
             env: BTreeMap::new(),
+            plain_env: Vec::new(),
+            network: NetworkConfig::default(),
+            volumes: Vec::new(),
         }
     }
+}
+
+/// What sandboxes may connect to: `"open"`, or a table of what alone they may.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged, expecting = "must be \"open\", or a table with `cidrs`, `domains` and `github`")]
+pub enum NetworkConfig {
+    /// `open`; `blocked` is refused, as a runner must reach GitHub.
+    Word(String),
+    /// An allow list.
+    Only(NetworkLists),
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self::Word("open".to_owned())
+    }
+}
+
+/// What alone sandboxes may connect to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkLists {
+    /// Networks, such as `10.0.0.0/8` (default: none).
+    pub cidrs: Vec<String>,
+    /// Names, such as `pypi.org` or `*.example.com`, by TLS on port 443 (default: none).
+    pub domains: Vec<String>,
+    /// Whether the names that a runner needs of GitHub's are allowed as well (default true).
+    pub github: bool,
+}
+
+impl Default for NetworkLists {
+    fn default() -> Self {
+        Self { cidrs: Vec::new(), domains: Vec::new(), github: true }
+    }
+}
+
+/// A Volume in the sandboxes of a class.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// Its name, made where it is missing; `{repo}`, `{owner}` and `{class}` stand for those of the sandbox.
+    pub name: String,
+    /// Where it is (default `/cache`).
+    #[serde(default = "default_volume_path")]
+    pub path: String,
+    /// Whether nothing can be written (default false).
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+fn default_volume_path() -> String {
+    "/cache".to_owned()
 }
 
 /// `[modal]`
@@ -364,17 +426,32 @@ pub struct ClassConfig {
     pub allow_public_repos: Option<bool>,
     /// Physical cores, two vCPUs each (default 2).
     pub cpu: Option<f64>,
+    /// The most physical cores that it may use (default: Modal's soft limit, 16 more than `cpu`).
+    pub cpu_limit: Option<f64>,
     /// Memory in MiB (default 8192).
     pub memory: Option<u32>,
+    /// The memory in MiB above which a sandbox is killed (default: none).
+    pub memory_limit: Option<u32>,
     /// A GPU as Modal names it, with `:count` for several (default: none).
     pub gpu: Option<String>,
     /// A registry reference or `im-…` (default: the image that Sandrunner defines).
     pub image: Option<String>,
     /// Modal regions (default: `runner.regions`).
     pub regions: Option<Vec<String>>,
+    /// `gvisor` or `vm` (default: Modal's choice, gVisor).
+    pub runtime: Option<String>,
+    /// How jobs get Docker: `gvisor` or `vm` (default: they do not).
+    pub docker: Option<String>,
+    /// What its sandboxes may connect to (default: `runner.network`).
+    pub network: Option<NetworkConfig>,
+    /// Volumes in its sandboxes (default: `runner.volumes`).
+    pub volumes: Option<Vec<VolumeConfig>>,
     /// Environment variables, added to `runner.env`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Names of Modal Secrets, whose values become variables of every job's environment (default: none).
+    #[serde(default)]
+    pub secrets: Vec<String>,
     /// The longest job (default 6 h).
     #[serde(default, with = "humantime_serde")]
     pub timeout: Option<Duration>,

@@ -358,10 +358,11 @@ impl Controller {
                         self.policy.class(class).is_none_or(|class| Some(&class.image) != source.as_ref())
                     });
                     if let Some(actor) = self.actor.as_ref().filter(|_| failure.class == ErrorClass::NotFound) {
-                        actor.forget_app();
+                        actor.forget_ids();
                     }
                 }
-                Effect::MintFailed { .. }
+                Effect::NotPrepared { .. }
+                | Effect::MintFailed { .. }
                 | Effect::CreateFailed { .. }
                 | Effect::Deregistered { .. }
                 | Effect::SecretDenied { .. }

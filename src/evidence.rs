@@ -276,6 +276,9 @@ impl Evidence {
                 evidence.registered_at.get_or_insert(now);
                 evidence.created_at = Some(now);
             }
+            Effect::NotPrepared { origin, failure, .. } => {
+                note_failure(&mut self.create_failures, &origin.class, failure, now);
+            }
             Effect::MintFailed { name, origin, failure } => {
                 if failure.class.may_have_taken_effect() {
                     let evidence = self.name(name, now);

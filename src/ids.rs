@@ -112,6 +112,10 @@ text_id! {
     SecretId
 }
 text_id! {
+    /// A Modal Volume's id.
+    VolumeId
+}
+text_id! {
     /// A Modal image's id.
     ImageId
 }

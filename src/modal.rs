@@ -36,7 +36,7 @@ pub use self::error::{ModalError, Refusal, Replies, retry_after};
 pub use self::image::{BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, build, rebuild};
 pub use self::operation::Operation;
 pub use self::reader::{ModalReader, NameOf, SandboxFate};
-pub use self::spec::{Gpu, SandboxSpec};
+pub use self::spec::{Gpu, Mount, SandboxNetwork, SandboxSpec};
 pub use self::wire::Generation;
 pub use self::writer::{CreatedSandbox, Deletion, ModalWriter, Origin};
 

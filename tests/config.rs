@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use sandrunner::class::{Docker, Network, Runtime, SandboxOptions, domain_admits};
 use sandrunner::config::{Config, ConfigError, Environment, RunnerReleaseChoice, Settings, load};
 use sandrunner::github::{GithubAuth, GithubSettings};
 use secrecy::ExposeSecret;
@@ -268,11 +269,95 @@ fn an_organization_may_belong_to_a_pattern_for_every_owner() {
 }
 
 #[test]
-fn names_of_the_earlier_project_without_a_feature_stop_the_start() {
-    for name in ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME"] {
-        let error = load_text(MINIMAL, &[(name, "x")]).unwrap_err().to_string();
-        assert_eq!(error, format!("the environment variable {name} is not supported yet: unset it"));
+fn the_earlier_project_s_network_and_cache_work_for_every_class() {
+    let given =
+        [("ALLOWED_CIDRS", "10.0.0.0/8, 192.0.2.7"), ("CACHE_VOLUME_NAME", "tools"), ("BLOCK_NETWORK", "false")];
+    let settings = load_text(MINIMAL, &given).unwrap();
+    for class in &settings.policy.classes {
+        let Network::Only { cidrs, domains } = &class.options.network else { panic!("{class:?}") };
+        assert_eq!(cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.0.2.7/32"]);
+        assert!(domains.iter().any(|domain| domain == "github.com"), "a runner must reach GitHub");
+        assert_eq!((&*class.options.volumes[0].name, &*class.options.volumes[0].path), ("tools", "/cache"));
     }
+    let blocked = load_text(MINIMAL, &[("BLOCK_NETWORK", "true")]).unwrap_err().to_string();
+    assert!(blocked.contains("`BLOCK_NETWORK` is `true`: a runner must reach GitHub"), "{blocked}");
+}
+
+/// What a class with such lines comes to.
+fn options(lines: &str) -> Result<SandboxOptions, String> {
+    let text = format!("{MINIMAL}\n[[runner_classes]]\nname = \"own\"\nlabels = [\"own\"]\n{lines}");
+    let settings = load_text(&text, &[]).map_err(|error| with_causes(&error))?;
+    Ok(settings.policy.classes.into_iter().find(|class| class.name.as_str() == "own").expect("the class").options)
+}
+
+#[test]
+fn a_class_says_what_its_sandboxes_have_beside_a_machine() {
+    let plain = options("").unwrap();
+    assert_eq!(plain, SandboxOptions::default());
+    let all = options(
+        "cpu_limit = 4\nmemory_limit = 16384\nruntime = \"gvisor\"\ndocker = \"gvisor\"\nsecrets = [\"npm\"]\n\
+         network = { domains = [\"PyPI.org\", \"*.pythonhosted.org\"] }\n\
+         volumes = [{ name = \"cache-{repo}\" }, { name = \"models\", path = \"/models/\", read_only = true }]",
+    )
+    .unwrap();
+    assert_eq!((all.cpu_limit, all.memory_limit_mib), (Some(4.0), Some(16_384)));
+    assert_eq!((all.runtime, all.docker), (Some(Runtime::Gvisor), Some(Docker::Gvisor)));
+    assert_eq!(all.secrets, ["npm"]);
+    let paths: Vec<(&str, bool)> = all.volumes.iter().map(|mount| (&*mount.path, mount.is_read_only)).collect();
+    assert_eq!(paths, [("/cache", false), ("/models", true)]);
+    let Network::Only { cidrs, domains } = all.network else { panic!("an allow list") };
+    assert!(cidrs.is_empty() && domains.starts_with(&["pypi.org".to_owned(), "*.pythonhosted.org".to_owned()]));
+    for host in ["github.com", "api.github.com", "codeload.github.com", "abc.blob.core.windows.net"] {
+        assert!(domains.iter().any(|domain| domain_admits(domain, host)), "{host}");
+    }
+    assert_eq!(options("docker = \"vm\"").unwrap().runtime, Some(Runtime::Vm));
+}
+
+#[test]
+fn an_allow_list_reaches_the_server_of_each_account() {
+    let text = MINIMAL.replace("allowed_repos", "host = \"ghe.acme.example\"\nallowed_repos")
+        + "\n[runner.network]\ndomains = [\"pypi.org\"]\n";
+    let settings = load_text(&text, &[]).unwrap();
+    let Network::Only { domains, .. } = &settings.policy.classes[0].options.network else { panic!("an allow list") };
+    assert!(domains.iter().any(|domain| domain == "ghe.acme.example"), "{domains:?}");
+}
+
+#[test]
+fn options_that_modal_or_a_runner_cannot_have_are_refused_with_a_remedy() {
+    let cases = [
+        ("runtime = \"firecracker\"", "must be `gvisor` or `vm`"),
+        ("docker = true", "docker"),
+        ("docker = \"vm\"\nruntime = \"gvisor\"", "needs runtime = \"vm\""),
+        ("docker = \"gvisor\"\nruntime = \"vm\"", "docker = \"vm\""),
+        ("docker = \"vm\"\ngpu = \"T4\"", "`runner_classes[0].docker` is `vm`: Modal's virtual machines have no GPU"),
+        ("runtime = \"vm\"\nmemory_limit = 9000", "set `memory` alone"),
+        ("cpu = 4\ncpu_limit = 2", "must be between 4 and 128"),
+        ("memory_limit = 1", "must be between 8192 and 1048576"),
+        ("network = \"blocked\"", "a runner must reach GitHub"),
+        ("network = \"shut\"", "must be \"open\", or a table"),
+        ("network = { cidr = [] }", "must be \"open\", or a table with `cidrs`, `domains` and `github`"),
+        ("network = { cidrs = [\"10.0.0.1/8\"] }", "`10.0.0.1/8`: must be a network such as 10.0.0.0/8"),
+        ("network = { domains = [\"https://pypi.org/\"] }", "without scheme, port and path"),
+        ("network = { domains = [\"pypi.org\"], github = false }", "allow `api.github.com`, or leave `github` out"),
+        ("volumes = [{ name = \"a/b\" }]", "a name has 1 to 64 characters"),
+        ("volumes = [{ name = \"a\", path = \"cache\" }]", "must be a folder of its own, such as /cache"),
+        ("volumes = [{ name = \"a\", path = \"/../etc\" }]", "must be a folder of its own"),
+        ("volumes = [{ name = \"a\" }, { name = \"b\" }]", "it stands beside `a` at /cache"),
+        ("secrets = [\"a b\"]", "name a Modal Secret"),
+    ];
+    for (lines, expected) in cases {
+        let error = options(lines).unwrap_err();
+        assert!(error.contains(expected), "{lines}: {error}");
+    }
+    options("network = { cidrs = [\"10.0.0.0/8\"], github = false }").expect("the operator knows the way to GitHub");
+}
+
+#[test]
+fn what_looks_like_a_credential_and_is_none_can_be_said() {
+    let text = |plain: &str| format!("{MINIMAL}\n[runner]\nenv = {{ TOKENIZERS_PARALLELISM = \"1\" }}\n{plain}");
+    let refused = load_text(&text(""), &[]).unwrap_err().to_string();
+    assert!(refused.contains("name it in runner.plain_env"), "{refused}");
+    load_text(&text("plain_env = [\"TOKENIZERS_PARALLELISM\"]"), &[]).unwrap();
 }
 
 #[test]
@@ -293,7 +378,7 @@ fn bad_values_name_key_value_and_remedy() {
         ("[runner]\nversion = \"latest\"", "`runner.version` is `latest`: must be `auto` or a version such as 2.336.0"),
         (
             "[runner.env]\nMY_TOKEN = \"x\"",
-            "`runner.env` is `MY_TOKEN`: looks like a credential, which every job could read; pass it to the job as a GitHub secret",
+            "`runner.env` is `MY_TOKEN`: looks like a credential, which every job could read; pass it to the job as a GitHub secret, or to all jobs of a class as a Modal Secret (`secrets`); if it is none, name it in runner.plain_env",
         ),
         (
             "[modal]\nserver_url = \"http://api.modal.com\"",

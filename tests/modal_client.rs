@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta};
 use sandrunner::clock::Clock;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::ids::{AppId, ImageId};
-use sandrunner::modal::{self, ImageDefinition, ModalReader, ModalSettings, ModalWriter, SandboxSpec};
+use sandrunner::modal::{self, ImageDefinition, ModalReader, ModalSettings, ModalWriter, SandboxNetwork, SandboxSpec};
 use sandrunner::sim::{self, Fault, FaultMode, Operation, Profile, Scenario, What, World};
 use sandrunner::state::Reading;
 use tokio::net::TcpListener;
@@ -100,14 +100,20 @@ fn spec(app: AppId, image: ImageId) -> SandboxSpec {
         image,
         entrypoint: vec!["/bin/bash".to_owned(), "-c".to_owned(), "true".to_owned()],
         env: vec![("TOKEN".to_owned(), "very-secret-value".into())],
-        secret: None,
+        secret_ids: Vec::new(),
         tags: BTreeMap::from([("deployment".to_owned(), "main".to_owned()), ("job".to_owned(), "7".to_owned())]),
         cpu: 2.0,
+        cpu_limit: None,
         memory_mib: 4096,
+        memory_limit_mib: None,
         gpu: None,
         timeout: Duration::from_secs(3600),
         regions: Vec::new(),
         workdir: None,
+        runtime: None,
+        network: SandboxNetwork::Open,
+        volumes: Vec::new(),
+        experimental: BTreeMap::new(),
     }
 }
 

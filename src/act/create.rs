@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 
 use super::{Effect, Task, class_of, unknown_class};
-use crate::class::{Risk, RunnerClass};
+use crate::class::{Cidr, Docker, Network, Risk, RunnerClass};
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
 use crate::ids::{AppId, ImageId, OurName, RepoName, RunnerId, SecretId};
-use crate::modal::{Deletion, Gpu, ModalError, SandboxSpec};
+use crate::modal::{Deletion, Gpu, ModalError, Mount, SandboxNetwork, SandboxSpec};
 use crate::mutant::{self, Mutant};
 use crate::observe::{class_tag, tag};
 use crate::plan::{Create, Policy};
@@ -24,14 +24,17 @@ struct Prepared<'a> {
     class: &'a RunnerClass,
     app: AppId,
     image: &'a ImageId,
+    /// The class's Secrets.
+    secrets: Vec<SecretId>,
+    volumes: Vec<Mount>,
 }
 
 pub(super) async fn create(task: &Task, create: &Create) -> Effect {
     let prepared = match prepare(task, create).await {
         Ok(prepared) => prepared,
         Err(failure) => {
-            let class = failure.class.before_the_call();
-            return mint_failed(create, CallFailure { class, ..failure });
+            let failure = CallFailure { class: failure.class.before_the_call(), ..failure };
+            return Effect::NotPrepared { name: create.name.clone(), origin: create.origin.clone(), failure };
         }
     };
     let registry = task.writers.policy.registry(&create.origin.scope);
@@ -67,7 +70,26 @@ async fn prepare<'a>(task: &'a Task, create: &Create) -> Result<Prepared<'a>, Ca
         message: format!("class `{}` has no image yet", class.name),
         retry_after: None,
     })?;
-    Ok(Prepared { class, app: task.app().await?, image })
+    let app = task.app().await?;
+    let mut secrets = Vec::new();
+    for name in &class.options.secrets {
+        secrets.push(task.secret(name).await.map_err(|failure| without_secret(name, failure))?);
+    }
+    let mut volumes = Vec::new();
+    for mount in &class.options.volumes {
+        let volume = task.volume(&mount.name_for(&create.origin.scope.repo, &class.name)).await?;
+        volumes.push(Mount { volume, path: mount.path.clone(), is_read_only: mount.is_read_only });
+    }
+    Ok(Prepared { class, app, image, secrets, volumes })
+}
+
+/// Says what to do about a Secret that is not there.
+fn without_secret(name: &str, failure: CallFailure) -> CallFailure {
+    if failure.class != ErrorClass::NotFound {
+        return failure;
+    }
+    let message = format!("there is no Modal Secret `{name}`: make it in the workspace, or take it out of the class");
+    CallFailure { message, ..failure }
 }
 
 fn mint_failed(create: &Create, failure: CallFailure) -> Effect {
@@ -185,6 +207,15 @@ fn spec(
     secret: Option<SecretId>,
 ) -> SandboxSpec {
     let class = prepared.class;
+    let options = &class.options;
+    let network = match &options.network {
+        Network::Open => SandboxNetwork::Open,
+        Network::Only { cidrs, domains } => {
+            SandboxNetwork::Only { cidrs: cidrs.iter().map(Cidr::to_string).collect(), domains: domains.clone() }
+        }
+    };
+    // In a virtual machine Docker needs nothing of Modal's.
+    let docker = options.docker.filter(|docker| *docker == Docker::Gvisor);
     SandboxSpec {
         app: prepared.app.clone(),
         name: create.name.to_string(),
@@ -192,13 +223,19 @@ fn spec(
         entrypoint: ENTRYPOINT.iter().map(|part| (*part).to_owned()).collect(),
         env: if secret.is_some() { Vec::new() } else { env },
         tags: tags(create, runner, secret.as_ref()),
-        secret,
+        secret_ids: prepared.secrets.iter().cloned().chain(secret).collect(),
         cpu: class.cpu,
+        cpu_limit: options.cpu_limit,
         memory_mib: class.memory_mib,
+        memory_limit_mib: options.memory_limit_mib,
         gpu: class.gpu.as_ref().map(|gpu| Gpu { name: gpu.name.clone(), count: gpu.count }),
         timeout: class.clocks.sandbox_timeout(),
         regions: class.regions.clone(),
         workdir: None,
+        runtime: options.runtime.map(|runtime| runtime.as_str().to_owned()),
+        network,
+        volumes: prepared.volumes.clone(),
+        experimental: docker.map(|_| ("enable_docker".to_owned(), "true".to_owned())).into_iter().collect(),
     }
 }
 

@@ -50,6 +50,15 @@ pub enum Effect {
         /// What the sandbox was made from.
         image: ImageId,
     },
+    /// What its sandbox needs is not to be had: no runner was registered.
+    NotPrepared {
+        /// The name it would have.
+        name: OurName,
+        /// For what.
+        origin: Origin,
+        /// Why.
+        failure: CallFailure,
+    },
     /// No runner was registered; or one may be, whose config is lost.
     MintFailed {
         /// The name it would have.
@@ -153,9 +162,10 @@ impl Effect {
             Self::SecretDenied { .. } => "secret_denied",
             Self::MaybeCreated { .. } => "unknown",
             Self::Image { result: Err(_), .. } => "failed",
-            Self::MintFailed { failure, .. } | Self::CreateFailed { failure, .. } | Self::Failed { failure } => {
-                failure.class.as_str()
-            }
+            Self::NotPrepared { failure, .. }
+            | Self::MintFailed { failure, .. }
+            | Self::CreateFailed { failure, .. }
+            | Self::Failed { failure } => failure.class.as_str(),
         }
     }
 }
@@ -165,7 +175,8 @@ impl fmt::Display for Outcome {
         let Self { action, effect, took, .. } = self;
         match effect {
             Effect::Created { name, origin, .. } => write!(f, "{action} {name} in {}", origin.scope)?,
-            Effect::MintFailed { name, origin, failure }
+            Effect::NotPrepared { name, origin, failure }
+            | Effect::MintFailed { name, origin, failure }
             | Effect::CreateFailed { name, origin, failure, .. }
             | Effect::MaybeCreated { name, origin, failure, .. } => {
                 write!(f, "{action} {name} in {}: {failure}", origin.scope)?;

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::load::ConfigError;
+use super::options::options;
 use super::value::{bad, check_env_name, check_label, duration, in_range};
 use super::{ClassConfig, RunnerConfig};
 use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::ids::{AccountName, ClassName, Labels, RepoName};
 use crate::plan::AccountPolicy;
 
+/// Physical cores where a class says nothing.
+pub(super) const DEFAULT_CPU: f64 = 2.0;
+/// Memory in MiB where a class says nothing.
+pub(super) const DEFAULT_MEMORY_MIB: u32 = 8192;
 /// The GPU classes that exist without being configured.
 const BUILTIN_GPUS: [&str; 5] = ["t4", "l4", "a100", "a100-80gb", "h100"];
 
@@ -19,8 +24,9 @@ pub(super) fn classes(
     accounts: &BTreeMap<AccountName, AccountPolicy>,
 ) -> Result<Vec<RunnerClass>, ConfigError> {
     let mut classes: Vec<RunnerClass> = Vec::new();
+    let hosts = hosts(accounts);
     for (index, class) in configured.iter().enumerate() {
-        classes.push(class_of(&format!("runner_classes[{index}]"), class, runner)?);
+        classes.push(class_of(&format!("runner_classes[{index}]"), class, runner, &hosts)?);
     }
     if classes.is_empty() {
         return Err(bad("runner_classes", "empty", "add a [[runner_classes]] table, or set builtin_classes = true"));
@@ -91,11 +97,18 @@ fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
         allow_forks: None,
         allow_public_repos: None,
         cpu: None,
+        cpu_limit: None,
         memory: None,
+        memory_limit: None,
         gpu: gpu.map(str::to_owned),
         image: None,
         regions: None,
+        runtime: None,
+        docker: None,
+        network: None,
+        volumes: None,
         env: BTreeMap::new(),
+        secrets: Vec::new(),
         timeout: None,
         idle_timeout: None,
         start_timeout: None,
@@ -104,7 +117,18 @@ fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
     }
 }
 
-fn class_of(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<RunnerClass, ConfigError> {
+/// The hosts of the accounts' APIs.
+fn hosts(accounts: &BTreeMap<AccountName, AccountPolicy>) -> BTreeSet<String> {
+    let host = |account: &AccountPolicy| Some(account.host.parse::<http::Uri>().ok()?.host()?.to_owned());
+    accounts.values().filter_map(host).collect()
+}
+
+fn class_of(
+    key: &str,
+    class: &ClassConfig,
+    runner: &RunnerConfig,
+    hosts: &BTreeSet<String>,
+) -> Result<RunnerClass, ConfigError> {
     let key_of = |field: &str| format!("{key}.{field}");
     let is_name = |name: &str| {
         (1..=40).contains(&name.len())
@@ -127,7 +151,7 @@ fn class_of(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<Run
         );
     }
     for name in class.env.keys() {
-        check_env_name(&key_of("env"), name)?;
+        check_env_name(&key_of("env"), name, &runner.plain_env)?;
     }
     let mut env = runner.env.clone();
     env.extend(class.env.clone());
@@ -141,11 +165,12 @@ fn class_of(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<Run
             class.allow_forks.unwrap_or(runner.allow_forks).then_some(Risk::Fork),
             class.allow_public_repos.unwrap_or(runner.allow_public_repos).then_some(Risk::Public),
         ]),
-        cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(2.0), 0.125, 64.0)?,
-        memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(8192), 128, 1_048_576)?,
+        cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(DEFAULT_CPU), 0.125, 64.0)?,
+        memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(DEFAULT_MEMORY_MIB), 128, 1_048_576)?,
         image: image_source(&key_of("image"), class.image.as_deref())?,
         regions: class.regions.clone().unwrap_or_else(|| runner.regions.clone()),
         env,
+        options: options(key, class, runner, hosts)?,
         clocks: clocks(key, class, gpu.as_ref())?,
         gpu,
         max_sandboxes: class

@@ -4,17 +4,12 @@
 use secrecy::SecretString;
 
 use super::load::{ConfigError, Environment};
-use super::{Config, GithubConfig};
-
-/// Names whose feature does not exist: they stop the start, because to ignore them would surprise.
-const NOT_SUPPORTED_YET: [&str; 3] = ["ALLOWED_CIDRS", "BLOCK_NETWORK", "CACHE_VOLUME_NAME"];
+use super::value::bad;
+use super::{Config, GithubConfig, NetworkConfig, NetworkLists, VolumeConfig};
 
 /// Lays the earlier project's variables over `config`.
 pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
     let value = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
-    if let Some(name) = NOT_SUPPORTED_YET.into_iter().find(|name| value(name).is_some()) {
-        return Err(ConfigError::NotSupportedYet { name });
-    }
     if let Some(repos) = value("ALLOWED_REPOS") {
         let account = only_account(config, "ALLOWED_REPOS")?;
         account.allowed_repos = repos.split(',').map(|repo| repo.trim().to_owned()).collect();
@@ -46,6 +41,19 @@ pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment
     }
     if let Some(region) = value("MODAL_REGION") {
         config.runner.regions = region.split(',').map(|region| region.trim().to_owned()).collect();
+    }
+    if let Some(cidrs) = value("ALLOWED_CIDRS") {
+        let cidrs = cidrs.split(',').map(|cidr| cidr.trim().to_owned()).collect();
+        config.runner.network = NetworkConfig::Only(NetworkLists { cidrs, ..NetworkLists::default() });
+    }
+    if let Some(block) = value("BLOCK_NETWORK").filter(|block| !["false", "0", "no"].contains(block)) {
+        let remedy = "a runner must reach GitHub: remove it, and set runner.network = { domains = [] }, which allows nothing \
+                      but GitHub";
+        return Err(bad("BLOCK_NETWORK", format!("`{block}`"), remedy));
+    }
+    if let Some(name) = value("CACHE_VOLUME_NAME") {
+        config.runner.volumes =
+            vec![VolumeConfig { name: name.to_owned(), path: "/cache".to_owned(), read_only: false }];
     }
     if let Some(json) = value("SANDBOX_EXTRA_ENV") {
         let extra = serde_json::from_str(json).map_err(|error| ConfigError::Value {

@@ -54,12 +54,6 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// A variable of the earlier project whose feature does not exist.
-    #[error("the environment variable {name} is not supported yet: unset it")]
-    NotSupportedYet {
-        /// The variable.
-        name: &'static str,
-    },
 }
 
 /// Reads and checks everything, before anything is contacted.

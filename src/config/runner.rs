@@ -39,7 +39,7 @@ pub(super) fn settings(
 ) -> Result<RunnerSettings, ConfigError> {
     let is_sha = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     for name in runner.env.keys() {
-        check_env_name("runner.env", name)?;
+        check_env_name("runner.env", name, &runner.plain_env)?;
     }
     if let Some(sha) = runner.sha256.as_deref().filter(|sha| !is_sha(sha)) {
         return Err(bad("runner.sha256", format!("`{sha}`"), "must be 64 hexadecimal digits"));

@@ -40,7 +40,8 @@ pub(super) fn check_label(key: &str, label: &str) -> Result<(), ConfigError> {
     }
 }
 
-pub(super) fn check_env_name(key: &str, name: &str) -> Result<(), ConfigError> {
+/// `plain` are names that the operator says hold no credential.
+pub(super) fn check_env_name(key: &str, name: &str, plain: &[String]) -> Result<(), ConfigError> {
     let is_name =
         name.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || (i > 0 && b.is_ascii_digit()));
     if name.is_empty() || !is_name {
@@ -54,11 +55,17 @@ pub(super) fn check_env_name(key: &str, name: &str) -> Result<(), ConfigError> {
         return Err(bad(key, format!("`{name}`"), "this name is used by the supervisor or the runner"));
     }
     let upper = name.to_ascii_uppercase();
-    if ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "PRIVATE_KEY", "API_KEY"].iter().any(|word| upper.contains(word)) {
+    let is_plain = plain.iter().any(|plain| plain == name);
+    if !is_plain
+        && ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "PRIVATE_KEY", "API_KEY"]
+            .iter()
+            .any(|word| upper.contains(word))
+    {
         return Err(bad(
             key,
             format!("`{name}`"),
-            "looks like a credential, which every job could read; pass it to the job as a GitHub secret",
+            "looks like a credential, which every job could read; pass it to the job as a GitHub secret, or to all jobs of \
+             a class as a Modal Secret (`secrets`); if it is none, name it in runner.plain_env",
         ));
     }
     Ok(())

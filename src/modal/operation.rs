@@ -43,6 +43,7 @@ impl Operation {
     pub(super) const CHECK_IMAGE: Self = Self(&Method::new("ImageFromId", "find image"));
     pub(super) const STORE_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "store Secret"));
     pub(super) const FIND_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "look up Secret"));
+    pub(super) const ENSURE_VOLUME: Self = Self(&Method::new("VolumeGetOrCreate", "look up or create Volume"));
     pub(super) const DELETE_SECRET: Self = Self(&Method::new("SecretDelete", "delete Secret"));
     pub(super) const CREATE_V1: Self = Self(&Method::creating("SandboxCreate", "create sandbox"));
     pub(super) const CREATE_V2: Self = Self(&Method::creating("SandboxCreateV2", "create sandbox"));

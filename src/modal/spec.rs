@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::api;
 use super::error::ModalError;
 use super::wire::{self, Generation};
-use crate::ids::{AppId, ImageId, SecretId};
+use crate::ids::{AppId, ImageId, SecretId, VolumeId};
 
 /// The longest life that Modal gives a sandbox.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
@@ -35,14 +35,18 @@ pub struct SandboxSpec {
     pub entrypoint: Vec<String>,
     /// Variables of its environment, which may be secrets. Must be empty with a GPU: see `secret`.
     pub env: Vec<(String, SecretString)>,
-    /// A Secret whose values become variables of its environment, before `env`; the only way with a GPU.
-    pub secret: Option<SecretId>,
+    /// Secrets whose values become variables of its environment, in this order and before `env`; the only way with a GPU.
+    pub secret_ids: Vec<SecretId>,
     /// Its tags, set in the same call.
     pub tags: BTreeMap<String, String>,
     /// Physical cores.
     pub cpu: f64,
+    /// The most physical cores; none for Modal's soft limit.
+    pub cpu_limit: Option<f64>,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// The memory in MiB above which it is killed; none for no limit.
+    pub memory_limit_mib: Option<u32>,
     /// Its GPU, if any.
     pub gpu: Option<Gpu>,
     /// The end of its life, in whole seconds up to a day.
@@ -51,6 +55,40 @@ pub struct SandboxSpec {
     pub regions: Vec<String>,
     /// The directory that its program starts in; none for the image's.
     pub workdir: Option<String>,
+    /// What it is, by Modal's word; none for Modal's choice.
+    pub runtime: Option<String>,
+    /// What it may connect to.
+    pub network: SandboxNetwork,
+    /// Its Volumes.
+    pub volumes: Vec<Mount>,
+    /// Options that Modal calls experimental.
+    pub experimental: BTreeMap<String, String>,
+}
+
+/// What a sandbox may connect to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SandboxNetwork {
+    /// Everything.
+    #[default]
+    Open,
+    /// These alone.
+    Only {
+        /// Networks.
+        cidrs: Vec<String>,
+        /// Names; `*.` stands for what is before one.
+        domains: Vec<String>,
+    },
+}
+
+/// A Volume in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The Volume.
+    pub volume: VolumeId,
+    /// Where it is.
+    pub path: String,
+    /// Whether nothing can be written.
+    pub is_read_only: bool,
 }
 
 /// A GPU by Modal's name.
@@ -99,8 +137,22 @@ impl SandboxSpec {
         if !(0.001..=4_000_000.0).contains(&self.cpu) || self.memory_mib == 0 {
             return Some(format!("{} cores and {} MiB are no machine", self.cpu, self.memory_mib));
         }
+        if self.cpu_limit.is_some_and(|limit| limit < self.cpu)
+            || self.memory_limit_mib.is_some_and(|limit| limit < self.memory_mib)
+        {
+            return Some("a limit lies below what is asked for".to_owned());
+        }
         if let Some(problem) = env_problem(&self.env) {
             return Some(problem);
+        }
+        let is_twice = |(index, mount): &(usize, &Mount)| {
+            self.volumes[..*index].iter().any(|other| other.volume == mount.volume || other.path == mount.path)
+        };
+        if let Some((_, mount)) = self.volumes.iter().enumerate().find(is_twice) {
+            return Some(format!(
+                "a sandbox has a Volume once, and not {} at {} beside another",
+                mount.volume, mount.path
+            ));
         }
         match &self.gpu {
             Some(gpu) if gpu.name.is_empty() || gpu.count == 0 => Some(format!("{} GPUs `{}`", gpu.count, gpu.name)),
@@ -119,7 +171,7 @@ impl SandboxSpec {
     /// The request to the older interface.
     pub(super) fn v1(&self) -> api::SandboxCreateRequest {
         let mut definition = self.definition();
-        definition.secret_ids = self.secret.iter().map(SecretId::to_string).collect();
+        definition.secret_ids = self.secret_ids.iter().map(SecretId::to_string).collect();
         api::SandboxCreateRequest {
             app_id: self.app.to_string(),
             definition: Some(definition),
@@ -130,7 +182,7 @@ impl SandboxSpec {
     /// The request to the newer interface.
     pub(super) fn v2(&self) -> api::SandboxCreateV2Request {
         let source = |source| api::SecretSource { source: Some(source) };
-        let stored = self.secret.iter().map(|id| source(api::secret_source::Source::SecretId(id.to_string())));
+        let stored = self.secret_ids.iter().map(|id| source(api::secret_source::Source::SecretId(id.to_string())));
         let inline = (!self.env.is_empty()).then(|| {
             let contents = exposed(&self.env);
             source(api::secret_source::Source::Env(api::StringMap { contents }))
@@ -147,27 +199,50 @@ impl SandboxSpec {
     fn definition(&self) -> api::Sandbox {
         let gpu = self.gpu.as_ref().map(|gpu| api::GpuConfig { count: gpu.count, gpu_type: gpu.name.to_uppercase() });
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-        let milli_cpu = (self.cpu * 1000.0) as u32;
+        let milli = |cores: f64| (cores * 1000.0) as u32;
+        let mount = |mount: &Mount| api::VolumeMount {
+            volume_id: mount.volume.to_string(),
+            mount_path: mount.path.clone(),
+            allow_background_commits: true,
+            read_only: mount.is_read_only,
+        };
         api::Sandbox {
             entrypoint_args: self.entrypoint.clone(),
             image_id: self.image.to_string(),
             resources: Some(api::Resources {
                 memory_mb: self.memory_mib,
-                milli_cpu,
+                milli_cpu: milli(self.cpu),
                 gpu_config: Some(gpu.unwrap_or_default()),
-                ..Default::default()
+                memory_mb_max: self.memory_limit_mib.unwrap_or_default(),
+                milli_cpu_max: self.cpu_limit.map(milli).unwrap_or_default(),
             }),
             timeout_secs: u32::try_from(self.timeout.as_secs()).expect("the range is checked"),
             workdir: self.workdir.clone(),
             scheduler_placement: (!self.regions.is_empty())
                 .then(|| api::SchedulerPlacement { regions: self.regions.clone() }),
             open_ports_oneof: Some(api::sandbox::OpenPortsOneof::OpenPorts(api::PortSpecs {})),
-            network_access: Some(api::NetworkAccess {
-                network_access_type: api::network_access::NetworkAccessType::Open.into(),
-                ..Default::default()
-            }),
+            network_access: Some(self.network.access()),
+            volume_mounts: self.volumes.iter().map(mount).collect(),
+            runtime: self.runtime.clone(),
+            experimental_options_v2: self.experimental.clone().into_iter().collect(),
             name: Some(self.name.clone()),
             ..Default::default()
+        }
+    }
+}
+
+impl SandboxNetwork {
+    fn access(&self) -> api::NetworkAccess {
+        use api::network_access::NetworkAccessType;
+        match self {
+            Self::Open => {
+                api::NetworkAccess { network_access_type: NetworkAccessType::Open.into(), ..Default::default() }
+            }
+            Self::Only { cidrs, domains } => api::NetworkAccess {
+                network_access_type: NetworkAccessType::Allowlist.into(),
+                allowed_cidrs: cidrs.clone(),
+                allowed_domains: domains.clone(),
+            },
         }
     }
 }
@@ -208,20 +283,26 @@ mod tests {
             image: ImageId::new("im-1"),
             entrypoint: vec!["/bin/bash".to_owned(), "-c".to_owned(), "true".to_owned()],
             env: vec![("RUNNER_JITCONFIG".to_owned(), "very-secret-config".into())],
-            secret: None,
+            secret_ids: Vec::new(),
             tags: BTreeMap::from([("repo".to_owned(), "acme.web".to_owned())]),
             cpu: 2.0,
+            cpu_limit: None,
             memory_mib: 4096,
+            memory_limit_mib: None,
             gpu: None,
             timeout: Duration::from_secs(3600),
             regions: Vec::new(),
             workdir: None,
+            runtime: None,
+            network: SandboxNetwork::Open,
+            volumes: Vec::new(),
+            experimental: BTreeMap::new(),
         }
     }
 
     fn gpu_spec() -> SandboxSpec {
         let gpu = Some(Gpu { name: "a100-80gb".to_owned(), count: 2 });
-        SandboxSpec { gpu, env: Vec::new(), secret: Some(SecretId::new("st-1")), ..spec() }
+        SandboxSpec { gpu, env: Vec::new(), secret_ids: vec![SecretId::new("st-0"), SecretId::new("st-1")], ..spec() }
     }
 
     #[test]
@@ -253,7 +334,7 @@ mod tests {
         spec.check().unwrap();
         assert_eq!(spec.generation(), Generation::V1);
         let definition = spec.v1().definition.unwrap();
-        assert_eq!(definition.secret_ids, ["st-1"]);
+        assert_eq!(definition.secret_ids, ["st-0", "st-1"]);
         let gpu = definition.resources.unwrap().gpu_config.unwrap();
         assert_eq!((gpu.gpu_type.as_str(), gpu.count), ("A100-80GB", 2));
     }

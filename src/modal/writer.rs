@@ -14,7 +14,7 @@ use super::spec::{SandboxSpec, env_problem, exposed};
 use super::transport::Client;
 use super::wire::Generation;
 use crate::error::ErrorClass;
-use crate::ids::{AppId, SandboxId, SecretId};
+use crate::ids::{AppId, SandboxId, SecretId, VolumeId};
 
 /// The deadline of a create, which places the sandbox on a machine before it is answered.
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
@@ -96,11 +96,11 @@ impl ModalWriter {
         call.id(answer.secret_id, SecretId::new)
     }
 
-    /// Deletes the Secret of a name, where there is one.
+    /// Looks up a Secret that somebody stored under a name.
     ///
     /// # Errors
-    /// [`ModalError::Call`] with the reason.
-    pub async fn delete_secret_named(&self, name: &str) -> Result<Deletion, ModalError> {
+    /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where there is none of that name.
+    pub async fn find_secret(&self, name: &str) -> Result<SecretId, ModalError> {
         let call = Call::plain(Operation::FIND_SECRET, name);
         let message = api::SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -108,10 +108,37 @@ impl ModalWriter {
             ..Default::default()
         };
         let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
-        match self.caller().call(call, message, send).await {
-            Ok(found) => match self.delete_secret(&call.id(found.secret_id, SecretId::new)?).await? {
+        call.id(self.caller().call(call, message, send).await?.secret_id, SecretId::new)
+    }
+
+    /// Looks up the Volume of a name and creates it where it is missing.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn ensure_volume(&self, name: &str) -> Result<VolumeId, ModalError> {
+        let call = Call::plain(Operation::ENSURE_VOLUME, name);
+        let message = api::VolumeGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.caller().settings.environment.clone(),
+            object_creation_type: api::ObjectCreationType::CreateIfMissing.into(),
+            ..Default::default()
+        };
+        let send = |mut client: Client, request| async move { client.volume_get_or_create(request).await };
+        call.id(self.caller().call(call, message, send).await?.volume_id, VolumeId::new)
+    }
+
+    /// Deletes the Secret of a name, where there is one.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] with the reason.
+    pub async fn delete_secret_named(&self, name: &str) -> Result<Deletion, ModalError> {
+        match self.find_secret(name).await {
+            Ok(found) => match self.delete_secret(&found).await? {
                 Deletion::Done => Ok(Deletion::Done),
-                Deletion::NotThere => Err(call.unreadable("Modal finds it by its name, and does not know its id")),
+                Deletion::NotThere => {
+                    let call = Call::plain(Operation::FIND_SECRET, name);
+                    Err(call.unreadable("Modal finds it by its name, and does not know its id"))
+                }
             },
             Err(error) => deletion::<()>(Err(error)),
         }

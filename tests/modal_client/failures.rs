@@ -80,7 +80,7 @@ async fn a_sandbox_whose_answer_was_lost_is_adopted() {
         name: "sr-main-gh-8-1".to_owned(),
         gpu: Some(Gpu { name: "T4".to_owned(), count: 1 }),
         env: Vec::new(),
-        secret: Some(secret),
+        secret_ids: vec![secret],
         ..plain.clone()
     };
     for (spec, generation) in [(plain, Generation::V2), (gpu, Generation::V1)] {

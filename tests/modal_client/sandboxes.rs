@@ -99,7 +99,7 @@ async fn a_gpu_sandbox_waits_for_a_machine_with_its_secret() {
     let (sim, spec) = Sim::prepared().await;
     let secret = sim.writer.store_secret(&spec.name, &spec.env).await.unwrap();
     let gpu = Some(Gpu { name: "a100".to_owned(), count: 1 });
-    let spec = SandboxSpec { gpu, env: Vec::new(), secret: Some(secret.clone()), ..spec };
+    let spec = SandboxSpec { gpu, env: Vec::new(), secret_ids: vec![secret.clone()], ..spec };
     let created = sim.writer.create_sandbox(&spec).await.unwrap();
     assert_eq!(created.generation, Generation::V1);
     assert!(created.id.is_v1());

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::allow::RepoPatterns;
-use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, RunnerClass};
+use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, RunnerClass, SandboxOptions};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
@@ -63,6 +63,7 @@ fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
         image: ImageSource::Default,
         regions: Vec::new(),
         env: BTreeMap::new(),
+        options: SandboxOptions::default(),
         clocks: ClassClocks {
             timeout: Duration::from_secs(3600),
             idle_timeout: Duration::from_secs(300),
