@@ -33,6 +33,8 @@ pub(crate) struct Book {
     pub(crate) groups: BTreeMap<Group, GroupBook>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) sandboxes: Vec<Sandbox>,
+    /// Whether lists of sandboxes show the same time for several now.
+    has_ties: bool,
     /// Live sandboxes of ours.
     pub(crate) live: Vec<usize>,
     pub(crate) readings: Readings,
@@ -72,6 +74,7 @@ impl Book {
             groups: BTreeMap::new(),
             attempts: Vec::new(),
             sandboxes: Vec::new(),
+            has_ties: false,
             live: Vec::new(),
             readings: Readings::default(),
             done: None,
@@ -185,6 +188,7 @@ impl Book {
                 *field = field.max(value);
             }
         };
+        self.has_ties = knobs.get("modal_created_at_step_secs").and_then(serde_json::Value::as_f64) > Some(0.0);
         widest("github_list_lag_secs", &mut self.profile.github_list_lag_secs);
         widest("modal_list_lag_secs", &mut self.profile.modal_list_lag_secs);
         let late = knobs.get("runner_visible_secs").and_then(|span| span.get(1)?.as_f64());
@@ -195,6 +199,10 @@ impl Book {
         let strikes = std::mem::take(&mut self.strikes);
         let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
         call.fault = own.map(|(_, mode)| mode);
+        if self.has_ties && call.operation == Operation::ListSandboxes {
+            // The edges of pages lose what has the same time as the last entry, and nobody can know it.
+            call.fault.get_or_insert_with(|| "page_edge_ties".to_owned());
+        }
         self.readings.take(mark, call);
         if let Some(wait) = call.wait_secs.filter(|_| call.limited.is_some()) {
             // Whoever is asked to wait does nothing until then.
