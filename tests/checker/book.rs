@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use chrono::TimeDelta;
 
-use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time, What, code, seconds};
+use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Service, Time, What, code, seconds};
 use super::readings::Readings;
 use super::{OurNames, Rules};
 
@@ -57,6 +57,8 @@ pub(crate) struct Book {
     strikes: Vec<(Operation, String)>,
     /// What happened since the last call, which the call that follows may have brought about.
     fresh: Vec<Done>,
+    /// How often in a row GitHub refused a token and named no time, and until when the pause after that lasts.
+    untold: BTreeMap<String, (u32, Time)>,
     /// How often each caller was started anew, and when it last was.
     lives: BTreeMap<Caller, (usize, Time)>,
     names: BTreeSet<Rc<str>>,
@@ -89,6 +91,7 @@ impl Book {
             cuts: Vec::new(),
             strikes: Vec::new(),
             fresh: Vec::new(),
+            untold: BTreeMap::new(),
             lives: BTreeMap::new(),
             names: BTreeSet::new(),
             ours: rules.names.clone(),
@@ -195,6 +198,30 @@ impl Book {
         self.profile.runner_visible_secs[1] = self.profile.runner_visible_secs[1].max(late.unwrap_or_default());
     }
 
+    /// Whoever is asked to wait does nothing until then. Whoever GitHub refuses without a time waits a minute, and twice as
+    /// long each time that it is refused again, up to a quarter of an hour (GitHub docs: rate limits).
+    fn take_pause(&mut self, at: Time, call: &Call) {
+        let is_limited = call.limited.is_some();
+        if let Some(wait) = call.wait_secs.filter(|_| is_limited) {
+            self.disturb(at + seconds(wait));
+            return;
+        }
+        if call.service != Service::Github {
+            return;
+        }
+        let (in_a_row, until) = self.untold.entry(call.token.clone()).or_insert((0, at));
+        // What is refused together is one refusal.
+        if at >= *until {
+            *in_a_row = if is_limited { *in_a_row + 1 } else { 0 };
+            let pause = TimeDelta::minutes(1) * (1 << in_a_row.saturating_sub(1).min(4));
+            *until = if is_limited { at + pause.min(TimeDelta::minutes(15)) } else { at };
+        }
+        let until = *until;
+        if is_limited {
+            self.disturb(until);
+        }
+    }
+
     fn take_call(&mut self, mark: Mark, call: &mut Call) {
         let strikes = std::mem::take(&mut self.strikes);
         let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
@@ -204,10 +231,7 @@ impl Book {
             call.fault.get_or_insert_with(|| "page_edge_ties".to_owned());
         }
         self.readings.take(mark, call);
-        if let Some(wait) = call.wait_secs.filter(|_| call.limited.is_some()) {
-            // Whoever is asked to wait does nothing until then.
-            self.disturb(mark.at + seconds(wait));
-        }
+        self.take_pause(mark.at, call);
         let answer = Answer { mark, call: Rc::new(call.clone()) };
         let fresh = std::mem::take(&mut self.fresh);
         let done = fresh.into_iter().rev().find(|done| self.is_brought_about(*done, call));

@@ -149,6 +149,15 @@ fn every_mint_is_followed_by_a_create_or_a_deregistration() {
     // A fault or a kill puts the bound off, a kill by the hour after which leftovers are looked for.
     let struck = minted().then(100.0, json!({ "event": "fault_struck", "operation": "mint", "mode": "error" }));
     assert_eq!(struck.removed(bound + 50.0, &name(0, 1)).violated(running()), [""; 0]);
+    // So does a limit that names no time: a minute, and twice as long each time that it is met again.
+    let refused = |times: &[f64]| {
+        times.iter().fold(minted(), |tale, at| tale.github(*at, "list_runs", 403, &json!({ "limited": "injected" })))
+    };
+    let removed = |times: &[f64], at| refused(times).removed(at, &name(0, 1)).violated(running());
+    assert_eq!(removed(&[10.0, 10.2], 970.0), [""; 0]);
+    assert_eq!(removed(&[10.0, 10.2], 971.0), ["mint_lost"]);
+    assert_eq!(removed(&[10.0, 71.0, 192.0, 433.0], 433.0 + 480.0 + 900.0), [""; 0]);
+    assert_eq!(removed(&[10.0, 71.0, 192.0, 433.0], 433.0 + 480.0 + 901.0), ["mint_lost"]);
     let killed = || minted().controller(5.0, "killed").controller(5.0, "started");
     assert_eq!(killed().removed(80.0 * 60.0, &name(0, 1)).violated(running()), [""; 0]);
     assert_eq!(killed().removed(81.0 * 60.0, &name(0, 1)).violated(running()), ["mint_lost"]);
