@@ -84,6 +84,8 @@ fn a_limit_may_be_exceeded_by_what_another_process_had_under_way_and_by_no_more(
     let third = |tale: Tale, at| tale.started(at, "sb-2", &name(2, 1));
     // Nothing was listed since: the new process cannot know of the two.
     assert_eq!(third(restarted(), 8.0).violated(most(2)), [""; 0]);
+    let read_before = two_of_three().fleet(4.55).controller(4.6, "killed").controller(4.7, "started").jobs(60.0);
+    assert_eq!(third(read_before, 70.0).violated(most(2)), [""; 0], "what its life before has read is forgotten");
     // It was listed, so it knows; a kill may put off what follows by a minute.
     assert_eq!(third(restarted().fleet(5.0).jobs(60.0), 70.0).violated(most(2)), ["limits"]);
     // Another controller knows of them when it has read them.
