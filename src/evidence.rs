@@ -34,7 +34,7 @@ use name::is_another;
 pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
 pub use secrets::{SecretState, Secrets};
 
-/// How long a job that was seen in progress is not believed to be queued again.
+/// How much later a list must be read that shows a job as queued which was seen in progress, to be believed.
 ///
 /// Lists lag and may go back by seconds; GitHub itself queues a job again only after its runner did not
 /// take it for 60 s (GitHub: about self-hosted runners).

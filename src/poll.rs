@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::read::Rank;
-use self::signs::{fences, has_leftover, is_stuck, suspects, trials, unsettled, wanting};
+use self::signs::{advanced, fences, has_leftover, is_stuck, suspects, trials, unsettled, wanting};
 use crate::budget::{Capacity, Purpose};
 use crate::evidence::Evidence;
 use crate::ids::CredentialName;
@@ -134,10 +134,11 @@ pub fn due(
             let tendency = if is_stuck(run, tried_until, evidence) { Tendency::Slowing } else { Tendency::Usual };
             all.run(scope, (repo, run), tendency, capacity);
             let suspect = suspects.get(&(scope, run.run.id)).copied();
+            let advanced = advanced(run, evidence);
             all.jobs(
                 scope,
                 run,
-                [fence, ended, suspect],
+                [fence, ended, suspect, advanced],
                 &Weighing { tendency, evidence, capacity, hints: &repo.hints },
             );
         }
@@ -321,7 +322,7 @@ impl Schedule {
     }
 
     /// The jobs of a run, which are to be read after each of the `marks`.
-    fn jobs(&mut self, scope: &Scope, run: &RunView, marks: [Option<DateTime<Utc>>; 3], weighing: &Weighing<'_>) {
+    fn jobs(&mut self, scope: &Scope, run: &RunView, marks: [Option<DateTime<Utc>>; 4], weighing: &Weighing<'_>) {
         let read = Read::Jobs(scope.clone(), run.run.id);
         let (known_at, tried_at) = (run.jobs_read.known_at, run.jobs_read.tried_at);
         let hint = weighing.hints.iter().find(|(hinted, _)| *hinted == run.run.id).map(|(_, at)| at);

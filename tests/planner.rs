@@ -120,6 +120,10 @@ fn after_a_pause_github_is_heard_before_a_runner_is_made() {
 fn a_job_seen_in_progress_a_moment_ago_is_not_believed_to_be_queued() {
     check("job 7 acme/web queued advanced=5s", "skip job 7 of acme/web: it was seen in progress a moment ago");
     check("job 7 acme/web queued advanced=90s", CREATE_7);
+    // Time alone is no second opinion.
+    let skip = "skip job 7 of acme/web: it was seen in progress a moment ago";
+    check("job 7 acme/web queued advanced=90s; old-jobs 80s", skip);
+    check("job 7 acme/web queued advanced=90s; old-jobs 30s", CREATE_7);
 }
 
 #[test]

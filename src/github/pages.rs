@@ -88,8 +88,12 @@ impl Client {
             unreadable += page.unreadable;
             // A row that arrives between two pages pushes another one onto both.
             listed.rows.extend(page.rows.iter().filter(|row| seen.insert(row.id())).cloned());
-            let is_empty = page.rows.is_empty() && page.unreadable == 0;
-            listed.reaches_end = is_empty || !page.has_next || mutant::is(Mutant::FirstPageOnly);
+            if page.rows.is_empty() && page.unreadable == 0 && page.has_next {
+                // No end: GitHub itself names a page after it, so rows are missing (design rule B).
+                listed.missing = Some(empty_page(&list.call, number));
+                return Ok(listed);
+            }
+            listed.reaches_end = !page.has_next || mutant::is(Mutant::FirstPageOnly);
             if listed.reaches_end || matches!(stop(&page.rows), Paging::Stop) {
                 break;
             }
@@ -135,6 +139,11 @@ impl Client {
 /// An answer that is not what GitHub's description promises.
 pub(super) fn unreadable(call: &Call, answer: &Answer, source: Malformed) -> GithubError {
     GithubError::Unreadable { call: call.clone(), request_id: answer.request_id(), source }
+}
+
+fn empty_page(call: &Call, number: u32) -> CallFailure {
+    let message = format!("cannot {call} in full: page {number} is empty, and is not the last");
+    CallFailure { class: ErrorClass::Unreadable, message, retry_after: None }
 }
 
 fn unreadable_rows(call: &Call, count: usize) -> CallFailure {

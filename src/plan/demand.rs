@@ -359,8 +359,12 @@ fn add_job<'a>(
     let now = resolver.context.now;
     let Listed { repo, registry, scope, job, run, labels, fingerprint, risks, workflow, read_at, is_outdated } =
         *listed;
-    let holds = if has_runner(known, &resolver.context) { TAKEN_HOLDS } else { ADVANCED_HOLDS };
-    if known.and_then(|known| known.advanced_at).is_some_and(|at| now - at < holds) {
+    let is_held = |at: DateTime<Utc>| {
+        // Only a list that was read long enough after it shows it queued again: they lag.
+        read_at.is_none_or(|read| read - at < ADVANCED_HOLDS)
+            || has_runner(known, &resolver.context) && now - at < TAKEN_HOLDS
+    };
+    if known.and_then(|known| known.advanced_at).is_some_and(is_held) {
         return Err(SkipReason::SeenInProgress);
     }
     let of_repo = &groups.by_repo[repo.0];

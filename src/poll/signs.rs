@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::evidence::{Evidence, NameEvidence, end_reason};
+use crate::evidence::{ADVANCED_HOLDS, Evidence, NameEvidence, end_reason};
 use crate::ids::{Fingerprint, OurName, RunId};
 use crate::plan::{LISTS_LAG, may_have_served};
 use crate::runner::Exit;
@@ -80,6 +80,14 @@ struct Untried<'a> {
     read_at: DateTime<Utc>,
     scope: &'a Scope,
     run: RunId,
+}
+
+/// When a list has to be read that tells whether a job is queued again which was seen beyond that, less what lists lag.
+pub(super) fn advanced(run: &RunView, evidence: &Evidence) -> Option<DateTime<Utc>> {
+    let queued = run.jobs.values().filter(|job| job.status == JobStatus::Queued);
+    let advanced = queued.filter_map(|job| evidence.jobs.get(&job.id)?.advanced_at);
+    let is_unread = |at: &DateTime<Utc>| run.jobs_read.known_at.is_none_or(|read| read - *at < ADVANCED_HOLDS);
+    advanced.filter(is_unread).max().map(|at| at + ADVANCED_HOLDS - LISTS_LAG)
 }
 
 /// Where else it may show which jobs runners took that ended unseen, since when: GitHub gives a runner any job of its
@@ -320,6 +328,26 @@ mod tests {
         assert!(!is_due(&observed), "it was read a minute ago");
         observed.fleet.sandboxes.insert(name, sandbox);
         assert!(is_due(&observed));
+    }
+
+    #[test]
+    fn a_job_that_went_back_to_queued_is_looked_at_once_more_when_that_can_be_believed() {
+        let mut observed = Observed::default();
+        observed.add(scope(), Registry::Repo(scope()));
+        let repo = observed.repos.get_mut(&scope()).unwrap();
+        repo.runs = [run(1, "modal", 110)].into_iter().map(|run| (run.run.id, run)).collect();
+        let mut evidence = Evidence::default();
+        let (name, sandbox) = ended(1, 90, SERVED);
+        evidence.started(&name, &sandbox.origin, at(0));
+        let known = evidence.jobs.get_mut(&JobId(1)).unwrap();
+        (known.attempt, known.advanced_at) = (0, Some(at(100)));
+        let is_due = |evidence: &Evidence, now: i64| {
+            let due = due(&observed, evidence, &policy(), &BTreeMap::new(), at(now));
+            due.iter().any(|due| due.read == Read::Jobs(scope(), RunId(1)))
+        };
+        assert_eq!([159, 160].map(|now| is_due(&evidence, now)), [false, true]);
+        evidence.jobs.get_mut(&JobId(1)).unwrap().advanced_at = Some(at(50));
+        assert!(!is_due(&evidence, 160), "it was read a minute after that");
     }
 
     #[test]

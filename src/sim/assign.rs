@@ -72,14 +72,17 @@ impl State {
         job.inspect(|job| self.give_job_again(*job, key)).is_some()
     }
 
-    /// A job that one runner has and this idle one could have as well.
+    /// A job that a living runner has and this idle one could have as well.
     fn taken_job_for(&self, key: RunnerKey) -> Option<u64> {
         let runner = self.runner(key).filter(|runner| runner.is_idle(self.now))?;
         let others = self.repo(key.repo).runners.values().filter_map(|other| Some((other.id, other.claim?.job)));
         let mut jobs = others.filter(|(id, _)| self.is_working(RunnerKey { repo: key.repo, id: *id }));
         let fits = |job: &u64| {
             let entry = &self.jobs[job];
-            runner.labels.covers(&entry.labels) && entry.second_taker.is_none() && self.runs_workflow_of(key, *job)
+            !entry.is_lost
+                && runner.labels.covers(&entry.labels)
+                && entry.second_taker.is_none()
+                && self.runs_workflow_of(key, *job)
         };
         jobs.find(|(_, job)| fits(job)).map(|(_, job)| job)
     }

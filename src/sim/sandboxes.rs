@@ -250,13 +250,8 @@ impl State {
         key
     }
 
-    /// Modal stamps creations to the microsecond, so no two have the same time; or in the profile's steps.
+    /// Modal stamps creations to the microsecond, so no two have the same time.
     fn creation_time(&self) -> Time {
-        let step = seconds(self.profile.modal_created_at_step_secs).num_microseconds().unwrap_or_default();
-        if step > 0 {
-            let since_step = TimeDelta::microseconds(self.now.timestamp_micros().rem_euclid(step));
-            return self.now - since_step;
-        }
         let after = self.sandboxes.last().map(|last| last.created_at + TimeDelta::microseconds(1));
         after.map_or(self.now, |after| after.max(self.now))
     }

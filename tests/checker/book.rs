@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use chrono::TimeDelta;
 
-use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Time, What, code, seconds};
+use super::event::{Call, Caller, Change, Limits, Line, Operation, Profile, Service, Time, What, code, seconds};
 use super::readings::Readings;
 use super::{OurNames, Rules};
 
@@ -33,6 +33,8 @@ pub(crate) struct Book {
     pub(crate) groups: BTreeMap<Group, GroupBook>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) sandboxes: Vec<Sandbox>,
+    /// Whether lists of sandboxes show the same time for several now.
+    has_ties: bool,
     /// Live sandboxes of ours.
     pub(crate) live: Vec<usize>,
     pub(crate) readings: Readings,
@@ -55,6 +57,8 @@ pub(crate) struct Book {
     strikes: Vec<(Operation, String)>,
     /// What happened since the last call, which the call that follows may have brought about.
     fresh: Vec<Done>,
+    /// How often in a row GitHub refused a token and named no time, and until when the pause after that lasts.
+    untold: BTreeMap<String, (u32, Time)>,
     /// How often each caller was started anew, and when it last was.
     lives: BTreeMap<Caller, (usize, Time)>,
     names: BTreeSet<Rc<str>>,
@@ -72,6 +76,7 @@ impl Book {
             groups: BTreeMap::new(),
             attempts: Vec::new(),
             sandboxes: Vec::new(),
+            has_ties: false,
             live: Vec::new(),
             readings: Readings::default(),
             done: None,
@@ -86,6 +91,7 @@ impl Book {
             cuts: Vec::new(),
             strikes: Vec::new(),
             fresh: Vec::new(),
+            untold: BTreeMap::new(),
             lives: BTreeMap::new(),
             names: BTreeSet::new(),
             ours: rules.names.clone(),
@@ -185,21 +191,47 @@ impl Book {
                 *field = field.max(value);
             }
         };
+        self.has_ties = knobs.get("modal_created_at_step_secs").and_then(serde_json::Value::as_f64) > Some(0.0);
         widest("github_list_lag_secs", &mut self.profile.github_list_lag_secs);
         widest("modal_list_lag_secs", &mut self.profile.modal_list_lag_secs);
         let late = knobs.get("runner_visible_secs").and_then(|span| span.get(1)?.as_f64());
         self.profile.runner_visible_secs[1] = self.profile.runner_visible_secs[1].max(late.unwrap_or_default());
     }
 
+    /// Whoever is asked to wait does nothing until then. Whoever GitHub refuses without a time waits a minute, and twice as
+    /// long each time that it is refused again, up to a quarter of an hour (GitHub docs: rate limits).
+    fn take_pause(&mut self, at: Time, call: &Call) {
+        let is_limited = call.limited.is_some();
+        if let Some(wait) = call.wait_secs.filter(|_| is_limited) {
+            self.disturb(at + seconds(wait));
+            return;
+        }
+        if call.service != Service::Github {
+            return;
+        }
+        let (in_a_row, until) = self.untold.entry(call.token.clone()).or_insert((0, at));
+        // What is refused together is one refusal.
+        if at >= *until {
+            *in_a_row = if is_limited { *in_a_row + 1 } else { 0 };
+            let pause = TimeDelta::minutes(1) * (1 << in_a_row.saturating_sub(1).min(4));
+            *until = if is_limited { at + pause.min(TimeDelta::minutes(15)) } else { at };
+        }
+        let until = *until;
+        if is_limited {
+            self.disturb(until);
+        }
+    }
+
     fn take_call(&mut self, mark: Mark, call: &mut Call) {
         let strikes = std::mem::take(&mut self.strikes);
         let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
         call.fault = own.map(|(_, mode)| mode);
-        self.readings.take(mark, call);
-        if let Some(wait) = call.wait_secs.filter(|_| call.limited.is_some()) {
-            // Whoever is asked to wait does nothing until then.
-            self.disturb(mark.at + seconds(wait));
+        if self.has_ties && call.operation == Operation::ListSandboxes {
+            // The edges of pages lose what has the same time as the last entry, and nobody can know it.
+            call.fault.get_or_insert_with(|| "page_edge_ties".to_owned());
         }
+        self.readings.take(mark, call);
+        self.take_pause(mark.at, call);
         let answer = Answer { mark, call: Rc::new(call.clone()) };
         let fresh = std::mem::take(&mut self.fresh);
         let done = fresh.into_iter().rev().find(|done| self.is_brought_about(*done, call));

@@ -84,6 +84,8 @@ fn a_limit_may_be_exceeded_by_what_another_process_had_under_way_and_by_no_more(
     let third = |tale: Tale, at| tale.started(at, "sb-2", &name(2, 1));
     // Nothing was listed since: the new process cannot know of the two.
     assert_eq!(third(restarted(), 8.0).violated(most(2)), [""; 0]);
+    let read_before = two_of_three().fleet(4.55).controller(4.6, "killed").controller(4.7, "started").jobs(60.0);
+    assert_eq!(third(read_before, 70.0).violated(most(2)), [""; 0], "what its life before has read is forgotten");
     // It was listed, so it knows; a kill may put off what follows by a minute.
     assert_eq!(third(restarted().fleet(5.0).jobs(60.0), 70.0).violated(most(2)), ["limits"]);
     // Another controller knows of them when it has read them.
@@ -149,6 +151,15 @@ fn every_mint_is_followed_by_a_create_or_a_deregistration() {
     // A fault or a kill puts the bound off, a kill by the hour after which leftovers are looked for.
     let struck = minted().then(100.0, json!({ "event": "fault_struck", "operation": "mint", "mode": "error" }));
     assert_eq!(struck.removed(bound + 50.0, &name(0, 1)).violated(running()), [""; 0]);
+    // So does a limit that names no time: a minute, and twice as long each time that it is met again.
+    let refused = |times: &[f64]| {
+        times.iter().fold(minted(), |tale, at| tale.github(*at, "list_runs", 403, &json!({ "limited": "injected" })))
+    };
+    let removed = |times: &[f64], at| refused(times).removed(at, &name(0, 1)).violated(running());
+    assert_eq!(removed(&[10.0, 10.2], 970.0), [""; 0]);
+    assert_eq!(removed(&[10.0, 10.2], 971.0), ["mint_lost"]);
+    assert_eq!(removed(&[10.0, 71.0, 192.0, 433.0], 433.0 + 480.0 + 900.0), [""; 0]);
+    assert_eq!(removed(&[10.0, 71.0, 192.0, 433.0], 433.0 + 480.0 + 901.0), ["mint_lost"]);
     let killed = || minted().controller(5.0, "killed").controller(5.0, "started");
     assert_eq!(killed().removed(80.0 * 60.0, &name(0, 1)).violated(running()), [""; 0]);
     assert_eq!(killed().removed(81.0 * 60.0, &name(0, 1)).violated(running()), ["mint_lost"]);

@@ -78,6 +78,8 @@ impl Judge<'_> {
         let book = self.book;
         let list = (Operation::ListSandboxes, "", "");
         let read = book.readings.by(process.caller).last_true(list, book.now - book.settle());
+        // What its life before a kill has read is forgotten.
+        let read = read.filter(|read| book.born_at(process.caller).is_none_or(|born| *read >= born));
         let listed = read.map(|read| read - book.modal_lag());
         let is_known = move |sandbox: &&Sandbox| {
             let attempt = sandbox.attempt.map(|index| &book.attempts[index]);

@@ -1,6 +1,6 @@
 //! One virtual run, judged by the checker while it goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::Hasher;
 use std::time::Duration;
@@ -150,7 +150,10 @@ struct Watch<'a> {
     /// When something was last changed, or went wrong.
     moved_at: DateTime<Utc>,
     converged_at: Option<DateTime<Utc>>,
-    foreign: (usize, usize),
+    /// Somebody else's runners.
+    foreign_runners: usize,
+    /// Somebody else's sandboxes that live.
+    foreign_sandboxes: BTreeSet<String>,
     history: String,
 }
 
@@ -177,7 +180,8 @@ impl<'a> Watch<'a> {
             struck_last: None,
             moved_at: epoch(),
             converged_at: None,
-            foreign: (setup.scenario.foreign_runners.len(), setup.scenario.foreign_sandboxes.len()),
+            foreign_runners: setup.scenario.foreign_runners.len(),
+            foreign_sandboxes: BTreeSet::new(),
             history: String::new(),
         }
     }
@@ -233,9 +237,17 @@ impl<'a> Watch<'a> {
             | What::JobCompleted { .. }
             | What::RunnerRegistered { .. }
             | What::RunnerOnline { .. }
-            | What::RunnerRemoved { .. }
-            | What::SandboxCreated { .. }
-            | What::SandboxEnded { .. } => self.phase += 1,
+            | What::RunnerRemoved { .. } => self.phase += 1,
+            What::SandboxCreated { sandbox, config, .. } => {
+                self.phase += 1;
+                if config.is_none() {
+                    self.foreign_sandboxes.insert(sandbox.to_string());
+                }
+            }
+            What::SandboxEnded { sandbox, .. } => {
+                self.phase += 1;
+                self.foreign_sandboxes.remove(&**sandbox);
+            }
             _ => {}
         }
     }
@@ -244,8 +256,8 @@ impl<'a> Watch<'a> {
     fn is_over(&mut self, world: &World, now: DateTime<Utc>) -> bool {
         let summary = world.summary();
         let is_clean = summary.expected_jobs_open == 0
-            && summary.runners <= self.foreign.0
-            && summary.sandboxes_live <= self.foreign.1;
+            && summary.runners <= self.foreign_runners
+            && summary.sandboxes_live <= self.foreign_sandboxes.len();
         if !is_clean {
             self.converged_at = None;
             return false;

@@ -106,13 +106,15 @@ async fn a_row_pushed_onto_the_next_page_is_one_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_page_ends_a_list_whatever_its_links_say() {
+async fn an_empty_page_that_names_a_next_one_is_no_end() {
     let github = Github::answering(|asked| match asked.page() {
         1 => page_of("workflow_runs", 150, 1, run_row),
         _ => with(one_page("workflow_runs", &json!([])), &[("link", "<https://x/?page=3>; rel=\"next\"")]),
     });
-    let Reading::Known(list) = all_runs(&github).await else { panic!() };
-    assert_eq!((list.runs.len(), list.reaches_end, github.asked().len()), (100, true, 2));
+    let Reading::Partial { seen, missing } = all_runs(&github).await else { panic!() };
+    assert_eq!((seen.runs.len(), seen.reaches_end, github.asked().len()), (100, false, 2));
+    assert_eq!(missing.class, ErrorClass::Unreadable);
+    assert!(missing.message.contains("page 2 is empty, and is not the last"), "{missing}");
 }
 
 #[tokio::test(start_paused = true)]

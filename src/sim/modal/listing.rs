@@ -53,6 +53,8 @@ struct View<'a> {
     tags: BTreeMap<String, String>,
     listed: Listed,
     bend: Bend,
+    /// Times of creation are shown in steps of so long, if of any.
+    step: TimeDelta,
     /// The moment that it shows.
     when: Time,
     /// The moment as of which it shows the ends of sandboxes.
@@ -71,9 +73,43 @@ impl View<'_> {
     }
 
     fn is_on_page(&self, sandbox: &Sandbox) -> bool {
-        let (created, before) = (epoch_seconds(sandbox.created_at), self.asked.before_timestamp);
+        let (created, before) = (self.created(sandbox), self.asked.before_timestamp);
         let is_at_edge = || self.bend == Bend::ShowsTwice && created <= before;
         before <= 0.0 || self.bend == Bend::StartsOver || created < before || is_at_edge()
+    }
+
+    /// The time of creation that it shows.
+    fn created(&self, sandbox: &Sandbox) -> f64 {
+        let step = self.step.num_microseconds().unwrap_or_default();
+        let since_step = sandbox.created_at.timestamp_micros().checked_rem_euclid(step).unwrap_or_default();
+        epoch_seconds(sandbox.created_at - TimeDelta::microseconds(since_step))
+    }
+
+    /// An entry of the list, with the sandbox's end as of another moment than the rest.
+    fn info(&self, sandbox: &Sandbox) -> api::SandboxInfo {
+        let stamp = |at: Option<Time>| at.filter(|at| *at <= self.when).map(epoch_seconds).unwrap_or_default();
+        let ended = sandbox.ended.filter(|(at, _)| *at <= self.ends);
+        let is_scheduled = sandbox.scheduled_at.is_some_and(|at| at <= self.when);
+        let result = ended.map(|(_, end)| to_result(end)).unwrap_or_default();
+        api::SandboxInfo {
+            id: sandbox.id.to_string(),
+            created_at: self.created(sandbox),
+            task_info: Some(api::TaskInfo {
+                id: if is_scheduled { sandbox.task_id.clone() } else { String::new() },
+                started_at: stamp(sandbox.started_at),
+                finished_at: stamp(ended.map(|(at, _)| at)),
+                result: Some(result.clone()),
+                enqueued_at: self.created(sandbox),
+                gpu_type: sandbox.gpu.clone(),
+            }),
+            app_id: sandbox.app_id.clone(),
+            tags: to_tags(&sandbox.tags),
+            name: sandbox.name.clone(),
+            image_id: sandbox.image_id.clone(),
+            regions: sandbox.regions.clone(),
+            timeout_secs: sandbox.timeout_secs,
+            metadata: Some(api::SandboxHandleMetadata { result: Some(result), app_id: sandbox.app_id.clone() }),
+        }
     }
 }
 
@@ -85,11 +121,12 @@ impl State {
             when -= span;
         }
         let ends = if let Bend::KeepsEnded(span) = bend { when - span } else { when };
-        let view = View { asked, tags: to_map(asked.tags.clone()), listed, bend, when, ends };
+        let step = seconds(self.profile.modal_created_at_step_secs);
+        let view = View { asked, tags: to_map(asked.tags.clone()), listed, bend, step, when, ends };
         let page = usize::try_from(self.profile.modal_list_page).unwrap_or(usize::MAX);
         let taken = if bend == Bend::Empty { 0 } else { page };
         let skipped = usize::from(bend == Bend::Skips);
-        let entry = |sandbox: &Sandbox| info(sandbox, view.when, view.ends);
+        let entry = |sandbox: &Sandbox| view.info(sandbox);
         let is_shown = |sandbox: &&Sandbox| view.shows(sandbox);
         // Finished ones are looked at only where they are wanted: there may be very many.
         let mut sandboxes: Vec<api::SandboxInfo> = if asked.include_finished {
@@ -126,32 +163,5 @@ impl State {
         self.answers += 1;
         let lag = self.seed.stream(Purpose::ModalLag, self.answers).lag(self.profile.modal_list_lag_secs);
         self.now - lag
-    }
-}
-
-/// An entry of a list as of a moment, with its end as of another.
-fn info(sandbox: &Sandbox, when: Time, ends: Time) -> api::SandboxInfo {
-    let stamp = |at: Option<Time>| at.filter(|at| *at <= when).map(epoch_seconds).unwrap_or_default();
-    let ended = sandbox.ended.filter(|(at, _)| *at <= ends);
-    let is_scheduled = sandbox.scheduled_at.is_some_and(|at| at <= when);
-    let result = ended.map(|(_, end)| to_result(end)).unwrap_or_default();
-    api::SandboxInfo {
-        id: sandbox.id.to_string(),
-        created_at: epoch_seconds(sandbox.created_at),
-        task_info: Some(api::TaskInfo {
-            id: if is_scheduled { sandbox.task_id.clone() } else { String::new() },
-            started_at: stamp(sandbox.started_at),
-            finished_at: stamp(ended.map(|(at, _)| at)),
-            result: Some(result.clone()),
-            enqueued_at: epoch_seconds(sandbox.created_at),
-            gpu_type: sandbox.gpu.clone(),
-        }),
-        app_id: sandbox.app_id.clone(),
-        tags: to_tags(&sandbox.tags),
-        name: sandbox.name.clone(),
-        image_id: sandbox.image_id.clone(),
-        regions: sandbox.regions.clone(),
-        timeout_secs: sandbox.timeout_secs,
-        metadata: Some(api::SandboxHandleMetadata { result: Some(result), app_id: sandbox.app_id.clone() }),
     }
 }

@@ -372,3 +372,18 @@ async fn runs_are_added_by_the_control_interface_and_checked() {
     assert_eq!(post(ghost).await.status, 422);
     assert_eq!(holds(&world), [Some(Hold::Ghost)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_runner_has_died_is_given_to_no_second_one() {
+    let world = world(Profile::calm(), jobs(1));
+    let mut modal = Modal::connect(&world).await;
+    let first = start(&world, &mut modal, 1, &PLAIN).await;
+    pass(&world, 10.0).await;
+    modal.terminate(&first).await;
+    pass(&world, 5.0).await;
+    once(&world, Operation::Assign, FaultMode::AssignedTwice);
+    let second = start(&world, &mut modal, 2, &PLAIN).await;
+    pass(&world, 10.0).await;
+    assert_eq!((strikes(&world), listed(&world).await), (vec![], vec![run_by(1)]));
+    assert_eq!(modal.wait(&second, 400.0).await, (FAILURE, 64), "it gets no job and ends by itself");
+}
