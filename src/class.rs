@@ -116,7 +116,10 @@ pub struct Gpu {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ImageSource {
     /// The image that Sandrunner defines: Ubuntu, common tools, the runner's release.
-    Default,
+    Default {
+        /// Whether Docker is in it.
+        has_docker: bool,
+    },
     /// A reference in a public registry; it holds bash and the runner.
     Registry(String),
     /// An image that exists on Modal.
@@ -128,8 +131,13 @@ impl ImageSource {
     pub fn may_move(&self) -> bool {
         match self {
             Self::Registry(reference) => !reference.contains('@'),
-            Self::Default | Self::Existing(_) => false,
+            Self::Default { .. } | Self::Existing(_) => false,
         }
+    }
+
+    /// Whether Sandrunner defines it, and puts the runner into it.
+    pub fn is_default(&self) -> bool {
+        matches!(self, Self::Default { .. })
     }
 }
 
@@ -311,7 +319,7 @@ mod tests {
             cpu: 2.0,
             memory_mib: 4096,
             gpu: None,
-            image: ImageSource::Default,
+            image: ImageSource::Default { has_docker: false },
             regions: Vec::new(),
             env: BTreeMap::new(),
             options: SandboxOptions::default(),

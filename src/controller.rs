@@ -229,8 +229,7 @@ impl Controller {
         if !self.policy.follows_releases {
             return;
         }
-        let is_default =
-            |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image == ImageSource::Default);
+        let is_default = |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image.is_default());
         let is_refused = |image: &ImageState| image.id().is_some_and(|id| learned.refused_images.contains(id));
         self.view.observed.images.retain(|class, image| !is_default(class) || !is_refused(image));
     }

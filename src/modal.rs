@@ -33,7 +33,7 @@ use self::transport::ModalService;
 use crate::clock::Clock;
 
 pub use self::error::{ModalError, Refusal, Replies, retry_after};
-pub use self::image::{BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, build, rebuild};
+pub use self::image::{BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, RunnerContents, Tools, build, rebuild};
 pub use self::operation::Operation;
 pub use self::reader::{ModalReader, NameOf, SandboxFate};
 pub use self::spec::{Gpu, Mount, SandboxNetwork, SandboxSpec};

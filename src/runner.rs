@@ -38,6 +38,8 @@ pub mod variable {
     pub const REPOSITORIES: &str = "SANDRUNNER_REPOSITORIES";
     /// `1` refuses jobs of pull requests from other repositories; default `0`.
     pub const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
+    /// `gvisor` or `vm` starts Docker's daemon in that way; default none.
+    pub const DOCKER: &str = "SANDRUNNER_DOCKER";
     /// What the job's "Set up job" step shows about its machine, written as it is into the runner's `.setup_info`.
     pub const SETUP_INFO: &str = "SANDRUNNER_SETUP_INFO";
 }

@@ -40,6 +40,33 @@ async fn a_worker_may_outlive_its_listener_but_not_the_sandbox() {
 }
 
 #[tokio::test]
+async fn docker_answers_before_the_listener_starts() {
+    let stays = "sleep 0.4; touch \"$up\"; while [[ -d /proc/$PPID ]]; do sleep 0.1; done";
+    for (kind, options) in [("gvisor", "--iptables=false --ip6tables=false"), ("vm", "")] {
+        let sandbox = Sandbox::new("docker info || exit 9; connect; run_job 0; exit 0").with_docker(kind, stays);
+        let ended = sandbox.run().await;
+        assert_eq!(ended.exit, Exit::Served, "{}", ended.output);
+        assert_eq!(fs::read_to_string(sandbox.path("docker/up.args")).expect("it was started").trim(), options);
+        assert!(ended.output.contains("sandrunner: dockerd answers after"), "{}", ended.output);
+    }
+}
+
+#[tokio::test]
+async fn a_docker_that_does_not_start_says_why_and_no_listener_starts() {
+    let dies = Sandbox::new("connect; run_job 0; exit 0").with_docker("gvisor", "echo 'no bridge here'; exit 1");
+    let silent = Sandbox::new("connect; run_job 0; exit 0")
+        .with_docker("vm", "while [[ -d /proc/$PPID ]]; do sleep 0.1; done")
+        .with(variable::START_TIMEOUT_SECS, "1");
+    for (sandbox, told) in [(dies, "no bridge here"), (silent, "dockerd does not answer")] {
+        let ended = sandbox.run().await;
+        assert_eq!(ended.exit, Exit::RegistrationFailed);
+        assert!(ended.output.contains(told) && !ended.output.contains("Connected"), "{}", ended.output);
+    }
+    let none = Sandbox::new("exit 0").with(variable::DOCKER, "podman").run().await;
+    assert!(none.output.contains("SANDRUNNER_DOCKER is neither gvisor nor vm"), "{}", none.output);
+}
+
+#[tokio::test]
 async fn a_job_counts_that_was_announced_but_not_yet_read() {
     let ended = Sandbox::new("printf 'Connected to GitHub\\nRunning job: build\\n'; sleep 0.5; exit 0")
         .with(variable::IDLE_TIMEOUT_SECS, "0")
@@ -478,6 +505,24 @@ impl Sandbox {
 
     async fn run(&self) -> Ended {
         self.start().end().await
+    }
+
+    /// With a Docker whose daemon does what `daemon` says; `up` in its folder has it answer.
+    fn with_docker(self, kind: &str, daemon: &str) -> Self {
+        fs::create_dir(self.path("docker")).expect("a writable directory");
+        let up = self.path("docker/up").display().to_string();
+        let begin = "#!/bin/bash\n";
+        let scripts = [
+            ("dockerd", format!("{begin}echo \"dockerd: $*\"\nup={up}\necho \"$@\" >{up}.args\n{daemon}\n")),
+            ("docker", format!("{begin}[[ $1 == info && -e {up} ]]\n")),
+        ];
+        for (name, text) in scripts {
+            let path = self.path("docker").join(name);
+            fs::write(&path, text).expect("a writable directory");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        }
+        let path = format!("{}:{}", self.path("docker").display(), std::env::var("PATH").expect("a PATH"));
+        self.with("PATH", &path).with(variable::DOCKER, kind)
     }
 }
 

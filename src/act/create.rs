@@ -191,8 +191,9 @@ fn environment(task: &Task, create: &Create, class: &RunnerClass, config: Secret
         (variable::REPOSITORIES, served(&task.writers.policy, &create.origin.scope, class)),
         (variable::TRUSTED_ONLY, if class.admits.contains(Risk::Fork) { "0" } else { "1" }.to_owned()),
     ];
+    let docker = class.options.docker.map(|docker| (variable::DOCKER, docker.as_str().to_owned()));
     let class_env = class.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let ours = plain.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let ours = plain.into_iter().chain(docker).map(|(name, value)| (name.to_owned(), value));
     let mut env: Vec<(String, SecretString)> =
         class_env.chain(ours).map(|(name, value)| (name, value.into())).collect();
     env.push((variable::JIT_CONFIG.to_owned(), config));

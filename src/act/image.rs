@@ -11,7 +11,7 @@ use crate::config::RunnerReleaseChoice;
 use crate::error::{CallFailure, redact};
 use crate::github::RunnerRelease;
 use crate::ids::{AppId, ImageId, SecretId};
-use crate::modal::{self, BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, ModalError};
+use crate::modal::{self, BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, ModalError, RunnerContents, Tools};
 use crate::state::Scope;
 
 pub(super) async fn prepare(task: &Task, class: &RunnerClass, scope: &Scope, replaces: Option<&ImageId>) -> Effect {
@@ -28,7 +28,10 @@ async fn build(
 ) -> Result<BuiltImage, String> {
     let app = task.app().await.map_err(|failure| failure.message)?;
     let definition = match source {
-        ImageSource::Default => return default_image(task, &app, &wanted_release(task, scope).await?).await,
+        ImageSource::Default { has_docker } => {
+            let tools = if *has_docker { Tools::WithDocker } else { Tools::Usual };
+            return default_image(task, &app, &wanted_release(task, scope).await?, tools).await;
+        }
         ImageSource::Registry(reference) => {
             ImageDefinition::registry_layers(reference).map_err(|error| text(error, None))?
         }
@@ -63,7 +66,7 @@ fn without(text: &str, hidden: Option<&SecretString>) -> String {
 ///
 /// The token of a download that has to be authorized stands in a Secret while the layer is built. The Secret is part of the
 /// layer's definition, so that this layer is built anew at each start: it is deleted all the same, as nobody needs it.
-async fn default_image(task: &Task, app: &AppId, release: &RunnerRelease) -> Result<BuiltImage, String> {
+async fn default_image(task: &Task, app: &AppId, release: &RunnerRelease, tools: Tools) -> Result<BuiltImage, String> {
     let Some(sha256) = &release.sha256 else {
         return Err(format!(
             "GitHub gives no checksum for runner {}: pin `runner.version` and `runner.sha256`",
@@ -75,9 +78,14 @@ async fn default_image(task: &Task, app: &AppId, release: &RunnerRelease) -> Res
         Some(token) => Some(store(task, token).await?),
         None => None,
     };
-    let version = release.version.to_string();
-    let dir = &task.writers.runner.dir;
-    let defined = ImageDefinition::default_layers(&version, sha256, &release.download_url, dir, secret.as_ref());
+    let contents = RunnerContents {
+        version: &release.version.to_string(),
+        sha256,
+        download_url: &release.download_url,
+        dir: &task.writers.runner.dir,
+        token: secret.as_ref(),
+    };
+    let defined = ImageDefinition::default_layers(&contents, tools);
     let made = match defined {
         Ok(definition) => modal::build(&task.writers.modal, app, &definition, |step| tell(step, token)).await,
         Err(error) => Err(error),

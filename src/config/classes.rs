@@ -7,7 +7,7 @@ use super::load::ConfigError;
 use super::options::options;
 use super::value::{bad, check_env_name, check_label, duration, in_range};
 use super::{ClassConfig, RunnerConfig};
-use crate::class::{ClassClocks, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
+use crate::class::{ClassClocks, Docker, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::ids::{AccountName, ClassName, Labels, RepoName};
 use crate::plan::AccountPolicy;
 
@@ -155,6 +155,7 @@ fn class_of(
     }
     let mut env = runner.env.clone();
     env.extend(class.env.clone());
+    let options = options(key, class, runner, hosts)?;
     let gpu = class.gpu.as_deref().map(|gpu| parse_gpu(&key_of("gpu"), gpu)).transpose()?;
     Ok(RunnerClass {
         name: ClassName::new(class.name.as_str()),
@@ -167,10 +168,10 @@ fn class_of(
         ]),
         cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(DEFAULT_CPU), 0.125, 64.0)?,
         memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(DEFAULT_MEMORY_MIB), 128, 1_048_576)?,
-        image: image_source(&key_of("image"), class.image.as_deref())?,
+        image: image_source(&key_of("image"), class.image.as_deref(), options.docker)?,
         regions: class.regions.clone().unwrap_or_else(|| runner.regions.clone()),
         env,
-        options: options(key, class, runner, hosts)?,
+        options,
         clocks: clocks(key, class, gpu.as_ref())?,
         gpu,
         max_sandboxes: class
@@ -209,14 +210,14 @@ fn clocks(key: &str, class: &ClassConfig, gpu: Option<&Gpu>) -> Result<ClassCloc
     Ok(clocks)
 }
 
-fn image_source(key: &str, image: Option<&str>) -> Result<ImageSource, ConfigError> {
+fn image_source(key: &str, image: Option<&str>, docker: Option<Docker>) -> Result<ImageSource, ConfigError> {
     let is_reference = |text: &str| {
         !text.is_empty()
             && text.len() <= 255
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
     };
     match image {
-        None => Ok(ImageSource::Default),
+        None => Ok(ImageSource::Default { has_docker: docker.is_some() }),
         Some(image) if !is_reference(image) => {
             Err(bad(key, format!("`{image}`"), "must be a registry reference such as ghcr.io/acme/runner:1, or im-…"))
         }

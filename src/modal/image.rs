@@ -19,7 +19,7 @@ use super::writer::ModalWriter;
 use crate::error::ErrorClass;
 use crate::ids::{AppId, ImageId};
 
-pub use self::definition::{DOWNLOAD_TOKEN, ImageDefinition};
+pub use self::definition::{DOWNLOAD_TOKEN, ImageDefinition, RunnerContents, Tools};
 
 /// The oldest builder that puts nothing of its own into an image.
 const BUILDER_VERSION_MIN: &str = "2025.06";

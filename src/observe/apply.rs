@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::read::{Arrival, Found, Releases};
 use super::{Made, View, class_of_tag, tag};
-use crate::class::ImageSource;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::{AGREEMENT_APART, end_reason};
 use crate::github::RunList;
@@ -363,9 +362,8 @@ impl View {
                 sandbox.image.is_none() || sandbox.image.as_ref() == image
             };
             let class = sandbox.filter(is_of_today).map(|sandbox| &sandbox.origin.class);
-            let is_unknown = |class: &&ClassName| {
-                self.readers.policy.class(class).is_some_and(|class| class.image != ImageSource::Default)
-            };
+            let is_unknown =
+                |class: &&ClassName| self.readers.policy.class(class).is_some_and(|class| !class.image.is_default());
             if let (Some(class), Some(version)) = (class.filter(is_unknown), runner.version) {
                 runners_in_use.insert(class.clone(), version);
             }

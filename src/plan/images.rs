@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::demand::Group;
 use super::limits::Refusal;
 use super::{Action, Context, Plan, Skip, SkipReason};
-use crate::class::{ImageSource, RunnerClass};
+use crate::class::RunnerClass;
 use crate::github::is_enterprise_server;
 use crate::ids::{AccountName, ClassName};
 use crate::runner::{Exit, RunnerVersion};
@@ -49,7 +49,7 @@ pub(super) fn renew(context: &Context<'_>, plan: &mut Plan) {
     }
     let Some(offered) = observed.newest_release() else { return };
     let is_old = |class: &&RunnerClass| {
-        class.image == ImageSource::Default
+        class.image.is_default()
             && matches!(observed.images.get(&class.name), Some(ImageState::Ready(_)))
             && observed.runners_in_use.get(&class.name).is_some_and(|version| *version < offered)
     };

@@ -18,11 +18,12 @@ start_again() {
 main() {
   # Local and marked as not exported: otherwise a variable of the same name that the job is meant to get would be
   # changed here, or carry the config along.
-  local +x config runner_dir repositories trusted_only setup_info idle_limit start_limit stop_grace private listener
+  local +x config runner_dir repositories trusted_only setup_info docker idle_limit start_limit stop_grace private listener
   local +x connected_at=-1 job=0 deprecated=0 removed=0 signal='' ending='' asked_at=0 harder=TERM code why
   local +x SERVED=0 UNCLAIMED=64 VERSION_REFUSED=65 REGISTRATION_FAILED=66 POLICY_REFUSED=67 CRASHED=68 STOPPED=69
   read_settings
   prepare
+  start_docker
   trap 'signal=SIGTERM' TERM
   trap 'signal=SIGINT' INT
   start_listener
@@ -58,11 +59,13 @@ read_settings() {
   repositories=${SANDRUNNER_REPOSITORIES:-}
   trusted_only=${SANDRUNNER_TRUSTED_ONLY:-0}
   setup_info=${SANDRUNNER_SETUP_INFO:-}
+  docker=${SANDRUNNER_DOCKER:-}
   unset "${!SANDRUNNER_@}"
   local entry='!?[A-Za-z0-9._-]+/[A-Za-z0-9._*-]+'
   [[ $repositories =~ ^$entry(\ $entry)*$ ]] ||
     give_up 'SANDRUNNER_REPOSITORIES does not hold owner/name or owner/prefix-* with spaces between them'
   [[ $trusted_only == [01] ]] || give_up 'SANDRUNNER_TRUSTED_ONLY is neither 0 nor 1'
+  [[ $docker =~ ^(gvisor|vm)?$ ]] || give_up 'SANDRUNNER_DOCKER is neither gvisor nor vm'
 }
 
 # Prints a number of seconds from variable $1, or the default $2. Checked, because bash evaluates what it computes with.
@@ -83,6 +86,26 @@ prepare() {
   if [[ -n $setup_info ]]; then
     printf '%s' "$setup_info" >.setup_info || say 'cannot write .setup_info, the job will not show its machine'
   fi
+}
+
+# Starts Docker's daemon where jobs are to find it, and waits until it answers. gVisor has no bridges and no firewall for
+# it (Modal docs: Docker in sandboxes).
+start_docker() {
+  [[ -n $docker ]] || return 0
+  command -v dockerd >/dev/null || give_up 'there is no dockerd in the image'
+  local daemon options=(--iptables=false --ip6tables=false)
+  [[ $docker == gvisor ]] || options=()
+  dockerd "${options[@]}" </dev/null >"$private/dockerd.log" 2>&1 4>&- &
+  daemon=$!
+  SECONDS=0
+  until docker info >/dev/null 2>&1; do
+    if [[ ! -d /proc/$daemon ]] || ((SECONDS >= start_limit)); then
+      tail -n 20 "$private/dockerd.log"
+      give_up 'dockerd does not answer; its last lines are above'
+    fi
+    sleep 0.2
+  done
+  say "dockerd answers after $SECONDS s"
 }
 
 # Starts the listener, the only process that gets the config. Not through run.sh, which hides exit codes.

@@ -2,7 +2,7 @@
 
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::ids::ImageId;
-use sandrunner::modal::{self, BuildProgress, ImageDefinition};
+use sandrunner::modal::{self, BuildProgress, ImageDefinition, RunnerContents, Tools};
 use sandrunner::sim::{Fault, FaultMode, Operation};
 use tonic::Code;
 
@@ -13,7 +13,14 @@ const URL: &str =
     "https://github.com/actions/runner/releases/download/v2.330.0/actions-runner-linux-x64-2.330.0.tar.gz";
 
 fn default_image() -> ImageDefinition {
-    ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner", None).unwrap()
+    let runner = RunnerContents {
+        version: "2.330.0",
+        sha256: SHA256,
+        download_url: URL,
+        dir: "/opt/actions-runner",
+        token: None,
+    };
+    ImageDefinition::default_layers(&runner, Tools::Usual).unwrap()
 }
 
 fn building(layer: usize) -> BuildProgress {

@@ -60,7 +60,7 @@ fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
         cpu: 2.0,
         memory_mib: 4096,
         gpu: gpu.map(|name| Gpu { name: name.to_owned(), count: 1 }),
-        image: ImageSource::Default,
+        image: ImageSource::Default { has_docker: false },
         regions: Vec::new(),
         env: BTreeMap::new(),
         options: SandboxOptions::default(),

@@ -10,8 +10,36 @@ const BASE: &str = "ubuntu:24.04";
 /// What jobs and the supervisor expect besides the runner.
 const PACKAGES: &str = "ca-certificates curl git jq locales sudo tar unzip xz-utils zstd";
 
+/// Docker, for classes that want it, and the firewall that it finds under gVisor (Modal docs: Docker in sandboxes).
+const DOCKER_PACKAGES: &str = "docker.io docker-buildx docker-compose-v2 iptables";
+
 /// The variable by which a build finds the token that the runner's download is authorized with.
 pub const DOWNLOAD_TOKEN: &str = "SANDRUNNER_DOWNLOAD_TOKEN";
+
+/// A release of GitHub's runner, as an image gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct RunnerContents<'a> {
+    /// The release.
+    pub version: &'a str,
+    /// The SHA-256 of its archive, or the build fails.
+    pub sha256: &'a str,
+    /// Where its archive is.
+    pub download_url: &'a str,
+    /// Where it goes.
+    pub dir: &'a str,
+    /// A Secret that holds the token of a download that has to be authorized, under [`DOWNLOAD_TOKEN`]: the definition
+    /// names only the Secret, and what is built holds neither.
+    pub token: Option<&'a SecretId>,
+}
+
+/// What is in the default image beside the runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tools {
+    /// What most jobs expect.
+    Usual,
+    /// Docker as well.
+    WithDocker,
+}
 
 /// How to come by an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,51 +59,28 @@ pub struct Layer {
 }
 
 impl ImageDefinition {
-    /// The image that is used where none is configured: Ubuntu with the packages that jobs expect, and on it a
-    /// layer with one release of GitHub's runner, so that a new release keeps the packages.
-    ///
-    /// The release must have the checksum given, or the build fails. The token of a download that has to be authorized is
-    /// in a Secret, under [`DOWNLOAD_TOKEN`]: the definition names only the Secret, and what is built holds neither.
+    /// The image that is used where none is configured: Ubuntu with the packages that jobs expect, with Docker where it is
+    /// wanted, and on it a layer with one release of GitHub's runner, so that a new release keeps the packages.
     ///
     /// # Errors
     /// [`ModalError::Definition`] where an argument has a form that could be more than it says.
-    pub fn default_layers(
-        version: &str,
-        sha256: &str,
-        download_url: &str,
-        runner_dir: &str,
-        token: Option<&SecretId>,
-    ) -> Result<Self, ModalError> {
-        check("runner version", version, "digits and dots, such as 2.330.0", is_version)?;
-        check("runner checksum", sha256, "64 hexadecimal digits", is_sha256)?;
-        check("runner download address", download_url, "a plain https:// address", is_download_url)?;
-        check("runner directory", runner_dir, "an absolute path of letters, digits, `/`, `.`, `_` and `-`", is_dir)?;
-        let archive = format!("/tmp/actions-runner-{version}.tar.gz");
-        // By standard input, as arguments are seen by every process; curl sends it to no other host.
-        let (authorization, header) = match token {
-            Some(_) => (format!("printf 'Authorization: Bearer %s\\n' \"${DOWNLOAD_TOKEN}\" | "), " -H @-"),
-            None => (String::new(), ""),
+    pub fn default_layers(runner: &RunnerContents<'_>, tools: Tools) -> Result<Self, ModalError> {
+        let install = |packages: &str| {
+            format!(
+                "RUN apt-get update && apt-get install -y --no-install-recommends {packages} \
+                 && rm -rf /var/lib/apt/lists/*"
+            )
         };
         let packages = Layer::new([
             format!("FROM {BASE}"),
             "ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8".to_owned(),
-            format!(
-                "RUN apt-get update && apt-get install -y --no-install-recommends {PACKAGES} \
-                 && rm -rf /var/lib/apt/lists/*"
-            ),
+            install(PACKAGES),
         ]);
-        let runner = Layer::new([
-            "FROM base".to_owned(),
-            format!(
-                "RUN {authorization}curl -fsSL --retry 5{header} -o {archive} '{download_url}' \
-                 && echo '{sha256}  {archive}' | sha256sum --check --strict - \
-                 && mkdir -p {runner_dir} && tar -xzf {archive} -C {runner_dir} && rm {archive} \
-                 && {runner_dir}/bin/installdependencies.sh && rm -rf /var/lib/apt/lists/*"
-            ),
-            "ENTRYPOINT []".to_owned(),
-        ]);
-        let runner = Layer { secrets: token.into_iter().cloned().collect(), ..runner };
-        Ok(Self::Layers(vec![packages, runner]))
+        let docker = (tools == Tools::WithDocker).then(|| {
+            let legacy = "RUN update-alternatives --set iptables /usr/sbin/iptables-legacy".to_owned();
+            Layer::new(["FROM base".to_owned(), install(DOCKER_PACKAGES), legacy])
+        });
+        Ok(Self::Layers([Some(packages), docker, Some(runner_layer(runner)?)].into_iter().flatten().collect()))
     }
 
     /// An image of a registry as it is, but for its entry point: that would run instead of ours.
@@ -86,6 +91,32 @@ impl ImageDefinition {
         check("image", reference, "a reference such as ubuntu:24.04 or ghcr.io/owner/name:tag", is_reference)?;
         Ok(Self::Layers(vec![Layer::new([format!("FROM {reference}"), "ENTRYPOINT []".to_owned()])]))
     }
+}
+
+/// A layer with a release of the runner, and without an entry point of the image's own.
+fn runner_layer(runner: &RunnerContents<'_>) -> Result<Layer, ModalError> {
+    let RunnerContents { version, sha256, download_url, dir, token } = *runner;
+    check("runner version", version, "digits and dots, such as 2.330.0", is_version)?;
+    check("runner checksum", sha256, "64 hexadecimal digits", is_sha256)?;
+    check("runner download address", download_url, "a plain https:// address", is_download_url)?;
+    check("runner directory", dir, "an absolute path of letters, digits, `/`, `.`, `_` and `-`", is_dir)?;
+    let archive = format!("/tmp/actions-runner-{version}.tar.gz");
+    // By standard input, as arguments are seen by every process; curl sends it to no other host.
+    let (authorization, header) = match token {
+        Some(_) => (format!("printf 'Authorization: Bearer %s\\n' \"${DOWNLOAD_TOKEN}\" | "), " -H @-"),
+        None => (String::new(), ""),
+    };
+    let layer = Layer::new([
+        "FROM base".to_owned(),
+        format!(
+            "RUN {authorization}curl -fsSL --retry 5{header} -o {archive} '{download_url}' \
+             && echo '{sha256}  {archive}' | sha256sum --check --strict - \
+             && mkdir -p {dir} && tar -xzf {archive} -C {dir} && rm {archive} \
+             && {dir}/bin/installdependencies.sh && rm -rf /var/lib/apt/lists/*"
+        ),
+        "ENTRYPOINT []".to_owned(),
+    ]);
+    Ok(Layer { secrets: token.into_iter().cloned().collect(), ..layer })
 }
 
 impl Layer {
@@ -154,6 +185,10 @@ mod tests {
     const URL: &str =
         "https://github.com/actions/runner/releases/download/v2.330.0/actions-runner-linux-x64-2.330.0.tar.gz";
 
+    fn contents<'a>(version: &'a str, sha256: &'a str, download_url: &'a str, dir: &'a str) -> RunnerContents<'a> {
+        RunnerContents { version, sha256, download_url, dir, token: None }
+    }
+
     fn commands(definition: ImageDefinition) -> Vec<Vec<String>> {
         match definition {
             ImageDefinition::Layers(layers) => layers.into_iter().map(|layer| layer.commands).collect(),
@@ -163,7 +198,9 @@ mod tests {
 
     #[test]
     fn the_default_image_checks_the_runner_before_it_unpacks_it() {
-        let image = ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/actions-runner", None).unwrap();
+        let image =
+            ImageDefinition::default_layers(&contents("2.330.0", SHA256, URL, "/opt/actions-runner"), Tools::Usual)
+                .unwrap();
         let layers = commands(image);
         assert_eq!(layers[0][0], "FROM ubuntu:24.04");
         assert_eq!((layers[1][0].as_str(), layers[1].last().unwrap().as_str()), ("FROM base", "ENTRYPOINT []"));
@@ -179,7 +216,8 @@ mod tests {
     #[test]
     fn a_download_that_is_authorized_takes_its_token_from_a_secret_of_that_layer_alone() {
         let secret = SecretId::new("st-1");
-        let image = ImageDefinition::default_layers("2.330.0", SHA256, URL, "/opt/runner", Some(&secret)).unwrap();
+        let runner = RunnerContents { token: Some(&secret), ..contents("2.330.0", SHA256, URL, "/opt/runner") };
+        let image = ImageDefinition::default_layers(&runner, Tools::Usual).unwrap();
         let ImageDefinition::Layers(layers) = image else { panic!("it is built") };
         let secrets: Vec<Vec<String>> = layers.iter().map(|layer| layer.image(None).secret_ids).collect();
         assert_eq!(secrets, [vec![], vec!["st-1".to_owned()]]);
@@ -193,7 +231,8 @@ mod tests {
     #[test]
     fn nothing_can_be_put_into_a_command() {
         let refused = |version: &str, sha256: &str, url: &str, dir: &str| {
-            let error = ImageDefinition::default_layers(version, sha256, url, dir, None).unwrap_err();
+            let error =
+                ImageDefinition::default_layers(&contents(version, sha256, url, dir), Tools::Usual).unwrap_err();
             assert!(!error.to_string().contains('\n'), "{error}");
         };
         for version in ["", "2", "2.330.0; rm -rf /", "2.330.0\nRUN x", "$(x)", "2..0", "latest"] {
@@ -208,6 +247,17 @@ mod tests {
         for dir in ["", "/", "opt/runner", "/opt/../etc", "/opt//x", "/opt/a b", "/opt/`x`", "/opt/x\n", "/opt/"] {
             refused("2.330.0", SHA256, URL, dir);
         }
+    }
+
+    #[test]
+    fn docker_is_a_layer_between_the_packages_and_the_runner() {
+        let layers = |tools| {
+            let runner = contents("2.330.0", SHA256, URL, "/opt/runner");
+            commands(ImageDefinition::default_layers(&runner, tools).unwrap())
+        };
+        let (plain, docker) = (layers(Tools::Usual), layers(Tools::WithDocker));
+        assert_eq!((&docker[0], &docker[2]), (&plain[0], &plain[1]), "nothing is built twice");
+        assert!(docker[1][1].contains(" docker.io ") && docker[1][2].ends_with("iptables-legacy"));
     }
 
     #[test]
