@@ -32,6 +32,8 @@ mod log;
 mod machine;
 #[path = "lab/modal_faults.rs"]
 mod modal_faults;
+#[path = "lab/options.rs"]
+mod options;
 #[path = "lab/organization.rs"]
 mod organization;
 #[path = "lab/pair.rs"]

@@ -1,6 +1,6 @@
 //! The calls about sandboxes: create, look up, end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
 
@@ -77,8 +77,7 @@ impl State {
             // V1 would leave it queued. In which form V2 says it is not known (`modal-api.md` §19).
             return Err(Status::resource_exhausted("the workspace's limit of running containers is reached"));
         }
-        let blocked = NetworkAccessType::Blocked as i32;
-        let is_offline = definition.network_access.as_ref().is_some_and(|it| it.network_access_type == blocked);
+        let is_offline = definition.network_access.as_ref().is_some_and(is_offline);
         let name = definition.name.clone().unwrap_or_default();
         if !name.is_empty() && self.live_sandbox(&app_id, &name).is_some() {
             return Err(Status::already_exists(format!("Sandbox with name '{name}' already exists")));
@@ -113,6 +112,7 @@ impl State {
         if definition.entrypoint_args.iter().map(String::len).sum::<usize>() > MAX_ARGS_BYTES {
             return Err(Status::invalid_argument("entrypoint_args exceed 65536 bytes"));
         }
+        check_machine(definition)?;
         let missing = |mount: &&api::VolumeMount| !self.is_volume(&mount.volume_id);
         if let Some(mount) = definition.volume_mounts.iter().find(missing) {
             return Err(Status::not_found(format!("Volume '{}' not found", mount.volume_id)));
@@ -169,6 +169,42 @@ impl State {
     pub(super) fn tags(&self, key: SandboxKey) -> api::SandboxTagsGetResponse {
         api::SandboxTagsGetResponse { tags: to_tags(&self.sandbox(key).tags) }
     }
+}
+
+/// What Modal refuses of a definition, whatever exists (`modal-api.md` §9, §10.4, §10.6, §15.4).
+fn check_machine(definition: &api::Sandbox) -> Result<(), Status> {
+    let resources = definition.resources.clone().unwrap_or_default();
+    let is_below = |limit: u32, asked: u32| limit > 0 && limit < asked;
+    if is_below(resources.milli_cpu_max, resources.milli_cpu) || is_below(resources.memory_mb_max, resources.memory_mb)
+    {
+        return Err(Status::invalid_argument("a limit lies below the request"));
+    }
+    match definition.runtime.as_deref() {
+        None | Some("gvisor") => {}
+        Some("vm") if gpu_of(definition).is_none() => {}
+        Some("vm") => return Err(Status::invalid_argument("the VM runtime has no GPUs")),
+        Some(other) => return Err(Status::invalid_argument(format!("there is no runtime '{other}'"))),
+    }
+    let mut volumes = BTreeSet::new();
+    if let Some(twice) = definition.volume_mounts.iter().find(|mount| !volumes.insert(&mount.volume_id)) {
+        return Err(Status::invalid_argument(format!("Volume '{}' is mounted twice", twice.volume_id)));
+    }
+    let network = definition.network_access.clone().unwrap_or_default();
+    let has_list = !network.allowed_cidrs.is_empty() || !network.allowed_domains.is_empty();
+    if has_list && network.network_access_type != NetworkAccessType::Allowlist as i32 {
+        return Err(Status::invalid_argument("an allow list needs network access of its kind"));
+    }
+    Ok(())
+}
+
+/// Whether no runner in it reaches GitHub. What is behind networks is not known here: they are taken for the right ones.
+fn is_offline(network: &api::NetworkAccess) -> bool {
+    if network.network_access_type == NetworkAccessType::Blocked as i32 {
+        return true;
+    }
+    let is_listed = network.network_access_type == NetworkAccessType::Allowlist as i32;
+    let admits = |domain: &String| matches!(domain.as_str(), "github.com" | "*.actions.githubusercontent.com");
+    is_listed && network.allowed_cidrs.is_empty() && network.allowed_domains.iter().filter(|it| admits(it)).count() < 2
 }
 
 /// The GPU as text; none where no GPU is asked for.
