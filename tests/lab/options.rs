@@ -10,10 +10,10 @@ use crate::lab::{Lab, Next, Outcome, epoch, is_done_and_clean};
 /// Two jobs, one of the class `own` with such options, one of the class that everybody has.
 fn lab(options: &Value) -> Lab {
     let job = |id: u64, labels: &[&str]| json!({ "id": id, "run": id + 1_000, "repo": "acme/web", "labels": labels, "duration_secs": 60, "arrival_secs": 5 });
-    let jobs = [job(1, &["self-hosted", "modal", "own"]), job(2, &["self-hosted", "modal"])];
+    let jobs = [job(1, &["self-hosted", "modal", "job-own"]), job(2, &["self-hosted", "modal"])];
     let scenario: Scenario =
         serde_json::from_value(json!({ "repos": [{ "name": "acme/web" }], "jobs": jobs })).expect("a scenario");
-    let mut class = json!({ "name": "own", "labels": ["own"] });
+    let mut class = json!({ "name": "own", "labels": ["job-own"] });
     class.as_object_mut().expect("a table").extend(options.as_object().expect("a table").clone());
     Lab::new(Profile::calm(), scenario, 1)
         .configure(|config| config.runner_classes = vec![serde_json::from_value(class).expect("a class")])
