@@ -17,7 +17,7 @@ use crate::budget::CreateBudget;
 use crate::class::{ImageSource, RunnerClass};
 use crate::clock::Clock;
 use crate::error::ErrorClass;
-use crate::evidence::{Evidence, Learned};
+use crate::evidence::{Evidence, INIT_FAILURE, Learned};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, CredentialName, ImageId};
@@ -207,6 +207,12 @@ impl Controller {
         let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
         self.renew_refused_images(&learned);
+        if let Some(actor) = &self.actor
+            && learned.ends.iter().any(|(_, _, reason)| *reason == INIT_FAILURE)
+        {
+            // A Volume or a Secret may be gone, and another one have its name (Modal: what did not start).
+            actor.forget_ids();
+        }
         self.forget_rebuilds(now);
         if let Some(keeper) = &mut self.keeper {
             keeper.offer(&self.evidence, now);
@@ -356,7 +362,7 @@ impl Controller {
                     self.view.observed.images.retain(|class, _| {
                         self.policy.class(class).is_none_or(|class| Some(&class.image) != source.as_ref())
                     });
-                    if let Some(actor) = self.actor.as_ref().filter(|_| failure.class == ErrorClass::NotFound) {
+                    if let Some(actor) = &self.actor {
                         actor.forget_ids();
                     }
                 }

@@ -34,6 +34,8 @@ use name::is_another;
 pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
 pub use secrets::{SecretState, Secrets};
 
+/// The reason of a sandbox that Modal could not start.
+pub const INIT_FAILURE: &str = "init_failure";
 /// How much later a list must be read that shows a job as queued which was seen in progress, to be believed.
 ///
 /// Lists lag and may go back by seconds; GitHub itself queues a job again only after its runner did not
@@ -584,7 +586,7 @@ pub fn end_reason(result: Option<&crate::state::SandboxResult>) -> &'static str 
         SandboxEnd::Success | SandboxEnd::Failure => Exit::from_code(result.exit_code).as_str(),
         SandboxEnd::Terminated => "terminated",
         SandboxEnd::Timeout => "timeout",
-        SandboxEnd::InitFailure => "init_failure",
+        SandboxEnd::InitFailure => INIT_FAILURE,
         SandboxEnd::InternalFailure => "internal_failure",
         SandboxEnd::IdleTimeout => "idle_timeout",
         SandboxEnd::OutOfMemory => "out_of_memory",

@@ -179,11 +179,16 @@ impl View {
     /// repository is meant and not known yet, that is the list that should show it; one that is not meant does nothing.
     pub fn nudge(&mut self, repo: &RepoName, run: RunId, now: DateTime<Utc>) {
         let observed = &mut self.observed;
-        for (account, patterns) in &self.readers.policy.accounts {
+        let mut is_known = false;
+        for account in self.readers.policy.accounts.keys() {
             let scope = Scope { account: account.clone(), repo: repo.clone() };
             if let Some(repo) = observed.repos.get_mut(&scope).filter(|repo| repo.gone_since.is_none()) {
                 repo.hints.add(run, now);
-            } else if patterns.serves(repo) {
+                is_known = true;
+            }
+        }
+        for (account, patterns) in self.readers.policy.accounts.iter().filter(|_| !is_known) {
+            if patterns.serves(repo) {
                 let owner = Owner { account: account.clone(), login: repo.owner().into() };
                 if let Some(owner) = observed.owners.get_mut(&owner) {
                     owner.hinted_at = Some(now);
@@ -310,12 +315,14 @@ impl View {
     /// Takes the sandbox that one of our creates made, before any list shows it.
     pub fn created(&mut self, name: &OurName, made: Made, now: DateTime<Utc>) {
         let Made { id, origin, secret, runner, image } = made;
+        let created_at = now + self.observed.skew;
         self.observed.fleet.unsure.remove(name);
+        apply::replace_earlier(&mut self.observed.fleet, name, (&id, created_at), now);
         let sandbox = OurSandbox {
             is_scheduled: !id.is_v1(),
             id,
             origin,
-            created_at: now + self.observed.skew,
+            created_at,
             scheduled_at: None,
             started_at: None,
             secret,

@@ -54,10 +54,14 @@ async fn docker_answers_before_the_listener_starts() {
 #[tokio::test]
 async fn a_docker_that_does_not_start_says_why_and_no_listener_starts() {
     let dies = Sandbox::new("connect; run_job 0; exit 0").with_docker("gvisor", "echo 'no bridge here'; exit 1");
+    let hangs = Sandbox::new("connect; run_job 0; exit 0")
+        .with_docker("vm", "touch \"$up.hangs\"; while [[ -d /proc/$PPID ]]; do sleep 0.1; done")
+        .with(variable::START_TIMEOUT_SECS, "1");
     let silent = Sandbox::new("connect; run_job 0; exit 0")
         .with_docker("vm", "while [[ -d /proc/$PPID ]]; do sleep 0.1; done")
         .with(variable::START_TIMEOUT_SECS, "1");
-    for (sandbox, told) in [(dies, "no bridge here"), (silent, "dockerd does not answer")] {
+    let silent_told = "dockerd does not answer";
+    for (sandbox, told) in [(dies, "no bridge here"), (silent, silent_told), (hangs, silent_told)] {
         let ended = sandbox.run().await;
         assert_eq!(ended.exit, Exit::RegistrationFailed);
         assert!(ended.output.contains(told) && !ended.output.contains("Connected"), "{}", ended.output);
@@ -514,7 +518,7 @@ impl Sandbox {
         let begin = "#!/bin/bash\n";
         let scripts = [
             ("dockerd", format!("{begin}echo \"dockerd: $*\"\nup={up}\necho \"$@\" >{up}.args\n{daemon}\n")),
-            ("docker", format!("{begin}[[ $1 == info && -e {up} ]]\n")),
+            ("docker", format!("{begin}[[ ! -e {up}.hangs ]] || sleep 60\n[[ $1 == info && -e {up} ]]\n")),
         ];
         for (name, text) in scripts {
             let path = self.path("docker").join(name);

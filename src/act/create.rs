@@ -77,7 +77,12 @@ async fn prepare<'a>(task: &'a Task, create: &Create) -> Result<Prepared<'a>, Ca
     }
     let mut volumes = Vec::new();
     for mount in &class.options.volumes {
-        let volume = task.volume(&mount.name_for(&create.origin.scope.repo, &class.name)).await?;
+        let name = mount.name_for(&create.origin.scope.repo, &class.name);
+        let volume = task.volume(&name).await?;
+        if volumes.iter().any(|other: &Mount| other.volume == volume) {
+            let message = format!("two of the class's Volumes are the same, `{name}`: a sandbox has a Volume once");
+            return Err(CallFailure { class: ErrorClass::Invalid, message, retry_after: None });
+        }
         volumes.push(Mount { volume, path: mount.path.clone(), is_read_only: mount.is_read_only });
     }
     Ok(Prepared { class, app, image, secrets, volumes })

@@ -10,6 +10,10 @@ use crate::class::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOption
 /// The longest name of a Secret or a Volume (Modal's clients: 64 characters).
 const NAME_MAX: usize = 64;
 
+/// Folders that nothing may be mounted at or in.
+const SYSTEM_FOLDERS: [&str; 11] =
+    ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/tmp", "/usr"];
+
 /// Reads the options of the class that stands at `key`; `hosts` are the accounts' API hosts, which a runner must reach.
 pub(super) fn options(
     key: &str,
@@ -36,6 +40,21 @@ pub(super) fn options(
         Some(volumes) => volumes_of(&key_of("volumes"), volumes)?,
         None => volumes_of("runner.volumes", &runner.volumes)?,
     };
+    if let Some(mount) = volumes.iter().find(|mount| overlaps(&mount.path, &runner.dir)) {
+        let remedy = "it must not hide the runner, which is in `runner.dir`, nor lie in it";
+        return Err(bad(key_of("volumes"), format!("`{}` at {}", mount.name, mount.path), remedy));
+    }
+    if class.allow_forks.unwrap_or(runner.allow_forks) {
+        if !class.secrets.is_empty() {
+            let remedy =
+                "the class admits forks (`allow_forks`), whose jobs strangers write: they would read the values";
+            return Err(bad(key_of("secrets"), "set", remedy));
+        }
+        if let Some(mount) = volumes.iter().find(|mount| !mount.is_read_only) {
+            let remedy = "the class admits forks (`allow_forks`), whose jobs strangers write: set read_only = true";
+            return Err(bad(key_of("volumes"), format!("`{}`, writable", mount.name), remedy));
+        }
+    }
     for name in &class.secrets {
         if !is_name(name) {
             let remedy = "name a Modal Secret: 1 to 64 characters of a-z, A-Z, 0-9, `-`, `_` and `.`";
@@ -116,15 +135,24 @@ fn network_of(key: &str, network: &NetworkConfig, hosts: &BTreeSet<String>) -> R
         allowed.extend(GITHUB_DOMAINS.iter().map(|domain| (*domain).to_owned()));
         allowed.extend(hosts.iter().flat_map(|host| domains_of(host)));
     } else if cidrs.is_empty() {
-        let is_out = |host: &&String| !allowed.iter().any(|domain| domain_admits(domain, host));
-        if let Some(host) = hosts.iter().find(is_out) {
-            let remedy = format!("a runner must reach GitHub: allow `{host}`, or leave `github` out");
+        let is_out = |host: &&str| !allowed.iter().any(|domain| domain_admits(domain, host));
+        let missing: Vec<&str> = hosts.iter().flat_map(|host| needed_of(host)).filter(is_out).collect();
+        if !missing.is_empty() {
+            let remedy = format!("a runner must reach GitHub: allow {} too, or leave `github` out", missing.join(", "));
             return Err(bad(format!("{key}.domains"), "all of them", remedy));
         }
     }
     let mut seen = BTreeSet::new();
     allowed.retain(|domain| seen.insert(domain.clone()));
     Ok(Network::Only { cidrs, domains: allowed })
+}
+
+/// What a runner cannot do without of a GitHub whose API has that host.
+fn needed_of(host: &str) -> Vec<&str> {
+    if host == "api.github.com" {
+        return vec!["github.com", host, "broker.actions.githubusercontent.com"];
+    }
+    vec![host]
 }
 
 /// The names of a GitHub whose API has that host: those of its own, and beside it.
@@ -152,13 +180,26 @@ fn volumes_of(key: &str, volumes: &[VolumeConfig]) -> Result<Vec<VolumeMount>, C
             let remedy = "must be a folder of its own, such as /cache";
             return Err(bad(format!("{key}.path"), format!("`{path}`"), remedy));
         }
-        if let Some(other) = mounts.iter().find(|other| other.name == *name || other.path == path) {
-            let remedy = format!("it stands beside `{}` at {}; a sandbox has a Volume once", other.name, other.path);
+        if SYSTEM_FOLDERS.iter().any(|folder| path == *folder || path.starts_with(&format!("{folder}/"))) {
+            let remedy = "the system of a sandbox is there: choose a folder of its own, such as /cache";
+            return Err(bad(format!("{key}.path"), format!("`{path}`"), remedy));
+        }
+        if let Some(other) = mounts.iter().find(|other| other.name == *name || overlaps(&other.path, path)) {
+            let remedy = format!(
+                "it stands beside `{}` at {}; a sandbox has a Volume once, and none in another",
+                other.name, other.path
+            );
             return Err(bad(key, format!("`{name}` at {path}"), remedy));
         }
         mounts.push(VolumeMount { name: name.clone(), path: path.to_owned(), is_read_only: *read_only });
     }
     Ok(mounts)
+}
+
+/// Whether one folder is the other, or lies in it.
+fn overlaps(one: &str, other: &str) -> bool {
+    let lies_in = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    one == other || lies_in(one, other) || lies_in(other, one)
 }
 
 fn is_name(name: &str) -> bool {
@@ -174,5 +215,6 @@ fn is_domain(domain: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    domain.len() <= 253 && labels.contains('.') && labels.split('.').all(is_label)
+    let is_address = labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    domain.len() <= 253 && labels.contains('.') && labels.split('.').all(is_label) && !is_address
 }

@@ -43,7 +43,7 @@ pub(super) fn forget_past(observed: &mut Observed, now: DateTime<Utc>) {
 
 /// Makes room for a sandbox whose name another one had before it, by whomever: that one has ended, Modal has no two of one
 /// name alive.
-fn replace_earlier(
+pub(super) fn replace_earlier(
     fleet: &mut Fleet,
     name: &OurName,
     (id, created_at): (&SandboxId, DateTime<Utc>),

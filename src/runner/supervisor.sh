@@ -23,9 +23,10 @@ main() {
   local +x SERVED=0 UNCLAIMED=64 VERSION_REFUSED=65 REGISTRATION_FAILED=66 POLICY_REFUSED=67 CRASHED=68 STOPPED=69
   read_settings
   prepare
-  start_docker
   trap 'signal=SIGTERM' TERM
   trap 'signal=SIGINT' INT
+  SECONDS=0
+  start_docker
   start_listener
   follow_listener
   wait "$listener"
@@ -88,17 +89,24 @@ prepare() {
   fi
 }
 
-# Starts Docker's daemon where jobs are to find it, and waits until it answers. gVisor has no bridges and no firewall for
-# it (Modal docs: Docker in sandboxes).
+# Starts Docker's daemon where jobs are to find it, and waits until it answers; what that takes counts as part of the
+# start. gVisor has no bridges and no firewall for it (Modal docs: Docker in sandboxes).
 start_docker() {
   [[ -n $docker ]] || return 0
   command -v dockerd >/dev/null || give_up 'there is no dockerd in the image'
-  local daemon options=(--iptables=false --ip6tables=false)
-  [[ $docker == gvisor ]] || options=()
+  local daemon options=()
+  if [[ $docker == gvisor ]]; then
+    options=(--iptables=false --ip6tables=false)
+    update-alternatives --set iptables /usr/sbin/iptables-legacy >/dev/null 2>&1
+  fi
   dockerd "${options[@]}" </dev/null >"$private/dockerd.log" 2>&1 4>&- &
   daemon=$!
-  SECONDS=0
-  until docker info >/dev/null 2>&1; do
+  # A daemon that hangs may have its client wait for ever.
+  until timeout 5 docker info >/dev/null 2>&1 4>&-; do
+    if [[ -n $signal ]]; then
+      say "received $signal"
+      exit "$STOPPED"
+    fi
     if [[ ! -d /proc/$daemon ]] || ((SECONDS >= start_limit)); then
       tail -n 20 "$private/dockerd.log"
       give_up 'dockerd does not answer; its last lines are above'
@@ -116,7 +124,6 @@ start_listener() {
   listener=$!
   set +m
   unset config
-  SECONDS=0
 }
 
 # Passes the listener's output on, line by line, and keeps the limits until it has ended and all is read.

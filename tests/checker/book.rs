@@ -226,9 +226,10 @@ impl Book {
         let strikes = std::mem::take(&mut self.strikes);
         let own = strikes.into_iter().rev().find(|(operation, _)| *operation == call.operation);
         call.fault = own.map(|(_, mode)| mode);
-        if self.has_ties && call.operation == Operation::ListSandboxes {
+        let has_edges = call.more || call.page.is_some_and(|page| page > 1);
+        if self.has_ties && has_edges && call.operation == Operation::ListSandboxes {
             // The edges of pages lose what has the same time as the last entry, and nobody can know it.
-            call.fault.get_or_insert_with(|| "page_edge_ties".to_owned());
+            call.fault = Some("page_edge_ties".to_owned());
         }
         self.readings.take(mark, call);
         self.take_pause(mark.at, call);

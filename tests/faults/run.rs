@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHasher;
+use sandrunner::ids::OurName;
 use sandrunner::sim::{FaultMode, Operation, What, World};
 
 use crate::checker::{Checker, Rules, Violation};
@@ -238,9 +239,9 @@ impl<'a> Watch<'a> {
             | What::RunnerRegistered { .. }
             | What::RunnerOnline { .. }
             | What::RunnerRemoved { .. } => self.phase += 1,
-            What::SandboxCreated { sandbox, config, .. } => {
+            What::SandboxCreated { sandbox, config, name, .. } => {
                 self.phase += 1;
-                if config.is_none() {
+                if config.is_none() && name.parse::<OurName>().is_err() {
                     self.foreign_sandboxes.insert(sandbox.to_string());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{Operation, Profile, Scenario, What, World};
+use sandrunner::sim::{Fault, FaultMode, Operation, Profile, Scenario, What, World};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Next, Outcome, epoch, is_done_and_clean};
@@ -60,4 +60,15 @@ async fn a_secret_that_is_not_there_stops_its_class_alone_and_says_what_to_do() 
     assert!(job.text.contains("there is no Modal Secret `npm`: make it in the workspace"), "{}", job.text);
     let looked = calls(&outcome, Operation::Secret);
     assert!((2..=12).contains(&looked), "it is looked up again after pauses that grow: {looked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sandbox_could_not_be_started_with_is_looked_up_again() {
+    let lab = lab(&json!({ "volumes": [{ "name": "cache" }] }));
+    let fault = Fault { times: 4, ..Fault::new(Operation::Boot, FaultMode::InitFailed) };
+    lab.world.add_fault(fault).expect("a fault");
+    let outcome = lab.run(Duration::from_secs(3_600), is_done_and_clean).await;
+    assert_eq!(outcome.report.jobs_completed, 2, "{}", outcome.summary());
+    let looked = calls(&outcome, Operation::Volume);
+    assert!(looked >= 2, "its Volume may have been made anew: {looked}");
 }

@@ -76,10 +76,8 @@ impl ImageDefinition {
             "ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8".to_owned(),
             install(PACKAGES),
         ]);
-        let docker = (tools == Tools::WithDocker).then(|| {
-            let legacy = "RUN update-alternatives --set iptables /usr/sbin/iptables-legacy".to_owned();
-            Layer::new(["FROM base".to_owned(), install(DOCKER_PACKAGES), legacy])
-        });
+        let docker =
+            (tools == Tools::WithDocker).then(|| Layer::new(["FROM base".to_owned(), install(DOCKER_PACKAGES)]));
         Ok(Self::Layers([Some(packages), docker, Some(runner_layer(runner)?)].into_iter().flatten().collect()))
     }
 
@@ -257,7 +255,7 @@ mod tests {
         };
         let (plain, docker) = (layers(Tools::Usual), layers(Tools::WithDocker));
         assert_eq!((&docker[0], &docker[2]), (&plain[0], &plain[1]), "nothing is built twice");
-        assert!(docker[1][1].contains(" docker.io ") && docker[1][2].ends_with("iptables-legacy"));
+        assert!(docker[1][1].contains(" docker.io "));
     }
 
     #[test]
