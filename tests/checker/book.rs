@@ -47,6 +47,8 @@ pub(crate) struct Book {
     pub(crate) controllers: usize,
     /// How long lists may go unread.
     pub(crate) unread_within: TimeDelta,
+    /// How long recovery may take after the last disturbance.
+    pub(crate) recover_within: TimeDelta,
     by_name: BTreeMap<(Rc<str>, Rc<str>), usize>,
     by_runner: BTreeMap<(Rc<str>, u64), usize>,
     by_config: BTreeMap<String, usize>,
@@ -84,6 +86,7 @@ impl Book {
             now: Time::UNIX_EPOCH,
             controllers: rules.controllers,
             unread_within: rules.unread_within,
+            recover_within: rules.recover_within,
             by_name: BTreeMap::new(),
             by_runner: BTreeMap::new(),
             by_config: BTreeMap::new(),

@@ -151,6 +151,12 @@ fn every_mint_is_followed_by_a_create_or_a_deregistration() {
     // A fault or a kill puts the bound off, a kill by the hour after which leftovers are looked for.
     let struck = minted().then(100.0, json!({ "event": "fault_struck", "operation": "mint", "mode": "error" }));
     assert_eq!(struck.removed(bound + 50.0, &name(0, 1)).violated(running()), [""; 0]);
+    // And by the time that recovery is given, which without a disturbance is none.
+    let recovering = || Rules { recover_within: TimeDelta::minutes(15), ..running() };
+    let struck = || minted().then(100.0, json!({ "event": "fault_struck", "operation": "mint", "mode": "error" }));
+    assert_eq!(struck().removed(100.0 + 1_800.0, &name(0, 1)).violated(recovering()), [""; 0]);
+    assert_eq!(struck().removed(100.0 + 1_801.0, &name(0, 1)).violated(recovering()), ["mint_lost"]);
+    assert_eq!(minted().removed(bound + 1.0, &name(0, 1)).violated(recovering()), ["mint_lost"]);
     // So does a limit that names no time: a minute, and twice as long each time that it is met again.
     let refused = |times: &[f64]| {
         times.iter().fold(minted(), |tale, at| tale.github(*at, "list_runs", 403, &json!({ "limited": "injected" })))

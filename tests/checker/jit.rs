@@ -4,7 +4,8 @@
 //! grace, two readings of the runners a minute apart, and as much again. Only where a process was killed (or
 //! two run), the runners may be read an hour later: a repository in which nothing happens is looked at for
 //! leftovers once an hour, or every six where a list that has not changed costs a request. Where the quota is small, it
-//! is later by the operator's longest interval. Faults put the bound off until they are over.
+//! is later by the operator's longest interval. Faults put the bound off until they are over, and for the time that recovery
+//! is given: a list that was refused is paused for that long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,8 @@ fn left(attempt: &Attempt, until: Time, book: &Book, found: &mut Found) {
     let is_orphan = book.controllers > 1 || book.has_died(attempt.process.as_ref());
     let hourly = HOURLY[usize::from(book.profile.github_charges_unchanged)];
     let bound = LEFT_MAX + book.unread_within + if is_orphan { hourly } else { TimeDelta::zero() };
-    let since = book.disturbed_at.map_or(attempt.registered.at, |at| at.max(attempt.registered.at));
+    let calm = book.disturbed_at.map(|at| at + book.recover_within);
+    let since = calm.map_or(attempt.registered.at, |calm| calm.max(attempt.registered.at));
     if attempt.sandbox.is_none() && until - since > bound {
         let text = format!("runner {} of {} was neither used nor deleted in time", attempt.name, attempt.group.0);
         found.add("mint_lost", &[attempt.registered.seq], until, text);
