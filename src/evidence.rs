@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
 use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
-use crate::plan::Policy;
+use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
 use crate::runner::{Exit, RunnerVersion};
 use crate::state::{
-    Connection, JobStatus, Observed, Origin, OurSandbox, Registry, RegistryView, RepoView, Runner, SandboxEnd, Scope,
-    WorkflowJob,
+    Connection, JobStatus, Observed, Origin, OurSandbox, ReadTimes, Registry, RegistryView, RepoView, Runner,
+    SandboxEnd, Scope, WorkflowJob,
 };
 
 pub use ceiling::Ceiling;
@@ -278,20 +278,25 @@ impl Evidence {
                 evidence.registered_at.get_or_insert(now);
                 evidence.created_at = Some(now);
             }
-            Effect::NotPrepared { origin, failure, .. } => {
+            Effect::NotPrepared { name, origin, failure } => {
+                self.name(name, now).origin = None;
                 note_failure(&mut self.create_failures, &origin.class, failure, now);
             }
             Effect::MintFailed { name, origin, failure } => {
+                let evidence = self.name(name, now);
                 if failure.class.may_have_taken_effect() {
-                    let evidence = self.name(name, now);
                     (evidence.left_at, evidence.is_mint_unanswered) = (Some(now), true);
+                } else {
+                    // We made none: one of that name is another process's, and its sandbox may be about to appear.
+                    evidence.origin = None;
                 }
                 let labels = (failure.class == ErrorClass::Invalid).then_some(origin.group);
                 note_failure(&mut self.mint_failures, &(policy.registry(&origin.scope), labels), failure, now);
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
                 let evidence = self.name(name, now);
-                evidence.runner_id = Some(*runner);
+                evidence.take_registration(*runner);
+                evidence.registered_at.get_or_insert(now);
                 evidence.left_at = Some(now);
                 if failure.class != ErrorClass::RateLimited {
                     self.fruitless(name.job, Phase::Start, now);
@@ -322,7 +327,12 @@ impl Evidence {
                 self.others_at = Some(now);
                 self.name(name, now).left_at = Some(now);
             }
-            Effect::MaybeCreated { name, .. } => self.name(name, now).left_at = Some(now),
+            Effect::MaybeCreated { name, runner, .. } => {
+                let evidence = self.name(name, now);
+                evidence.take_registration(*runner);
+                evidence.registered_at.get_or_insert(now);
+                evidence.left_at = Some(now);
+            }
             Effect::Image { result: Ok(built), replaces: Some(before), .. } => {
                 self.learn_rebuilt(before, &built.image, now);
             }
@@ -343,8 +353,9 @@ impl Evidence {
             if sandbox.ended.is_none() {
                 // A list from before it was made, or one that lacks it, says nothing of it.
                 let since = sandbox.created(lesson.observed.skew);
-                let shown_at = lesson.observed.fleet.read.known_at.filter(|at| (since..=sandbox.seen_at).contains(at));
-                known.living = shown_at.map(|at| Agreement::extended(known.living, at)).or(known.living);
+                let shown =
+                    lesson.observed.fleet.read.times().filter(|read| (since..=sandbox.seen_at).contains(&read.began));
+                known.living = shown.map(|read| Agreement::extended(known.living, read)).or(known.living);
             }
             is_known = known.origin.is_some();
             if sandbox.ended.is_none() && is_known {
@@ -465,9 +476,11 @@ impl Evidence {
 
     fn learn_runners(&mut self, registry: &Registry, view: &RegistryView, lesson: &Lesson<'_>) {
         let (observed, now) = (lesson.observed, lesson.now);
-        let Some(read_at) = view.runners_read.known_at.filter(|at| self.runners_learned(registry, *at)) else { return };
+        let Some(read) = view.runners_read.times().filter(|read| self.runners_learned(registry, read.began)) else {
+            return;
+        };
         for (name, runner) in &view.runners {
-            self.learn_runner(name, runner, read_at, lesson);
+            self.learn_runner(name, runner, read, lesson);
         }
         let absent: Vec<OurName> = observed
             .fleet
@@ -482,13 +495,13 @@ impl Evidence {
         for name in absent {
             let evidence = self.name(&name, now);
             if evidence.online_at.is_none() {
-                evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
+                evidence.never_online = Some(Agreement::extended(evidence.never_online, read));
             }
         }
-        self.runners_learned_at.insert(registry.clone(), read_at);
+        self.runners_learned_at.insert(registry.clone(), read.began);
     }
 
-    fn learn_runner(&mut self, name: &OurName, runner: &Runner, read_at: DateTime<Utc>, lesson: &Lesson<'_>) {
+    fn learn_runner(&mut self, name: &OurName, runner: &Runner, read: ReadTimes, lesson: &Lesson<'_>) {
         let (observed, now) = (lesson.observed, lesson.now);
         let job = self.job(name.job, now);
         job.attempt = job.attempt.max(name.attempt);
@@ -499,7 +512,7 @@ impl Evidence {
             return;
         }
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
-        let both_read_at = observed.fleet.read.known_at.map(|fleet| [fleet, read_at]);
+        let both_read = observed.fleet.read.times().map(|fleet| [fleet, read]);
         if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
             self.learn_start(&sandbox.origin.class, image_of(sandbox, observed), now);
         }
@@ -508,10 +521,10 @@ impl Evidence {
         evidence.take_registration(runner.id);
         evidence.registered_at.get_or_insert(now);
         if runner.is_busy {
-            evidence.busy_at.get_or_insert(read_at);
+            evidence.busy_at.get_or_insert(read.began);
         }
         if runner.connection == Connection::Online || runner.is_busy {
-            evidence.online_at.get_or_insert(read_at);
+            evidence.online_at.get_or_insert(read.began);
             evidence.stale = None;
             evidence.never_online = None;
         } else if runner.connection == Connection::Unknown {
@@ -520,10 +533,10 @@ impl Evidence {
         } else if is_wanted {
             evidence.stale = None;
             if evidence.online_at.is_none() {
-                evidence.never_online = Some(Agreement::extended(evidence.never_online, read_at));
+                evidence.never_online = Some(Agreement::extended(evidence.never_online, read));
             }
-        } else if let Some(both) = both_read_at
-            && evidence.registered_at.is_some_and(|known| both.iter().all(|at| known <= *at))
+        } else if let Some(both) = both_read
+            && evidence.registered_at.is_some_and(|known| both.iter().all(|read| known <= read.began))
         {
             evidence.stale = Some(Agreement::extended_by_both(evidence.stale, both));
         }
@@ -548,13 +561,28 @@ impl Evidence {
         let jobs: BTreeSet<&JobId> = jobs.collect();
         let is_fresh = |seen: DateTime<Utc>| now - seen < FORGET_AFTER;
         self.jobs.retain(|id, job| is_fresh(job.seen_at) || jobs.contains(id));
-        self.names.retain(|_, name| name.seen_at.is_some_and(is_fresh));
+        self.forget_names(observed, is_fresh);
         // What was not read yet is not empty.
         let is_unread = |scope: &Scope| observed.repos.get(scope).is_some_and(|repo| repo.runs_read.known_at.is_none());
         self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)) || is_unread(scope));
         self.forget_feedback(observed, is_fresh);
         self.secrets.forget(&observed.fleet);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
+    }
+}
+
+impl Evidence {
+    /// What a create left shows in a list of runners alone: until one was read since, it may be there.
+    fn forget_names(&mut self, observed: &Observed, is_fresh: impl Fn(DateTime<Utc>) -> bool) {
+        let listed: BTreeSet<&OurName> = observed.registries.values().flat_map(|view| view.runners.keys()).collect();
+        let is_unread = |known: &NameEvidence| {
+            let view = known.origin.as_ref().and_then(|origin| observed.registry(&origin.scope)).map(|(_, view)| view);
+            let read_at = view.and_then(|view| view.runners_read.known_at);
+            let is_since = |left: DateTime<Utc>| read_at.is_none_or(|read| read < left + LISTS_LAG);
+            view.is_some() && known.fenced_at.is_none() && known.left_at.is_some_and(is_since)
+        };
+        self.names
+            .retain(|name, known| known.seen_at.is_some_and(&is_fresh) || listed.contains(name) || is_unread(known));
     }
 }
 

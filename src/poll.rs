@@ -372,7 +372,9 @@ impl Schedule {
     }
 
     fn runners(&mut self, registry: &Registry, view: &RegistryView, again: TimeDelta) {
-        if self.is_due(&view.runners_read, again) {
+        // Readings agree from the answer on: asked for sooner, the next one would prove nothing.
+        let is_apart = view.runners_read.answered_at.is_none_or(|at| self.now - at >= again);
+        if is_apart && self.is_due(&view.runners_read, again) {
             self.add(Read::Runners(registry.clone()), Purpose::Runners, Rank::Runners, view.runners_read.tried_at);
         }
     }

@@ -99,6 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_answered_beside_it_ends_the_pause_after_refusals_alone() {
+        let counted = |class| {
+            let mut read = crate::state::ReadState::default();
+            let failure = CallFailure { class, message: "no".into(), retry_after: None };
+            (0..5).for_each(|_| read.failed(chrono::DateTime::UNIX_EPOCH, failure.clone()));
+            read.resume();
+            read.failures
+        };
+        assert_eq!([ErrorClass::Policy, ErrorClass::Unavailable].map(counted), [1, 5]);
+    }
+
+    #[test]
     fn what_the_service_asks_for_wins() {
         let failure = CallFailure {
             class: ErrorClass::RateLimited,

@@ -341,6 +341,9 @@ impl Observed {
 pub struct RegistryView {
     /// Those that are ours.
     pub runners: BTreeMap<OurName, Runner>,
+    /// Those that the last list lacked and one before it showed, with when that was answered: believed gone when a list a
+    /// minute later agrees (design rule B).
+    pub missing: BTreeMap<OurName, (Runner, DateTime<Utc>)>,
     /// How many are not ours.
     pub foreign_runners: usize,
     /// How they were read.
@@ -466,11 +469,22 @@ pub enum ReachesBack {
     NotEnough,
 }
 
+/// What a reading shows is from between these two times: the request may have waited before it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadTimes {
+    /// When it was asked for. It shows nothing older.
+    pub began: DateTime<Utc>,
+    /// When its answer was there. It shows nothing newer.
+    pub answered: DateTime<Utc>,
+}
+
 /// When something was read, and what went wrong since.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadState {
     /// When the last complete reading began.
     pub known_at: Option<DateTime<Utc>>,
+    /// When its answer was there: what it shows may be as new as that.
+    pub answered_at: Option<DateTime<Utc>>,
     /// When the last attempt began.
     pub tried_at: Option<DateTime<Utc>>,
     /// Why the last attempt was not complete.
@@ -480,9 +494,37 @@ pub struct ReadState {
 }
 
 impl ReadState {
-    /// Notes a complete reading that began at `at`.
+    /// Notes a complete reading that took no time.
     pub fn succeeded(&mut self, at: DateTime<Utc>) {
-        *self = Self { known_at: Some(at), tried_at: Some(at), failure: None, failures: 0 };
+        self.answered(ReadTimes { began: at, answered: at });
+    }
+
+    /// Notes a complete reading.
+    pub fn answered(&mut self, ReadTimes { began, answered }: ReadTimes) {
+        *self = Self {
+            known_at: Some(began),
+            answered_at: Some(answered),
+            tried_at: Some(began),
+            failure: None,
+            failures: 0,
+        };
+    }
+
+    /// Between which times the last complete reading was made.
+    pub fn times(&self) -> Option<ReadTimes> {
+        Some(ReadTimes { began: self.known_at?, answered: self.answered_at? })
+    }
+
+    /// Whether it last failed for a reason that a person must remove.
+    pub fn is_refused(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| retry::read_growth(failure.class) == retry::REFUSED)
+    }
+
+    /// What was refused beside it is answered again: where it was refused, it is tried as after a first refusal.
+    pub fn resume(&mut self) {
+        if self.is_refused() {
+            self.failures = 1;
+        }
     }
 
     /// Notes an attempt that began at `at` and is not complete.

@@ -14,7 +14,7 @@ use sandrunner::evidence::Agreement;
 use sandrunner::ids::{Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
 use sandrunner::plan::{Action, SecretLook};
-use sandrunner::state::{Connection, EndedSecret, Origin};
+use sandrunner::state::{Connection, EndedSecret, Origin, ReadTimes};
 use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
@@ -43,17 +43,21 @@ fn a_name_that_a_job_shows_is_used_up_even_after_a_restart() {
     assert!(plan.contains("create sr-main-gh-7-2 for job 7"), "{plan}");
 }
 
-fn refused(job: u32, class: ErrorClass) -> Outcome {
-    let origin = Origin {
+fn origin() -> Origin {
+    Origin {
         scope: scope("acme/web"),
         run: RunId(1),
         class: sandrunner::ids::ClassName::new("default"),
         group: Labels::new(["modal"]).fingerprint(),
-    };
+    }
+}
+
+fn refused(job: u32, class: ErrorClass) -> Outcome {
     // Modal tells how long to wait where it is about the rate of creates.
     let retry_after = (class == ErrorClass::RateLimited).then_some(Duration::from_secs(1));
     let failure = CallFailure { class, message: "no".into(), retry_after };
-    let effect = Effect::CreateFailed { name: name(&format!("{job}-1")), origin, runner: RunnerId(1), failure };
+    let effect =
+        Effect::CreateFailed { name: name(&format!("{job}-1")), origin: origin(), runner: RunnerId(1), failure };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
 }
 
@@ -145,6 +149,53 @@ fn two_readings_of_both_lists_agree_however_far_apart_the_lists_are_read() {
     assert_eq!(read(210, 15), Some(false), "one reading of Modal's list is one reading");
     assert_eq!(read(310, 169), Some(false), "59 s after the later one of the first two");
     assert_eq!(read(410, 170), Some(true));
+}
+
+#[test]
+fn readings_agree_a_minute_after_the_answer_to_the_first() {
+    let mut situation = Situation::parse("runner 7-1 acme/web offline; sandbox 7-1 acme/web starting 20s");
+    situation.evidence.names.clear();
+    let mut read = |began: i64, answered: i64| {
+        let at = |seconds| now() + TimeDelta::seconds(seconds);
+        situation.registry("acme/web").runners_read.answered(ReadTimes { began: at(began), answered: at(answered) });
+        learn(&mut situation, &[], answered);
+        situation.evidence.names[&name("7-1")].never_online.map(|agreement| agreement.is_firm())
+    };
+    assert_eq!(read(10, 25), Some(false));
+    assert_eq!(read(84, 84), Some(false), "59 s after the answer");
+    assert_eq!(read(85, 85), Some(true));
+}
+
+#[test]
+fn a_registration_of_ours_is_as_old_as_its_making() {
+    let registered_at = |outcome: Outcome| {
+        let mut situation = Situation::parse("job 7 acme/web queued");
+        learn(&mut situation, &[outcome], 1);
+        situation.evidence.names[&name("7-1")].registered_at
+    };
+    let failed = refused(7, ErrorClass::Unavailable);
+    let Effect::CreateFailed { name, origin, runner, failure } = failed.effect.clone() else { unreachable!() };
+    let effect = Effect::MaybeCreated { name, origin, runner, failure };
+    assert_eq!(registered_at(failed.clone()), Some(now() + TimeDelta::seconds(1)));
+    assert_eq!(registered_at(Outcome { effect, ..failed }), Some(now() + TimeDelta::seconds(1)));
+}
+
+#[test]
+fn what_a_create_left_is_not_forgotten_before_a_list_that_would_show_it() {
+    let at = |seconds| now() + TimeDelta::seconds(seconds);
+    let mut situation = Situation::parse("job 7 acme/web queued");
+    situation.evidence.started(&name("7-1"), &origin(), now());
+    learn(&mut situation, &[refused(7, ErrorClass::Invalid)], 1);
+    learn(&mut situation, &[], 7_200);
+    assert!(situation.evidence.names.contains_key(&name("7-1")));
+    situation.registry("acme/web").runners_read.succeeded(at(7_300));
+    learn(&mut situation, &[], 7_301);
+    assert!(!situation.evidence.names.contains_key(&name("7-1")));
+    let mut situation = Situation::parse("runner 7-1 acme/web offline");
+    learn(&mut situation, &[], 1);
+    let known = situation.evidence.names[&name("7-1")].registered_at;
+    learn(&mut situation, &[], 7_200);
+    assert_eq!(situation.evidence.names[&name("7-1")].registered_at, known, "the last list shows it");
 }
 
 /// A controller that had lost what it knew used the name `7-1` again, for a registration with the id 9.
@@ -375,4 +426,41 @@ fn a_registration_whose_mint_was_not_answered_may_be_another_s_while_another_is_
     let effect = Effect::NameTaken { name: name("9-1"), origin };
     learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 0);
     assert!(!situation.plan().to_string().contains("create"), "{}", situation.plan());
+}
+
+#[test]
+fn a_registration_of_a_name_that_was_refused_to_us_is_another_s() {
+    let creates = |effect: Effect| {
+        let mut situation = Situation::parse("job 7 acme/web queued; runner 7-1 acme/web offline");
+        situation.evidence.started(&name("7-1"), &origin(), now());
+        learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 1);
+        // The pause after the failure is over.
+        situation.evidence.mint_failures.clear();
+        situation.evidence.create_failures.clear();
+        situation.plan().to_string().contains("create sr-main-gh-7-2")
+    };
+    let failure = |class| CallFailure { class, message: "no".into(), retry_after: None };
+    let mint = |class| Effect::MintFailed { name: name("7-1"), origin: origin(), failure: failure(class) };
+    for class in [ErrorClass::Unauthorized, ErrorClass::NotFound, ErrorClass::RateLimited, ErrorClass::Unsent] {
+        assert!(!creates(mint(class)), "{class:?}");
+        let effect = Effect::NotPrepared { name: name("7-1"), origin: origin(), failure: failure(class) };
+        assert!(!creates(effect), "{class:?}");
+    }
+    assert!(creates(mint(ErrorClass::Unavailable)), "alone, it is ours, and lost");
+}
+
+#[test]
+fn one_list_that_lacks_a_registration_of_another_s_does_not_make_it_gone() {
+    let mut situation = Situation::parse("job 7 acme/web queued; runner 7-1 acme/web offline 10s");
+    assert!(!situation.plan().to_string().contains("create"), "{}", situation.plan());
+    let view = situation.registry("acme/web");
+    let (name, runner) = view.runners.pop_first().unwrap();
+    view.missing.insert(name.clone(), (runner, now()));
+    assert!(!situation.plan().to_string().contains("create"), "{}", situation.plan());
+    // One that we deleted is gone.
+    situation.evidence.names.get_mut(&name).unwrap().fenced_at = Some(now());
+    assert!(situation.plan().to_string().contains("create"), "{}", situation.plan());
+    situation.evidence.names.get_mut(&name).unwrap().fenced_at = None;
+    situation.registry("acme/web").missing.clear();
+    assert!(situation.plan().to_string().contains("create"), "{}", situation.plan());
 }

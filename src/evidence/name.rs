@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobId, RunnerId};
 use crate::mutant::{self, Mutant};
 use crate::plan::LISTS_LAG;
-use crate::state::Origin;
+use crate::state::{Origin, ReadTimes};
 
 /// Two readings agree only if they lie this far apart (design rule I).
 pub const AGREEMENT_APART: TimeDelta = TimeDelta::seconds(60);
@@ -111,7 +111,7 @@ pub struct Claim {
 /// Known readings that say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreement {
-    /// When the first one began.
+    /// When the first one was answered: it may show what was so then.
     pub first: DateTime<Utc>,
     /// When the last one began.
     pub last: DateTime<Utc>,
@@ -123,15 +123,15 @@ impl Agreement {
         self.last - self.first >= AGREEMENT_APART || mutant::is(Mutant::ReapAtFirstMiss)
     }
 
-    pub(super) fn extended(agreement: Option<Self>, at: DateTime<Utc>) -> Self {
-        Self::extended_by_both(agreement, [at, at])
+    pub(super) fn extended(agreement: Option<Self>, read: ReadTimes) -> Self {
+        Self::extended_by_both(agreement, [read, read])
     }
 
     /// With a reading of each of two lists: it is firm where each was read twice, far enough apart.
-    pub(super) fn extended_by_both(agreement: Option<Self>, read_at: [DateTime<Utc>; 2]) -> Self {
-        let [earlier, later] = [read_at[0].min(read_at[1]), read_at[0].max(read_at[1])];
+    pub(super) fn extended_by_both(agreement: Option<Self>, [one, other]: [ReadTimes; 2]) -> Self {
+        let (began, answered) = (one.began.min(other.began), one.answered.max(other.answered));
         agreement
-            .map_or(Self { first: later, last: earlier }, |agreed| Self { last: agreed.last.max(earlier), ..agreed })
+            .map_or(Self { first: answered, last: began }, |agreed| Self { last: agreed.last.max(began), ..agreed })
     }
 }
 

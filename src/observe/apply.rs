@@ -17,8 +17,8 @@ use crate::poll::{Breadth, Depth, Read};
 use crate::runner::Exit;
 use crate::state::{
     Connection, Ended, EndedSecret, Fleet, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox,
-    ReachesBack, ReadState, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, WorkflowJob,
-    WorkflowRun,
+    ReachesBack, ReadState, ReadTimes, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox,
+    WorkflowJob, WorkflowRun,
 };
 
 /// How long an ended sandbox stays in the data, so that its end is seen and weighed: longer than readings of jobs are
@@ -60,16 +60,17 @@ pub(super) fn replace_earlier(
 
 impl View {
     pub(super) fn apply(&mut self, arrival: Arrival, now: DateTime<Utc>) {
-        let Arrival { read, began_at, result } = arrival;
+        let Arrival { read, times, result } = arrival;
+        let began_at = times.began;
         match (read, result) {
-            (Read::Fleet, Found::Fleet(reading)) => self.apply_fleet(reading, began_at, now),
+            (Read::Fleet, Found::Fleet(reading)) => self.apply_fleet(reading, times, now),
             (Read::Ended, Found::Ended(reading)) => self.apply_ended(reading, began_at),
-            (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, now),
+            (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, times),
             (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
             (Read::Installations(account), Found::Installations(found)) => {
                 self.apply_installations(&account, found, began_at);
             }
-            (Read::Directory(owner), Found::Directory(reading)) => self.apply_directory(&owner, reading, began_at),
+            (Read::Directory(owner), Found::Directory(reading)) => self.apply_directory(&owner, reading, times),
             (Read::Releases(registry), Found::Releases(found)) => self.apply_releases(&registry, found, began_at),
             (Read::Repo(scope), Found::Repo(found)) => self.apply_repo(&scope, found, began_at),
             (Read::Runs(scope, depth), Found::Runs(reading)) => {
@@ -77,20 +78,25 @@ impl View {
                     if let Some(failure) = reading.failure() {
                         warn_once(&repo.runs_read, failure, &scope, "cannot read the run list");
                     }
+                    let was_refused = repo.runs_read.is_refused();
                     apply_runs(repo, reading, depth, began_at, now + self.observed.skew);
+                    if was_refused && !repo.runs_read.is_refused() {
+                        let registry = self.observed.registries.get_mut(&repo.registry);
+                        registry.into_iter().for_each(|view| view.runners_read.resume());
+                    }
                 }
             }
             (Read::Run(scope, id), Found::Run(found)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
-                    apply_run(repo, id, found, began_at);
+                    apply_run(repo, id, found, times);
                 }
             }
             (Read::Jobs(scope, id), Found::Jobs(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
-                    apply_jobs(repo, id, reading, began_at);
+                    apply_jobs(repo, id, reading, times);
                 }
             }
-            (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, began_at),
+            (Read::Runners(registry), Found::Runners(reading)) => self.apply_runners(&registry, reading, times),
             (Read::Group(org), Found::Group(found)) => self.apply_group(org, found, began_at),
             (Read::Sweep(scope, breadth), Found::Sweep(reading)) => {
                 if let Some(repo) = self.observed.repos.get_mut(&scope) {
@@ -105,7 +111,8 @@ impl View {
         }
     }
 
-    fn apply_fleet(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>, now: DateTime<Utc>) {
+    fn apply_fleet(&mut self, reading: Reading<Vec<Sandbox>>, times: ReadTimes, now: DateTime<Utc>) {
+        let began_at = times.began;
         if let Some(failure) = reading.failure().filter(|_| self.observed.fleet.read.failures == 0) {
             tracing::warn!(error = %failure, "the list of sandboxes is incomplete");
         }
@@ -114,7 +121,11 @@ impl View {
         let fleet = &mut self.observed.fleet;
         match reading {
             Reading::Known(seen) => {
-                fleet.read.succeeded(began_at);
+                let was_refused = fleet.read.is_refused();
+                fleet.read.answered(times);
+                if was_refused {
+                    fleet.ended_read.resume();
+                }
                 let alive: BTreeSet<&SandboxId> = seen.iter().map(|sandbox| &sandbox.id).collect();
                 fleet.unreadable.retain(|id, _| alive.contains(id));
                 for (name, sandbox) in &mut fleet.sandboxes {
@@ -170,6 +181,9 @@ impl View {
         let fleet = &mut self.observed.fleet;
         match reading {
             Reading::Known(_) => {
+                if fleet.ended_read.is_refused() {
+                    fleet.read.resume();
+                }
                 fleet.ended_read.succeeded(began_at);
                 fleet.ended_secrets = secrets;
             }
@@ -240,24 +254,20 @@ impl View {
         Ok((name, Origin { scope, run: RunId(run), class, group }))
     }
 
-    fn apply_fate(
-        &mut self,
-        name: &OurName,
-        id: &SandboxId,
-        fate: Result<SandboxFate, CallFailure>,
-        now: DateTime<Utc>,
-    ) {
+    fn apply_fate(&mut self, name: &OurName, id: &SandboxId, fate: Result<SandboxFate, CallFailure>, times: ReadTimes) {
         let Some(sandbox) = self.observed.fleet.sandboxes.get_mut(name).filter(|sandbox| sandbox.id == *id) else {
             return;
         };
         match fate {
-            Ok(SandboxFate::Running) => (sandbox.seen_at, sandbox.unknown_since) = (now, None),
-            Ok(SandboxFate::Ended(result)) => sandbox.ended = Some(Ended { at: now, result: Some(result) }),
+            Ok(SandboxFate::Running) => {
+                (sandbox.seen_at, sandbox.unknown_since) = (sandbox.seen_at.max(times.began), None)
+            }
+            Ok(SandboxFate::Ended(result)) => sandbox.ended = Some(Ended { at: times.answered, result: Some(result) }),
             // One such answer proves nothing (design rule I).
             Ok(SandboxFate::Gone) => {
-                let since = *sandbox.unknown_since.get_or_insert(now);
-                if now - since >= AGREEMENT_APART || mutant::is(Mutant::OneDenialIsGone) {
-                    sandbox.ended = Some(Ended { at: now, result: None });
+                let since = *sandbox.unknown_since.get_or_insert(times.answered);
+                if times.began - since >= AGREEMENT_APART || mutant::is(Mutant::OneDenialIsGone) {
+                    sandbox.ended = Some(Ended { at: times.answered, result: None });
                 }
             }
             Err(error) => {
@@ -326,12 +336,13 @@ impl View {
         }
     }
 
-    fn apply_runners(&mut self, registry: &Registry, reading: Reading<Vec<Runner>>, began_at: DateTime<Utc>) {
+    fn apply_runners(&mut self, registry: &Registry, reading: Reading<Vec<Runner>>, times: ReadTimes) {
+        let began_at = times.began;
         let deployment = self.deployment.clone();
         let Some(view) = self.observed.registries.get_mut(registry) else { return };
         let runners = match reading {
             Reading::Known(runners) => {
-                view.runners_read.succeeded(began_at);
+                view.runners_read.answered(times);
                 runners
             }
             Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
@@ -353,6 +364,9 @@ impl View {
         if lacks_leftover(&before, &view.runners, &self.observed.fleet.sandboxes) {
             view.lacked_at = Some(began_at);
         }
+        view.missing.retain(|name, (_, since)| !view.runners.contains_key(name) && began_at - *since < AGREEMENT_APART);
+        let missing = before.into_iter().filter(|(name, _)| !view.runners.contains_key(name));
+        view.missing.extend(missing.map(|(name, runner)| (name, (runner, times.answered))));
         // What is in an image that we did not define shows only so.
         for (name, runner) in &view.runners {
             let sandbox = self.observed.fleet.sandboxes.get(name);
@@ -411,7 +425,11 @@ fn apply_runs(
 ) {
     let list = match reading {
         Reading::Known(list) => {
+            let was_refused = repo.runs_read.is_refused();
             repo.runs_read.succeeded(began_at);
+            if was_refused {
+                repo.runs.values_mut().for_each(|run| run.jobs_read.resume());
+            }
             if depth == Depth::Active {
                 repo.deep_read_at = Some(began_at);
             }
@@ -487,26 +505,27 @@ fn listed(repo: &mut RepoView, run: WorkflowRun, began_at: DateTime<Utc>) -> boo
     false
 }
 
-fn apply_run(repo: &mut RepoView, id: RunId, found: Result<Option<WorkflowRun>, CallFailure>, began_at: DateTime<Utc>) {
+fn apply_run(repo: &mut RepoView, id: RunId, found: Result<Option<WorkflowRun>, CallFailure>, times: ReadTimes) {
     // Found or not, nobody waits for it any longer.
-    repo.hints.seen(id, began_at);
+    repo.hints.seen(id, times.began);
     match found {
         Ok(Some(run)) => {
-            listed(repo, run, began_at);
+            listed(repo, run, times.began);
         }
-        Ok(None) => not_found(repo, id, began_at),
+        Ok(None) => not_found(repo, id, times),
         Err(failure) => tracing::debug!(run_id = id.0, error = %failure, "cannot look a run up"),
     }
 }
 
-fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<WorkflowJob>>>, began_at: DateTime<Utc>) {
+fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<WorkflowJob>>>, times: ReadTimes) {
+    let began_at = times.began;
     repo.hints.seen(id, began_at);
     let Some(run) = repo.runs.get_mut(&id) else { return };
     match reading {
-        Reading::Known(None) => not_found(repo, id, began_at),
+        Reading::Known(None) => not_found(repo, id, times),
         // An empty answer lowers nothing until a later one agrees.
         Reading::Known(Some(jobs)) if jobs.is_empty() && !run.jobs.is_empty() && !is_agreed(run, began_at) => {
-            run.emptied_at.get_or_insert(began_at);
+            run.emptied_at.get_or_insert(times.answered);
             let message = format!("run {id} shows no job any more");
             run.jobs_read.failed(began_at, CallFailure { class: ErrorClass::Unreadable, message, retry_after: None });
         }
@@ -516,7 +535,7 @@ fn apply_jobs(repo: &mut RepoView, id: RunId, reading: Reading<Option<Vec<Workfl
             }
             run.gone_at = None;
             run.jobs = jobs.into_iter().map(|job| (job.id, job)).collect();
-            run.jobs_read.succeeded(began_at);
+            run.jobs_read.answered(times);
             run.partly_read.clear();
             run.needs_jobs = NeedsJobs::InTurn;
         }
@@ -539,13 +558,13 @@ fn is_agreed(run: &RunView, began_at: DateTime<Utc>) -> bool {
 }
 
 /// A run that was deleted holds no demand; but one answer that hides it proves nothing.
-fn not_found(repo: &mut RepoView, id: RunId, began_at: DateTime<Utc>) {
+fn not_found(repo: &mut RepoView, id: RunId, times: ReadTimes) {
     let Some(run) = repo.runs.get_mut(&id) else { return };
-    let first = *run.gone_at.get_or_insert(began_at);
+    let first = *run.gone_at.get_or_insert(times.answered);
     let failure =
         CallFailure { class: ErrorClass::NotFound, message: format!("run {id} is not found"), retry_after: None };
-    run.jobs_read.failed(began_at, failure);
-    if began_at - first >= AGREEMENT_APART {
+    run.jobs_read.failed(times.began, failure);
+    if times.began - first >= AGREEMENT_APART {
         repo.runs.remove(&id);
         // Where a list still shows it, it is no more gone than that.
         repo.deep_read_at = None;
@@ -582,6 +601,10 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn read(seconds: i64) -> ReadTimes {
+        ReadTimes { began: at(seconds), answered: at(seconds) }
     }
 
     fn repo() -> RepoView {
@@ -665,13 +688,31 @@ mod tests {
     }
 
     #[test]
+    fn jobs_that_were_refused_are_asked_for_again_once_the_run_list_is_answered() {
+        let failed = |class| CallFailure { class, message: "no".to_owned(), retry_after: None };
+        let failures = |list: ErrorClass| {
+            let mut repo = repo();
+            listed(&mut repo, run(1), at(0));
+            (0..5).for_each(|_| {
+                repo.runs.get_mut(&RunId(1)).unwrap().jobs_read.failed(at(0), failed(ErrorClass::Policy))
+            });
+            repo.runs_read.failed(at(0), failed(list));
+            let list = RunList { runs: vec![run(1)], reaches_end: true, is_unchanged: false };
+            apply_runs(&mut repo, Reading::Known(list), Depth::Active, at(9), at(9));
+            repo.runs[&RunId(1)].jobs_read.failures
+        };
+        assert_eq!(failures(ErrorClass::Policy), 1);
+        assert_eq!(failures(ErrorClass::Unavailable), 5, "a lasting refusal of one list is not asked every interval");
+    }
+
+    #[test]
     fn all_lists_are_read_after_a_run_was_not_found_twice() {
         let mut repo = repo();
         listed(&mut repo, run(1), at(0));
         repo.deep_read_at = Some(at(0));
-        apply_jobs(&mut repo, RunId(1), Reading::Known(None), at(1));
+        apply_jobs(&mut repo, RunId(1), Reading::Known(None), read(1));
         assert!(repo.runs.contains_key(&RunId(1)) && repo.deep_read_at.is_some());
-        apply_jobs(&mut repo, RunId(1), Reading::Known(None), at(61));
+        apply_jobs(&mut repo, RunId(1), Reading::Known(None), read(61));
         assert!(!repo.runs.contains_key(&RunId(1)) && repo.deep_read_at.is_none());
     }
 
@@ -692,9 +733,9 @@ mod tests {
             completed_at: None,
             name: String::new(),
         };
-        apply_jobs(&mut repo, RunId(1), Reading::Known(Some(vec![job])), at(1));
+        apply_jobs(&mut repo, RunId(1), Reading::Known(Some(vec![job])), read(1));
         let mut shows = |seconds: i64| {
-            apply_jobs(&mut repo, RunId(1), Reading::Known(Some(Vec::new())), at(seconds));
+            apply_jobs(&mut repo, RunId(1), Reading::Known(Some(Vec::new())), read(seconds));
             let run = &repo.runs[&RunId(1)];
             (run.jobs.len(), run.jobs_read.failures, run.changed_at == at(seconds))
         };

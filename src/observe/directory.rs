@@ -13,7 +13,7 @@ use super::read::Listing;
 use crate::error::CallFailure;
 use crate::evidence::AGREEMENT_APART;
 use crate::ids::{AccountName, RepoName, RepositoryId};
-use crate::state::{Installed, Observed, Owner, OwnerView, Reading, Registry, RepoFacts, Scope};
+use crate::state::{Installed, Observed, Owner, OwnerView, ReadTimes, Reading, Registry, RepoFacts, Scope};
 
 /// How long a repository that is gone stays in view, so that people see why nothing of it is served.
 const GONE_STAYS: TimeDelta = TimeDelta::hours(1);
@@ -72,7 +72,8 @@ impl View {
     }
 
     /// Takes a list of an owner's repositories.
-    pub(super) fn apply_directory(&mut self, owner: &Owner, reading: Reading<Vec<RepoFacts>>, began_at: DateTime<Utc>) {
+    pub(super) fn apply_directory(&mut self, owner: &Owner, reading: Reading<Vec<RepoFacts>>, times: ReadTimes) {
+        let began_at = times.began;
         let view = self.observed.owners.entry(owner.clone()).or_default();
         let (listed, is_whole) = match reading {
             Reading::Known(listed) => {
@@ -103,7 +104,7 @@ impl View {
             (view.changed_at, view.served) = (Some(began_at), served);
         }
         if is_whole == Listing::Whole {
-            self.miss(owner, &listed, began_at);
+            self.miss(owner, &listed, times);
         }
         for (name, facts) in listed {
             if account.serves(&name) {
@@ -113,7 +114,7 @@ impl View {
     }
 
     /// Notes which of an owner's repositories a whole list lacks.
-    fn miss(&mut self, owner: &Owner, listed: &BTreeMap<RepoName, RepoFacts>, began_at: DateTime<Utc>) {
+    fn miss(&mut self, owner: &Owner, listed: &BTreeMap<RepoName, RepoFacts>, times: ReadTimes) {
         let by_id: BTreeMap<RepositoryId, &RepoFacts> = listed.values().map(|facts| (facts.id, facts)).collect();
         let named = self.readers.policy.accounts.get(&owner.account).map(|account| &account.repos);
         let of_owner = self.observed.repos.iter_mut().filter(|(scope, _)| {
@@ -129,10 +130,10 @@ impl View {
             if is_named || repo.gone_since.is_some() {
                 continue;
             }
-            let since = *repo.unlisted_since.get_or_insert(began_at);
-            if began_at - since >= AGREEMENT_APART {
+            let since = *repo.unlisted_since.get_or_insert(times.answered);
+            if times.began - since >= AGREEMENT_APART {
                 tracing::info!(repo = %scope.repo, "the repository is no longer listed");
-                repo.gone_since = Some(began_at);
+                repo.gone_since = Some(times.began);
             }
         }
     }

@@ -16,8 +16,8 @@ use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::runner::{RunnerVersion, VersionNotice};
 use crate::state::{
-    Installed, Org, Owner, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope, WorkflowJob,
-    WorkflowRun,
+    Installed, Org, Owner, ReadTimes, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope,
+    WorkflowJob, WorkflowRun,
 };
 
 /// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
@@ -29,8 +29,8 @@ const ENDED_SINCE: TimeDelta = TimeDelta::hours(1);
 pub struct Arrival {
     /// What was read.
     pub read: Read,
-    /// When it began: what it shows is at most this old.
-    pub began_at: DateTime<Utc>,
+    /// Between which times it was made.
+    pub times: ReadTimes,
     /// What it showed.
     pub(super) result: Found,
 }
@@ -106,7 +106,7 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Group(org) => Found::Group(group(&readers, org).await),
         Read::Sweep(scope, breadth) => Found::Sweep(sweep(&github(&readers, scope), scope, *breadth).await),
     };
-    Arrival { read, began_at, result }
+    Arrival { read, times: ReadTimes { began: began_at, answered: readers.clock.now() }, result }
 }
 
 /// What reads where runners are registered.

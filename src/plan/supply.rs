@@ -288,8 +288,14 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
 /// before a restart. Its runner may even be online before Modal's list, which lags, shows its sandbox.
 fn count_registrations(context: &Context<'_>, groups: &mut Groups<'_>, supply: &mut Supply<'_>) {
     let Context { observed, evidence, now, .. } = *context;
-    for at in 0..supply.idle.len() {
-        let Registration { at: place, registry, name, labels, .. } = supply.idle[at];
+    let idle: Vec<_> = supply.idle.iter().map(|it| (it.at, it.registry, it.name, it.labels)).collect();
+    let missing = observed.registries.iter().enumerate().flat_map(|(index, (place, view))| {
+        // One that we deleted is gone.
+        let is_fenced = |name: &OurName| evidence.names.get(name).is_some_and(|known| known.fenced_at.is_some());
+        let missing = view.missing.iter().filter(move |(name, (runner, _))| !runner.is_busy && !is_fenced(name));
+        missing.map(move |(name, (runner, _))| (place, RegistryId(index), name, runner.labels))
+    });
+    for (place, registry, name, labels) in idle.into_iter().chain(missing) {
         let is_seen = observed.fleet.sandboxes.contains_key(name)
             || observed.in_flight.contains_key(name)
             || observed.fleet.unsure.contains_key(name);

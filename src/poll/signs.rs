@@ -192,9 +192,12 @@ mod tests {
     use super::super::lists::tests::policy;
     use super::super::{Breadth, Read, due};
     use super::*;
+    use crate::budget::{Capacity, Unchanged};
     use crate::class::Risks;
     use crate::ids::{ClassName, JobId, Labels, RunnerId, SandboxId};
-    use crate::state::{Ended, NeedsJobs, Origin, ReachesBack, ReadState, SandboxEnd, SandboxResult, WorkflowRun};
+    use crate::state::{
+        Ended, NeedsJobs, Origin, ReachesBack, ReadState, ReadTimes, SandboxEnd, SandboxResult, WorkflowRun,
+    };
 
     /// Exit codes of the supervisor.
     const SERVED: i32 = 0;
@@ -275,6 +278,25 @@ mod tests {
             ended: Some(Ended { at: at(ended_at), result: Some(result) }),
         };
         (format!("sr-main-gh-{number}-1").parse().unwrap(), sandbox)
+    }
+
+    #[test]
+    fn runners_are_read_again_a_minute_after_the_answer() {
+        let mut observed = Observed::default();
+        let registry = Registry::Repo(scope());
+        observed.add(scope(), registry.clone());
+        observed.fleet.read.succeeded(at(0));
+        let times = ReadTimes { began: at(0), answered: at(15) };
+        observed.registries.get_mut(&registry).unwrap().runners_read.answered(times);
+        let (name, sandbox) = ended(1, 0, SERVED);
+        observed.fleet.sandboxes.insert(name, OurSandbox { ended: None, ..sandbox });
+        let is_due = |now: i64| {
+            let capacity = Capacity { reads_per_second: 10.0, unchanged: Unchanged::Free };
+            let capacities = BTreeMap::from([("gh".parse().unwrap(), capacity)]);
+            let due = due(&observed, &Evidence::default(), &policy(), &capacities, at(now));
+            due.iter().any(|due| matches!(due.read, Read::Runners(_)))
+        };
+        assert_eq!([74, 75].map(is_due), [false, true]);
     }
 
     #[test]
