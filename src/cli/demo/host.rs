@@ -137,6 +137,9 @@ impl Host {
     }
 }
 
+/// How many demos may leave folders of the same number before the next one gives up.
+const FOLDERS_MAX: u32 = 1_000;
+
 /// A folder that is gone with its value.
 #[derive(Debug)]
 struct Folder {
@@ -145,10 +148,16 @@ struct Folder {
 
 impl Folder {
     fn new() -> Result<Self, HostError> {
-        let path = std::env::temp_dir().join(format!("sandrunner-demo-{}", std::process::id()));
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|source| HostError::Folder { path: path.clone(), source })?;
-        Ok(Self { path })
+        // In containers that share the folder, all may have the same number.
+        let mut number = 0;
+        loop {
+            let path = std::env::temp_dir().join(format!("sandrunner-demo-{}-{number}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists && number < FOLDERS_MAX => number += 1,
+                Err(source) => return Err(HostError::Folder { path, source }),
+            }
+        }
     }
 }
 
