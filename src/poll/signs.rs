@@ -100,13 +100,18 @@ pub(super) fn suspects<'a>(
     now: DateTime<Utc>,
 ) -> BTreeMap<(&'a Scope, RunId), DateTime<Utc>> {
     let mut ends: BTreeMap<Group<'_>, Vec<DateTime<Utc>>> = BTreeMap::new();
+    // What is known of a name is of its last registration.
+    let known_of = |name, runner| {
+        let last = observed.fleet.sandboxes.get(name).is_none_or(|last| last.runner == runner);
+        evidence.names.get(name).filter(|_| last)
+    };
     for (name, sandbox) in observed.fleet.sandboxes.iter().chain(&observed.fleet.replaced) {
         let Some(ended) = sandbox.ended.as_ref().filter(|ended| ended.at + LISTS_LAG <= now) else { continue };
         let origin = &sandbox.origin;
         // The run that it was made for comes first.
         let own = observed.repos.get(&origin.scope).and_then(|repo| repo.runs.get(&origin.run));
         let is_read = own.is_none_or(|run| run.jobs_read.known_at.is_some_and(|at| at >= ended.at + LISTS_LAG));
-        let known = evidence.names.get(name);
+        let known = known_of(name, sandbox.runner);
         if is_read && known.is_none_or(|known| known.claim.is_none()) && may_have_served(sandbox, known) {
             let Some((registry, _)) = observed.registry(&origin.scope) else { continue };
             ends.entry((registry, origin.group)).or_default().push(ended.at);
