@@ -75,9 +75,11 @@ async fn prepare<'a>(task: &'a Task, create: &Create) -> Result<Prepared<'a>, Ca
     for name in &class.options.secrets {
         secrets.push(task.secret(name).await.map_err(|failure| without_secret(name, failure))?);
     }
+    let account = task.writers.policy.accounts.get(&create.origin.scope.account);
+    let api = account.map_or("", |account| account.host.as_str());
     let mut volumes = Vec::new();
     for mount in &class.options.volumes {
-        let name = mount.name_for(&create.origin.scope.repo, &class.name);
+        let name = mount.name_for(api, &create.origin.scope.repo, &class.name);
         let volume = task.volume(&name).await?;
         if volumes.iter().any(|other: &Mount| other.volume == volume) {
             let message = format!("two of the class's Volumes are the same, `{name}`: a sandbox has a Volume once");

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use crate::ids::{ClassName, Fingerprint, RepoName};
 
+/// The API of github.com.
+const GITHUB_API: &str = "https://api.github.com";
 /// The longest name of a Volume (Modal's clients: 64 characters).
 const VOLUME_NAME_MAX: usize = 64;
 
@@ -149,7 +151,8 @@ pub fn domain_admits(domain: &str, host: &str) -> bool {
 /// A Volume of the class in its sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeMount {
-    /// The Volume's name, in which `{repo}`, `{owner}` and `{class}` stand for those of the sandbox.
+    /// The Volume's name, in which `{repo}`, `{owner}` and `{class}` stand for those of the sandbox. Repositories and owners
+    /// of another GitHub than github.com are others, whatever their names.
     pub name: String,
     /// Where it is in the sandbox.
     pub path: String,
@@ -158,20 +161,21 @@ pub struct VolumeMount {
 }
 
 impl VolumeMount {
-    /// The name of the Volume for a sandbox. What would be too long, or has characters that no name has, is told apart by a
-    /// fingerprint at its end.
-    pub fn name_for(&self, repo: &RepoName, class: &ClassName) -> String {
-        let whole = self
-            .name
-            .replace("{repo}", &repo.as_tag())
-            .replace("{owner}", repo.owner())
-            .replace("{class}", &class.to_string());
+    /// The name of the Volume for a sandbox of a GitHub whose API has that address. What would be too long, has characters
+    /// that no name has, or may be put together in more than one way, is told apart by a fingerprint at its end.
+    pub fn name_for(&self, api: &str, repo: &RepoName, class: &ClassName) -> String {
+        let parts = [("{repo}", repo.as_tag()), ("{owner}", repo.owner().to_owned()), ("{class}", class.to_string())];
+        let whole = parts.iter().fold(self.name.clone(), |name, (part, value)| name.replace(part, value));
+        let used: Vec<&str> =
+            parts.iter().filter(|(part, _)| self.name.contains(part)).map(|(_, value)| value.as_str()).collect();
+        let is_elsewhere = api != GITHUB_API && (self.name.contains("{repo}") || self.name.contains("{owner}"));
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let plain: String = whole.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-        if plain == whole && plain.len() <= VOLUME_NAME_MAX {
+        if plain == whole && plain.len() <= VOLUME_NAME_MAX && used.len() < 2 && !is_elsewhere {
             return plain;
         }
-        let fingerprint = Fingerprint::of(&whole).to_string();
+        let api = if is_elsewhere { api } else { "" };
+        let fingerprint = Fingerprint::of(&[&[self.name.as_str(), api], &used[..]].concat().join("\n")).to_string();
         let kept: String = plain.chars().take(VOLUME_NAME_MAX - fingerprint.len() - 1).collect();
         format!("{kept}-{fingerprint}")
     }
@@ -205,7 +209,7 @@ mod tests {
     fn a_volume_has_a_name_of_its_own_for_each_repository() {
         let name = |template: &str, repo: &str| {
             let mount = VolumeMount { name: template.to_owned(), path: "/cache".to_owned(), is_read_only: false };
-            mount.name_for(&repo.parse().unwrap(), &ClassName::new("gpu:t4"))
+            mount.name_for(GITHUB_API, &repo.parse().unwrap(), &ClassName::new("gpu:t4"))
         };
         assert_eq!(name("cache", "acme/web"), "cache");
         assert_ne!(name("cache-{repo}", "acme/web"), name("cache-{repo}", "acme/api"));
@@ -215,5 +219,14 @@ mod tests {
         assert!(name("cache-{repo}", &long).len() <= 64);
         assert_ne!(name("cache-{repo}", &long), name("cache-{repo}", &other));
         assert!(name("cache-{class}", "acme/web").starts_with("cache-gpu-t4-"));
+        let of = |template: &str, api: &str, repo: &str, class: &str| {
+            let mount = VolumeMount { name: template.to_owned(), path: "/cache".to_owned(), is_read_only: false };
+            mount.name_for(api, &repo.parse().unwrap(), &ClassName::new(class))
+        };
+        let both = "{owner}-{class}";
+        assert_ne!(of(both, GITHUB_API, "acme/web", "a-b"), of(both, GITHUB_API, "acme-a/web", "b"));
+        let server = "https://ghe.example/api/v3";
+        assert_ne!(of("{repo}", GITHUB_API, "acme/web", "a"), of("{repo}", server, "acme/web", "a"));
+        assert_eq!(of("cache", GITHUB_API, "acme/web", "a"), of("cache", server, "acme/web", "a"));
     }
 }
