@@ -14,7 +14,8 @@ const NAME_MAX: usize = 64;
 const SYSTEM_FOLDERS: [&str; 11] =
     ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/tmp", "/usr"];
 
-/// Reads the options of the class that stands at `key`; `hosts` are the accounts' API hosts, which a runner must reach.
+/// Reads the options of the class that stands at `key`; `hosts` are the accounts' API hosts, which a runner must reach,
+/// with their ports where these are not those of HTTPS.
 pub(super) fn options(
     key: &str,
     class: &ClassConfig,
@@ -142,13 +143,25 @@ fn network_of(key: &str, network: &NetworkConfig, hosts: &BTreeSet<String>) -> R
             return Err(bad(format!("{key}.domains"), "all of them", remedy));
         }
     }
+    let is_elsewhere = |host: &&String| host.contains(':');
+    if let Some(host) = hosts.iter().find(is_elsewhere).filter(|_| cidrs.is_empty()) {
+        let remedy =
+            "it has a port of its own, and Modal's lists of domains open port 443 alone: allow its network by `cidrs`";
+        return Err(bad(format!("{key}.domains"), format!("without {host}"), remedy));
+    }
     let mut seen = BTreeSet::new();
     allowed.retain(|domain| seen.insert(domain.clone()));
     Ok(Network::Only { cidrs, domains: allowed })
 }
 
+/// A host without its port.
+fn name_of(host: &str) -> &str {
+    host.split_once(':').map_or(host, |(name, _)| name)
+}
+
 /// What a runner cannot do without of a GitHub whose API has that host.
 fn needed_of(host: &str) -> Vec<&str> {
+    let host = name_of(host);
     if host == "api.github.com" {
         return vec!["github.com", host, "broker.actions.githubusercontent.com"];
     }
@@ -157,6 +170,7 @@ fn needed_of(host: &str) -> Vec<&str> {
 
 /// The names of a GitHub whose API has that host: those of its own, and beside it.
 fn domains_of(host: &str) -> [String; 3] {
+    let host = name_of(host);
     let base = host.strip_prefix("api.").unwrap_or(host);
     [host.to_owned(), base.to_owned(), format!("*.{base}")]
 }
