@@ -203,6 +203,14 @@ impl RunnerClass {
     pub fn gpus(&self) -> u32 {
         self.gpu.as_ref().map_or(0, |gpu| gpu.count)
     }
+
+    /// Whether a job of it may carry a label.
+    pub(crate) fn offers(&self, label: &str, required_label: &str) -> bool {
+        label == required_label
+            || IMPLIED_LABELS.contains(&label)
+            || self.labels.contains(label)
+            || self.extra_label_patterns.iter().any(|pattern| pattern.matches(label))
+    }
 }
 
 /// Why no class serves a job.
@@ -289,14 +297,8 @@ pub fn resolve<'a>(
 
 /// How many labels keep a job out of a class, and the first of them.
 fn first_failure(class: &RunnerClass, required: &str, labels: &Labels, repo: &RepoName) -> Option<(usize, String)> {
-    let is_offered = |label: &str| {
-        label == required
-            || IMPLIED_LABELS.contains(&label)
-            || class.labels.contains(label)
-            || class.extra_label_patterns.iter().any(|pattern| pattern.matches(label))
-    };
     let missing = class.labels.iter().filter(|label| !labels.contains(label));
-    let foreign = labels.iter().filter(|label| !is_offered(label));
+    let foreign = labels.iter().filter(|label| !class.offers(label, required));
     let failures: Vec<&str> = foreign.chain(missing).collect();
     if let Some(first) = failures.first() {
         return Some((failures.len(), (*first).to_owned()));

@@ -256,6 +256,15 @@ fn classes_with_the_same_labels_may_not_divide_what_one_runner_may_be_given() {
     let two = organization.replace("\"other/x\"", "\"beta/x\"")
         + "[[github.organizations]]\nname = \"beta\"\nrunner_group = \"Modal\"\n";
     assert_eq!(told(&two, &pair(&of("acme/web"), &of("beta/x"))), None, "no runner is of both organizations");
+    // So may not classes that only some jobs match both: those with the labels of both.
+    let more = |keys: &str| format!("[[runner_classes]]\nname = \"two\"\nlabels = [\"big\", \"fast\"]\n{keys}");
+    let told = |first: &str, second: &str| told(MINIMAL, &format!("{}{}", class("one", first), more(second)));
+    let forks = "`runner_classes.labels` is those of `two` and `one` admit the same jobs, and only the second has \
+                 `allow_forks = true`: give one of them a label of its own";
+    let patterns = "extra_label_patterns = [\"f*\"]\nallow_forks = true\n";
+    assert_eq!(told(patterns, "").as_deref(), Some(forks));
+    assert_eq!(told(patterns, "allow_forks = true\n"), None);
+    assert_eq!(told("allow_forks = true\n", ""), None, "no job of the second matches the first");
 }
 
 #[test]
@@ -320,6 +329,12 @@ fn an_allow_list_reaches_the_server_of_each_account() {
     let settings = load_text(&text, &[]).unwrap();
     let Network::Only { domains, .. } = &settings.policy.classes[0].options.network else { panic!("an allow list") };
     assert!(domains.iter().any(|domain| domain == "ghe.acme.example"), "{domains:?}");
+    // Modal's lists of domains open port 443 alone.
+    let at_port = text.replace("host = \"ghe.acme.example\"", "api_url = \"https://ghe.acme.example:8443/api/v3\"");
+    let error = with_causes(&load_text(&at_port, &[]).unwrap_err());
+    assert!(error.contains("runner.network.domains") && error.contains("ghe.acme.example:8443"), "{error}");
+    let network = "cidrs = [\"192.0.2.0/24\"]\ndomains";
+    load_text(&at_port.replace("domains", network), &[]).unwrap();
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(super) fn classes(
     configured: &[ClassConfig],
     runner: &RunnerConfig,
     accounts: &BTreeMap<AccountName, AccountPolicy>,
+    required_label: &str,
 ) -> Result<Vec<RunnerClass>, ConfigError> {
     let mut classes: Vec<RunnerClass> = Vec::new();
     let hosts = hosts(accounts);
@@ -45,19 +46,25 @@ pub(super) fn classes(
             }
         }
     }
-    check_alike(&classes, accounts)?;
+    check_alike(&classes, accounts, required_label)?;
     Ok(classes)
 }
 
-/// GitHub gives a runner any job of its labels that comes from where it is registered. So of classes with the same labels
+/// GitHub gives a runner any job of its labels that comes from where it is registered. So of classes that match the same job
 /// one has to serve all that such jobs come from: a runner of the other would be given some, and its hook fails those.
-fn check_alike(classes: &[RunnerClass], accounts: &BTreeMap<AccountName, AccountPolicy>) -> Result<(), ConfigError> {
+fn check_alike(
+    classes: &[RunnerClass],
+    accounts: &BTreeMap<AccountName, AccountPolicy>,
+    required_label: &str,
+) -> Result<(), ConfigError> {
     let organizations: Vec<(&AccountPolicy, &str)> = accounts
         .values()
         .flat_map(|account| account.organizations.keys().map(move |org| (account, org.as_str())))
         .collect();
     for (index, later) in classes.iter().enumerate() {
-        for first in classes[..index].iter().filter(|first| first.labels == later.labels) {
+        for first in classes[..index].iter().filter(|first| share_jobs(first, later, required_label)) {
+            // Of two that serve a job, the one with more labels does.
+            let (first, later) = if later.labels.len() > first.labels.len() { (later, first) } else { (first, later) };
             let serves = |class: &RunnerClass, repo: &RepoName| class.repos.is_empty() || class.repos.contains(repo);
             let meet = later.repos.is_empty() || later.repos.iter().any(|repo| serves(first, repo));
             let is_left = organizations.iter().any(|(account, org)| {
@@ -75,11 +82,19 @@ fn check_alike(classes: &[RunnerClass], accounts: &BTreeMap<AccountName, Account
             } else {
                 continue;
             };
-            let value = format!("those of `{}` and `{}` are the same, and {differ}", first.name, later.name);
+            let alike = if first.labels == later.labels { "are the same" } else { "admit the same jobs" };
+            let value = format!("those of `{}` and `{}` {alike}, and {differ}", first.name, later.name);
             return Err(bad("runner_classes.labels", value, "give one of them a label of its own"));
         }
     }
     Ok(())
+}
+
+/// Whether a job matches both, but for its repository: one with the labels of both does if any.
+fn share_jobs(one: &RunnerClass, other: &RunnerClass, required_label: &str) -> bool {
+    one.labels == other.labels
+        || (other.labels.iter().all(|label| one.offers(label, required_label))
+            && one.labels.iter().all(|label| other.offers(label, required_label)))
 }
 
 /// The classes that exist without being configured: one per GPU, and last the one for everything else.
@@ -117,9 +132,14 @@ fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
     }
 }
 
-/// The hosts of the accounts' APIs.
+/// The hosts of the accounts' APIs, with their ports where these are not those of HTTPS.
 fn hosts(accounts: &BTreeMap<AccountName, AccountPolicy>) -> BTreeSet<String> {
-    let host = |account: &AccountPolicy| Some(account.host.parse::<http::Uri>().ok()?.host()?.to_owned());
+    let host = |account: &AccountPolicy| {
+        let address = account.host.parse::<http::Uri>().ok()?;
+        let host = address.host()?;
+        let port = address.port_u16().filter(|port| *port != 443);
+        Some(port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    };
     accounts.values().filter_map(host).collect()
 }
 

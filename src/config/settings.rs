@@ -104,7 +104,7 @@ impl Settings {
             deployment: deployment.parse().map_err(|_| {
                 bad("deployment", format!("`{deployment}`"), "must be 1 to 12 characters of a-z and 0-9")
             })?,
-            classes: classes::classes(&configured, runner, &accounts)?,
+            classes: classes::classes(&configured, runner, &accounts, &required_label)?,
             accounts,
             required_label,
             limits: check_limits(limits)?,
