@@ -156,6 +156,21 @@ fn a_job_that_should_be_served_is_not_refused_by_its_runner() {
 }
 
 #[test]
+fn no_job_of_a_stranger_runs_on_a_runner_of_ours() {
+    let taken = |skip: &str, runner: &str, cause: &str| {
+        let mut strange = queued(1, &LABELS);
+        strange["skip"] = json!(skip);
+        let tale = Tale::new().queued(1.0, 0).then(1.0, strange).started(3.0, "sb-1", &name(0, 1));
+        tale.assigned(8.0, 1, runner).completed(10.0, 1, cause).violated(running())
+    };
+    for skip in ["fork", "public_repo"] {
+        assert_eq!(taken(skip, &name(0, 1), "ran"), ["stranger_ran"]);
+        assert_eq!(taken(skip, &name(0, 1), "refused"), [""; 0], "its runner refused it");
+        assert_eq!(taken(skip, "theirs", "ran"), [""; 0], "on a runner of another's");
+    }
+}
+
+#[test]
 fn what_somebody_else_used_of_the_hour_counts_and_ends_with_it() {
     let calls = |count: u32, apart: f64, status: u16, charged: bool| {
         let profile = json!({ "github_requests_per_hour": 30, "github_used_before": 20, "github_first_hour_secs": 600.0,

@@ -38,6 +38,8 @@ const ROOM_NOTICED: TimeDelta = TimeDelta::seconds(30);
 /// What a registration that goes before costs.
 const PER_REGISTRATION: TimeDelta = TimeDelta::milliseconds(500);
 
+/// Why a job of a stranger is not to be served.
+const STRANGERS: [&str; 2] = ["fork", "public_repo"];
 /// Why a job is held that is listed as queued and that nobody can serve.
 const GHOSTS: [&str; 2] = ["ghost", "run_completed"];
 /// So many runners wait for a job before it may be left alone for long.
@@ -56,6 +58,9 @@ pub(crate) struct Serving {
     waiting: BTreeMap<u64, Waiting>,
     /// Those that should be served and wait no more.
     taken: BTreeSet<u64>,
+    /// Those of strangers, which no runner of ours may run; and those that one was given.
+    strangers: BTreeSet<u64>,
+    given: BTreeSet<u64>,
     seen_at: Option<Time>,
     disturbed_at: Option<Time>,
     full_at: Option<Time>,
@@ -131,6 +136,18 @@ impl Serving {
                     waiting.is_held = why.is_some();
                     waiting.is_ghost = why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
                 }
+            }
+            What::JobQueued { job, skip: Some(skip), .. } if STRANGERS.contains(&skip.as_str()) => {
+                self.strangers.insert(*job);
+            }
+            What::JobAssigned { job, runner, .. }
+                if self.strangers.contains(job) && rules.names.job_of(runner).is_some() =>
+            {
+                self.given.insert(*job);
+            }
+            What::JobCompleted { job, cause, .. } if self.given.remove(job) && cause == "ran" => {
+                let text = format!("job {job} of a stranger ran on a runner of ours");
+                found.add("stranger_ran", &[line.seq], line.at, text);
             }
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
                 if let Some(waiting) = self.waiting.remove(job) {

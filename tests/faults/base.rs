@@ -63,6 +63,11 @@ pub(crate) const BASES: &[Base] = &[
     Base { name: "sweep", about: "two re-runs beyond the pages that are read, of which one is told of", make: sweep },
     Base { name: "quota", about: "five jobs, one at a time, while GitHub's hour is nearly used up", make: quota },
     Base {
+        name: "strangers",
+        about: "two jobs of a fork, which GitHub gives to the runner of another job",
+        make: strangers,
+    },
+    Base {
         name: "ghost",
         about: "a job that GitHub lists as queued and gives to nobody for half an hour",
         make: ghost,
@@ -118,6 +123,17 @@ fn cancelled() -> Setup {
     let mut setup = Setup::calm(scenario(vec![first, job(1, PLAIN, 60.0)]));
     setup.profile.idle_removal_secs = Some(Span::new(150.0, 150.0));
     setup
+}
+
+fn strangers() -> Setup {
+    let theirs = [1, 2].map(|number| {
+        let mut job = job(number, PLAIN, 60.0);
+        (job["run"], job["arrival_secs"]) = (json!(RUN + 1), json!(4.0));
+        job
+    });
+    let mut scenario = scenario(theirs.into_iter().chain([job(0, PLAIN, 60.0)]).collect());
+    scenario["runs"] = json!([{ "id": RUN + 1, "fork": true }]);
+    Setup::calm(scenario)
 }
 
 fn restart() -> Setup {

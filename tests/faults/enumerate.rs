@@ -462,8 +462,8 @@ fn fired(plan: &Plan, run: &Run) -> bool {
 pub(crate) fn singles(chains: &[Chain], limit: u32, threads: usize) -> Tally {
     let mut tally = Tally::default();
     for (chain, part) in chains.iter().zip(work::map(chains, threads, |chain| chain.run(limit))) {
-        let most = chain.calls(limit).count();
-        if chain.is_certain() && part.plans < most.saturating_sub(chain.cut_off()) as u64 {
+        let most = if chain.is_certain() { chain.calls(limit).count() } else { 0 };
+        if part.plans < most.saturating_sub(chain.cut_off()) as u64 {
             let Chain { base, operation, harm, .. } = chain;
             tally.unfired.insert(format!("{}: {operation:?} {harm:?} at {} of {most} calls", base.name, part.plans));
         }
