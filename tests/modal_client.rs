@@ -10,6 +10,8 @@ mod auth;
 mod failures;
 #[path = "modal_client/images.rs"]
 mod images;
+#[path = "modal_client/official.rs"]
+mod official;
 #[path = "modal_client/sandboxes.rs"]
 mod sandboxes;
 

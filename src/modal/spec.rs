@@ -170,16 +170,15 @@ impl SandboxSpec {
 
     /// The request to the older interface.
     pub(super) fn v1(&self) -> api::SandboxCreateRequest {
-        let mut definition = self.definition();
-        definition.secret_ids = self.secret_ids.iter().map(SecretId::to_string).collect();
         api::SandboxCreateRequest {
             app_id: self.app.to_string(),
-            definition: Some(definition),
+            definition: Some(self.definition()),
             tags: wire::wire_tags(&self.tags),
         }
     }
 
-    /// The request to the newer interface.
+    /// The request to the newer interface. It names stored Secrets twice, as the official clients do: the definition
+    /// lists them, the sources say in which order their values and the plain ones apply.
     pub(super) fn v2(&self) -> api::SandboxCreateV2Request {
         let source = |source| api::SecretSource { source: Some(source) };
         let stored = self.secret_ids.iter().map(|id| source(api::secret_source::Source::SecretId(id.to_string())));
@@ -209,6 +208,7 @@ impl SandboxSpec {
         api::Sandbox {
             entrypoint_args: self.entrypoint.clone(),
             image_id: self.image.to_string(),
+            secret_ids: self.secret_ids.iter().map(SecretId::to_string).collect(),
             resources: Some(api::Resources {
                 memory_mb: self.memory_mib,
                 milli_cpu: milli(self.cpu),
@@ -273,10 +273,13 @@ fn is_plain(text: &str, chars_max: usize) -> bool {
 }
 
 #[cfg(test)]
+mod official;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spec() -> SandboxSpec {
+    pub(super) fn spec() -> SandboxSpec {
         SandboxSpec {
             app: AppId::new("ap-1"),
             name: "sr-main-gh-7-1".to_owned(),

@@ -217,6 +217,42 @@ async fn a_gpu_sandbox_waits_for_a_machine_and_reads_its_config_from_a_secret() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_create_lists_the_secrets_of_its_sources_or_none() {
+    let world = world(Profile::calm(), jobs(0));
+    let mut modal = Modal::connect(&world).await;
+    let mut secrets = Vec::new();
+    for name in ["one", "two"] {
+        let secret = api::SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            object_creation_type: 1,
+            ..api::SecretGetOrCreateRequest::default()
+        };
+        secrets.push(modal.client.secret_get_or_create(modal.signed(secret)).await.unwrap().into_inner().secret_id);
+    }
+    let request = |modal: &Modal, name: &str, listed: &[&String]| api::SandboxCreateV2Request {
+        app_id: modal.app_id.clone(),
+        definition: Some(api::Sandbox {
+            secret_ids: listed.iter().map(|id| (*id).clone()).collect(),
+            ..modal.definition(name)
+        }),
+        secret_sources: secrets
+            .iter()
+            .map(|id| api::SecretSource { source: Some(api::secret_source::Source::SecretId(id.clone())) })
+            .collect(),
+        ..api::SandboxCreateV2Request::default()
+    };
+    for (name, listed) in [("all", &[&secrets[0], &secrets[1]][..]), ("none", &[])] {
+        let request = request(&modal, name, listed);
+        modal.client.sandbox_create_v2(modal.signed(request)).await.unwrap();
+    }
+    for listed in [&[&secrets[0]][..], &[&secrets[1], &secrets[0]], &[&secrets[0], &secrets[1], &secrets[1]]] {
+        let request = request(&modal, "other", listed);
+        let refused = modal.client.sandbox_create_v2(modal.signed(request)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sandbox_without_network_never_registers() {
     let world = world(Profile::calm(), jobs(0));
     let mut modal = Modal::connect(&world).await;

@@ -36,6 +36,7 @@ impl State {
         if gpu_of(&definition).is_some() {
             return Err(Status::invalid_argument("GPUs are not supported by SandboxCreateV2"));
         }
+        check_secret_ids(&definition, &asked.secret_sources)?;
         let mut environment = BTreeMap::new();
         for source in asked.secret_sources {
             match source.source {
@@ -169,6 +170,18 @@ impl State {
     pub(super) fn tags(&self, key: SandboxKey) -> api::SandboxTagsGetResponse {
         api::SandboxTagsGetResponse { tags: to_tags(&self.sandbox(key).tags) }
     }
+}
+
+/// The Secrets that a definition of the newer interface lists are those of the sources, or none (`modal-api.md` §10.3).
+fn check_secret_ids(definition: &api::Sandbox, sources: &[api::SecretSource]) -> Result<(), Status> {
+    let stored = sources.iter().filter_map(|source| match &source.source {
+        Some(Source::SecretId(id)) => Some(id),
+        Some(Source::Env(_)) | None => None,
+    });
+    if definition.secret_ids.is_empty() || definition.secret_ids.iter().eq(stored) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument("definition.secret_ids are other Secrets than those of secret_sources"))
 }
 
 /// What Modal refuses of a definition, whatever exists (`modal-api.md` §9, §10.4, §10.6, §15.4).
