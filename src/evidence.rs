@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::{Effect, Outcome};
 use crate::error::{CallFailure, ErrorClass};
-use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId};
+use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId, RunnerId};
 use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
 use crate::runner::{Exit, RunnerVersion};
@@ -265,6 +265,14 @@ impl Evidence {
         evidence
     }
 
+    /// A name whose registration we made.
+    fn registered(&mut self, name: &OurName, runner: RunnerId, now: DateTime<Utc>) -> &mut NameEvidence {
+        let evidence = self.name(name, now);
+        evidence.take_registration(runner);
+        evidence.registered_at.get_or_insert(now);
+        evidence
+    }
+
     fn learn_outcome(&mut self, outcome: &Outcome, policy: &Policy, now: DateTime<Utc>) {
         let Outcome { effect, .. } = outcome;
         match effect {
@@ -273,10 +281,7 @@ impl Evidence {
                 self.mint_failures.remove(&(registry.clone(), None));
                 self.mint_failures.remove(&(registry, Some(origin.group)));
                 self.create_failures.remove(&origin.class);
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
-                evidence.registered_at.get_or_insert(now);
-                evidence.created_at = Some(now);
+                self.registered(name, *runner, now).created_at = Some(now);
             }
             Effect::NotPrepared { name, origin, failure } => {
                 self.name(name, now).origin = None;
@@ -294,10 +299,7 @@ impl Evidence {
                 note_failure(&mut self.mint_failures, &(policy.registry(&origin.scope), labels), failure, now);
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
-                evidence.registered_at.get_or_insert(now);
-                evidence.left_at = Some(now);
+                self.registered(name, *runner, now).left_at = Some(now);
                 if failure.class != ErrorClass::RateLimited {
                     self.fruitless(name.job, Phase::Start, now);
                 }
@@ -327,12 +329,7 @@ impl Evidence {
                 self.others_at = Some(now);
                 self.name(name, now).left_at = Some(now);
             }
-            Effect::MaybeCreated { name, runner, .. } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
-                evidence.registered_at.get_or_insert(now);
-                evidence.left_at = Some(now);
-            }
+            Effect::MaybeCreated { name, runner, .. } => self.registered(name, *runner, now).left_at = Some(now),
             Effect::Image { result: Ok(built), replaces: Some(before), .. } => {
                 self.learn_rebuilt(before, &built.image, now);
             }

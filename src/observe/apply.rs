@@ -80,9 +80,11 @@ impl View {
                     }
                     let was_refused = repo.runs_read.is_refused();
                     apply_runs(repo, reading, depth, began_at, now + self.observed.skew);
-                    if was_refused && !repo.runs_read.is_refused() {
-                        let registry = self.observed.registries.get_mut(&repo.registry);
-                        registry.into_iter().for_each(|view| view.runners_read.resume());
+                    if was_refused
+                        && !repo.runs_read.is_refused()
+                        && let Some(view) = self.observed.registries.get_mut(&repo.registry)
+                    {
+                        view.runners_read.resume();
                     }
                 }
             }
@@ -260,7 +262,7 @@ impl View {
         };
         match fate {
             Ok(SandboxFate::Running) => {
-                (sandbox.seen_at, sandbox.unknown_since) = (sandbox.seen_at.max(times.began), None)
+                (sandbox.seen_at, sandbox.unknown_since) = (sandbox.seen_at.max(times.began), None);
             }
             Ok(SandboxFate::Ended(result)) => sandbox.ended = Some(Ended { at: times.answered, result: Some(result) }),
             // One such answer proves nothing (design rule I).
@@ -428,7 +430,9 @@ fn apply_runs(
             let was_refused = repo.runs_read.is_refused();
             repo.runs_read.succeeded(began_at);
             if was_refused {
-                repo.runs.values_mut().for_each(|run| run.jobs_read.resume());
+                for run in repo.runs.values_mut() {
+                    run.jobs_read.resume();
+                }
             }
             if depth == Depth::Active {
                 repo.deep_read_at = Some(began_at);
@@ -693,9 +697,9 @@ mod tests {
         let failures = |list: ErrorClass| {
             let mut repo = repo();
             listed(&mut repo, run(1), at(0));
-            (0..5).for_each(|_| {
-                repo.runs.get_mut(&RunId(1)).unwrap().jobs_read.failed(at(0), failed(ErrorClass::Policy))
-            });
+            for _ in 0..5 {
+                repo.runs.get_mut(&RunId(1)).unwrap().jobs_read.failed(at(0), failed(ErrorClass::Policy));
+            }
             repo.runs_read.failed(at(0), failed(list));
             let list = RunList { runs: vec![run(1)], reaches_end: true, is_unchanged: false };
             apply_runs(&mut repo, Reading::Known(list), Depth::Active, at(9), at(9));

@@ -99,9 +99,29 @@ struct Waiting {
 }
 
 impl Serving {
+    /// A runner of ours may be given any job of its labels, but runs none of a stranger.
+    fn see_strangers(&mut self, line: &Line, rules: &Rules, found: &mut Found) {
+        match &line.what {
+            What::JobQueued { job, skip: Some(skip), .. } if STRANGERS.contains(&skip.as_str()) => {
+                self.strangers.insert(*job);
+            }
+            What::JobAssigned { job, runner, .. }
+                if self.strangers.contains(job) && rules.names.job_of(runner).is_some() =>
+            {
+                self.given.insert(*job);
+            }
+            What::JobCompleted { job, cause, .. } if self.given.remove(job) && cause == "ran" => {
+                let text = format!("job {job} of a stranger ran on a runner of ours");
+                found.add("stranger_ran", &[line.seq], line.at, text);
+            }
+            _ => {}
+        }
+    }
+
     /// Judges a line after the book has taken it.
     pub(crate) fn see(&mut self, line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         self.run_clocks(line.at, book, rules);
+        self.see_strangers(line, rules, found);
         let newest_secret = self.newest_secret.take();
         match &line.what {
             // Stored for a call that nobody waits for any more: its registration may be over by then, and with it
@@ -136,18 +156,6 @@ impl Serving {
                     waiting.is_held = why.is_some();
                     waiting.is_ghost = why.as_deref().is_some_and(|why| GHOSTS.contains(&why));
                 }
-            }
-            What::JobQueued { job, skip: Some(skip), .. } if STRANGERS.contains(&skip.as_str()) => {
-                self.strangers.insert(*job);
-            }
-            What::JobAssigned { job, runner, .. }
-                if self.strangers.contains(job) && rules.names.job_of(runner).is_some() =>
-            {
-                self.given.insert(*job);
-            }
-            What::JobCompleted { job, cause, .. } if self.given.remove(job) && cause == "ran" => {
-                let text = format!("job {job} of a stranger ran on a runner of ours");
-                found.add("stranger_ran", &[line.seq], line.at, text);
             }
             What::JobAssigned { job, .. } | What::JobCompleted { job, .. } => {
                 if let Some(waiting) = self.waiting.remove(job) {
