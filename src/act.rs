@@ -6,6 +6,7 @@
 mod create;
 mod image;
 mod outcome;
+mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -23,22 +24,23 @@ use crate::clock::Clock;
 use crate::config::RunnerSettings;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::Failing;
-use crate::github::{Deregistered, GithubReaders, GithubWriter, GithubWriters};
+use crate::github::{Deregistered, GithubWriter, GithubWriters};
 use crate::ids::{AccountName, AppId, ClassName, ImageId, OurName, RunnerId, SecretId, VolumeId};
 use crate::modal::{Deletion, ModalWriter};
-use crate::plan::{Action, Plan, Policy, SecretLook};
+use crate::plan::{Action, DeregisterReason, Plan, Policy, SecretLook};
 use crate::retry;
 use crate::state::{Creating, Origin, Registry};
 
-pub use outcome::{BuiltImage, Effect, Outcome};
+pub use image::{Anew, Builder, ImageMaker, Order, Telling, layers_for_people};
+pub use outcome::{BuiltImage, Effect, NotMade, Outcome};
 
 /// The writers, and what actions need to know.
 #[derive(Debug)]
 pub struct Writers {
     /// Per account.
     pub github: BTreeMap<AccountName, GithubWriters>,
-    /// To ask for the runner's newest release.
-    pub releases: BTreeMap<AccountName, GithubReaders>,
+    /// Builds images.
+    pub images: ImageMaker,
     /// Modal.
     pub modal: ModalWriter,
     /// The rules, for classes and runner groups.
@@ -261,7 +263,7 @@ impl Task {
         let began = clock.now();
         let (action, reason) = self.action.labels();
         let acted = AssertUnwindSafe(self.act()).catch_unwind().await;
-        let effect = acted.unwrap_or_else(|_| Effect::Failed { failure: panicked() });
+        let effect = acted.unwrap_or_else(|_| self.broken_off());
         let took = (clock.now() - began).to_std().unwrap_or_default();
         log(&self.action, &effect, took);
         Outcome { action, reason, effect, took }
@@ -271,15 +273,15 @@ impl Task {
         match &self.action {
             Action::Create(create) => create::create(self, create).await,
             Action::PrepareImage { class, scope, replaces } => match self.writers.policy.class(class) {
-                Some(class) => image::prepare(self, class, scope, replaces.as_ref()).await,
+                Some(class) => image::prepare(self, &class.image, scope, replaces.as_ref()).await,
                 None => Effect::Failed { failure: unknown_class(class) },
             },
-            Action::Deregister { name, registry, runner, secret, .. } => {
+            Action::Deregister { name, registry, runner, reason, secret } => {
                 match self.delete_secret_of(name, *runner, *secret).await {
                     Ok(Deletion::NotThere) if *secret == SecretLook::First => {
                         Effect::SecretDenied { name: name.clone(), runner: *runner }
                     }
-                    Ok(_) => self.deregister(name, registry, *runner).await,
+                    Ok(_) => self.deregister(name, registry, *runner, *reason).await,
                     Err(failure) => Effect::Failed { failure },
                 }
             }
@@ -291,6 +293,20 @@ impl Task {
                 Ok(found) => Effect::SecretDeleted { name: name.clone(), secret: secret.clone(), found },
                 Err(error) => Effect::Failed { failure: error.into() },
             },
+        }
+    }
+
+    /// What an action came to that panicked. An image that is not told to have failed would count as being made for ever.
+    fn broken_off(&self) -> Effect {
+        let source = match &self.action {
+            Action::PrepareImage { class, .. } => self.writers.policy.class(class).map(|class| class.image.clone()),
+            Action::Create(_) | Action::Deregister { .. } | Action::Terminate { .. } | Action::DeleteSecret { .. } => {
+                None
+            }
+        };
+        match source {
+            Some(source) => Effect::Image { source, result: Err(NotMade::lasting(panicked().message)), replaces: None },
+            None => Effect::Failed { failure: panicked() },
         }
     }
 
@@ -313,13 +329,19 @@ impl Task {
         }
     }
 
-    async fn deregister(&self, name: &OurName, registry: &Registry, runner: RunnerId) -> Effect {
+    async fn deregister(
+        &self,
+        name: &OurName,
+        registry: &Registry,
+        runner: RunnerId,
+        reason: DeregisterReason,
+    ) -> Effect {
         let github = match self.writers.github_of(registry) {
             Ok(github) => github,
             Err(failure) => return Effect::Failed { failure },
         };
         match github.delete_runner(registry, runner).await {
-            Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner },
+            Ok(Deregistered::Gone) => Effect::Deregistered { name: name.clone(), runner, reason },
             Ok(Deregistered::StillRunning) => Effect::StillRunning { name: name.clone(), runner },
             Err(error) => Effect::Failed { failure: error.into() },
         }
@@ -405,7 +427,9 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
             let runner_version = built.runner.map(tracing::field::display);
             info!(image_id = %built.image, runner_version, elapsed_seconds, "the image is ready");
         }
-        Effect::Image { result: Err(error), .. } => warn!(error, elapsed_seconds, "the image could not be made"),
+        Effect::Image { result: Err(error), .. } => {
+            warn!(%error, elapsed_seconds, "the image could not be made");
+        }
         Effect::Failed { failure } => warn!(action = %action, error = %failure, elapsed_seconds, "an action failed"),
     }
 }

@@ -1,5 +1,7 @@
 //! From a job's labels to the machine it gets (pure).
 
+mod image;
+mod machine;
 mod options;
 
 use std::collections::BTreeMap;
@@ -9,9 +11,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::Usd;
 use crate::ids::{ClassName, Labels, RepoName};
 
-pub use options::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, VolumeMount, domain_admits};
+pub use image::{ImageBase, ImageRecipe, ImageSource, RunnerIn};
+pub use machine::{Gpu, Machine};
+pub use options::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits};
 
 /// Labels that every runner of ours has by its nature; a job may ask for them in any class.
 const IMPLIED_LABELS: [&str; 3] = ["self-hosted", "linux", "x64"];
@@ -103,44 +108,6 @@ impl Risks {
     }
 }
 
-/// A GPU as Modal names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gpu {
-    /// The name in upper case, such as `A100-80GB`.
-    pub name: String,
-    /// How many per sandbox.
-    pub count: u32,
-}
-
-/// Where a class's image comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ImageSource {
-    /// The image that Sandrunner defines: Ubuntu, common tools, the runner's release.
-    Default {
-        /// Whether Docker is in it.
-        has_docker: bool,
-    },
-    /// A reference in a public registry; it holds bash and the runner.
-    Registry(String),
-    /// An image that exists on Modal.
-    Existing(String),
-}
-
-impl ImageSource {
-    /// Whether another image may be behind it tomorrow: a tag of a registry moves, what is named by its content does not.
-    pub fn may_move(&self) -> bool {
-        match self {
-            Self::Registry(reference) => !reference.contains('@'),
-            Self::Default { .. } | Self::Existing(_) => false,
-        }
-    }
-
-    /// Whether Sandrunner defines it, and puts the runner into it.
-    pub fn is_default(&self) -> bool {
-        matches!(self, Self::Default { .. })
-    }
-}
-
 /// A runner class: which jobs it serves, and on what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunnerClass {
@@ -160,10 +127,14 @@ pub struct RunnerClass {
     pub memory_mib: u32,
     /// The GPU, if any.
     pub gpu: Option<Gpu>,
+    /// What GPUs will do where Modal is short of that one, the best first.
+    pub gpu_fallback: Vec<Gpu>,
     /// Its image.
     pub image: ImageSource,
     /// Modal regions; empty for any.
     pub regions: Vec<String>,
+    /// Regions that will do where Modal is short of all these GPUs in those, one after the other.
+    pub region_fallback: Vec<String>,
     /// Further environment variables of the sandbox.
     pub env: BTreeMap<String, String>,
     /// What its sandboxes have beside a machine.
@@ -172,6 +143,10 @@ pub struct RunnerClass {
     pub clocks: ClassClocks,
     /// The most sandboxes of this class at a time.
     pub max_sandboxes: Option<u32>,
+    /// US dollars a day, from midnight to midnight UTC.
+    pub spend_per_day: Option<Usd>,
+    /// What a sandbox costs per hour, whatever its resources cost.
+    pub price: Option<Usd>,
 }
 
 /// How long the phases of a sandbox may take.
@@ -199,9 +174,16 @@ impl ClassClocks {
 }
 
 impl RunnerClass {
-    /// How many GPUs one sandbox takes.
-    pub fn gpus(&self) -> u32 {
-        self.gpu.as_ref().map_or(0, |gpu| gpu.count)
+    /// The machines that its sandboxes can be on, the first choice first: every GPU in its own regions, then every GPU in
+    /// the next region.
+    pub fn machines(&self) -> Vec<Machine> {
+        let elsewhere = self.region_fallback.iter().map(|region| vec![region.clone()]);
+        let places = std::iter::once(self.regions.clone()).chain(elsewhere);
+        let machines = places.flat_map(|regions| {
+            let gpus = std::iter::once(self.gpu.clone()).chain(self.gpu_fallback.iter().cloned().map(Some));
+            gpus.map(move |gpu| Machine { gpu, regions: regions.clone() })
+        });
+        machines.collect()
     }
 
     /// Whether a job of it may carry a label.
@@ -321,8 +303,10 @@ mod tests {
             cpu: 2.0,
             memory_mib: 4096,
             gpu: None,
+            gpu_fallback: Vec::new(),
             image: ImageSource::Default { has_docker: false },
             regions: Vec::new(),
+            region_fallback: Vec::new(),
             env: BTreeMap::new(),
             options: SandboxOptions::default(),
             clocks: ClassClocks {
@@ -332,6 +316,8 @@ mod tests {
                 schedule_timeout: Duration::from_secs(120),
             },
             max_sandboxes: None,
+            spend_per_day: None,
+            price: None,
         }
     }
 
@@ -397,6 +383,25 @@ mod tests {
         assert_eq!(found(&["modal"], public), unknown);
         assert!(found(&["modal"], public.with(Risk::Fork)).contains("class `default`"));
         assert!(found(&["modal", "macos"], fork).contains("fails on `macos`"), "it would not be served anyway");
+    }
+
+    #[test]
+    fn every_gpu_is_tried_in_a_region_before_the_next_region() {
+        let gpu = |name: &str| Gpu::parse(name).unwrap();
+        let picky = RunnerClass {
+            gpu: Some(gpu("h100")),
+            gpu_fallback: vec![gpu("a100-80gb"), gpu("l40s:2")],
+            regions: vec!["us-east".to_owned(), "us-west".to_owned()],
+            region_fallback: vec!["us".to_owned(), "eu".to_owned()],
+            ..class("big-gpu", &[], &[])
+        };
+        let shown: Vec<String> = picky.machines().iter().map(Machine::to_string).collect();
+        let places = ["us-east or us-west", "us", "eu"];
+        let gpus = ["H100", "A100-80GB", "L40S:2"];
+        let expected: Vec<String> =
+            places.iter().flat_map(|place| gpus.map(|gpu| format!("{gpu} in {place}"))).collect();
+        assert_eq!(shown, expected);
+        assert_eq!(class("plain", &[], &[]).machines(), [Machine::default()]);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The command line. Exit codes: 0 as asked, 1 failed, 2 wrong configuration or arguments.
 
+pub mod cost;
 #[cfg(feature = "sim")]
 pub mod demo;
+pub mod image;
+pub mod logs;
 pub mod plan;
 pub mod run;
 #[cfg(feature = "sim")]
@@ -16,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 #[cfg(feature = "sim")]
 use self::simulate::SimulateError;
-use crate::config::{ConfigError, Environment, Settings};
+use crate::config::{ConfigError, Defined, Environment, Kept, Settings};
 use crate::error::ErrorChain;
 
 /// Runs GitHub Actions jobs in Modal sandboxes.
@@ -33,6 +36,12 @@ enum Command {
     Run(run::RunArguments),
     /// Print what one pass would do, and change nothing.
     Plan(plan::PlanArguments),
+    /// Build, list and show the images of the configuration.
+    Image(image::ImageArguments),
+    /// Show what sandboxes printed that ended without serving, as far as it was kept.
+    Logs(logs::LogsArguments),
+    /// Print what sandboxes have cost, from the files of the state directory.
+    Cost(cost::CostArguments),
     /// Run the controller against simulated services, with a workload.
     #[cfg(feature = "sim")]
     Demo(demo::DemoArguments),
@@ -52,12 +61,24 @@ pub struct ConfigArguments {
 impl ConfigArguments {
     /// Reads the file and the environment.
     fn load(&self) -> Result<Settings, ConfigError> {
-        // A variable that is no text cannot be one of ours.
-        let environment: Environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        crate::config::load(self.config.as_deref(), &environment)
+        crate::config::load(self.config.as_deref(), &environment())
     }
+
+    /// Reads only where files are kept.
+    fn kept(&self) -> Result<Kept, ConfigError> {
+        crate::config::kept(self.config.as_deref(), &environment())
+    }
+
+    /// Reads only what images are defined, and where files are kept.
+    fn defined(&self) -> Result<(Defined, Kept), ConfigError> {
+        crate::config::defined(self.config.as_deref(), &environment())
+    }
+}
+
+/// A variable that is no text cannot be one of ours.
+fn environment() -> Environment {
+    let variables = std::env::vars_os();
+    variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Why a command failed, and the exit code that says so.
@@ -87,8 +108,11 @@ impl Failure {
 /// [`Failure`] with its exit code.
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
-        Command::Run(arguments) => run::run(arguments).await,
+        Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Image(arguments) => image::run(arguments).await,
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Cost(arguments) => cost::run(arguments).await,
         #[cfg(feature = "sim")]
         Command::Demo(arguments) => demo::run(arguments).await,
         #[cfg(feature = "sim")]

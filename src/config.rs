@@ -5,7 +5,9 @@
 
 mod accounts;
 mod classes;
+mod cost;
 mod environment;
+mod images;
 mod load;
 mod modal;
 mod options;
@@ -21,9 +23,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use load::{ConfigError, Environment, load, read};
+use crate::cost::{CPU_PRICE, GPU_PRICES, MEMORY_PRICE};
+
+pub use load::{ConfigError, Environment, Kept, defined, kept, load, read};
 pub use runner::{RunnerReleaseChoice, RunnerSettings};
-pub use settings::{LogFormat, Mode, Settings};
+pub use settings::{Defined, LogFormat, Mode, Settings};
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +41,11 @@ pub struct Config {
     pub required_label: String,
     /// Whether the classes `default` and `gpu:…` exist without being configured (default true).
     pub builtin_classes: bool,
+    /// The GPUs that have such a class, as Modal names them, with `:count` for several (default T4, L4, A100, A100-80GB,
+    /// H100).
+    pub builtin_gpus: Vec<String>,
+    /// The repositories whose jobs get them, of those that are allowed (default: all).
+    pub builtin_gpu_repos: Vec<String>,
     /// Where what was learned is kept over a restart; empty for nowhere (default: systemd's `STATE_DIRECTORY`, else
     /// nowhere).
     pub state_dir: Option<PathBuf>,
@@ -48,12 +57,16 @@ pub struct Config {
     pub reconcile: ReconcileConfig,
     /// How much may run.
     pub limits: LimitsConfig,
+    /// What sandboxes cost.
+    pub cost: CostConfig,
     /// What runs in every sandbox.
     pub runner: RunnerConfig,
     /// Modal.
     pub modal: ModalConfig,
     /// GitHub accounts.
     pub github: Vec<GithubConfig>,
+    /// Images for classes to name.
+    pub images: Vec<ImageConfig>,
     /// Runner classes, in the order in which they are tried.
     pub runner_classes: Vec<ClassConfig>,
 }
@@ -65,14 +78,18 @@ impl Default for Config {
             deployment: "main".into(),
             required_label: "modal".into(),
             builtin_classes: true,
+            builtin_gpus: ["t4", "l4", "a100", "a100-80gb", "h100"].map(str::to_owned).into(),
+            builtin_gpu_repos: Vec::new(),
             state_dir: None,
             log: LogConfig::default(),
             http: HttpConfig::default(),
             reconcile: ReconcileConfig::default(),
             limits: LimitsConfig::default(),
+            cost: CostConfig::default(),
             runner: RunnerConfig::default(),
             modal: ModalConfig::default(),
             github: Vec::new(),
+            images: Vec::new(),
             runner_classes: Vec::new(),
         }
     }
@@ -170,11 +187,34 @@ pub struct LimitsConfig {
     pub max_sandboxes_per_repo: Option<u32>,
     /// The most GPUs at a time (default 4).
     pub max_gpus: u32,
+    /// US dollars from midnight to midnight UTC, after which nothing more is created (default: no limit).
+    pub spend_per_day: Option<f64>,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { max_sandboxes: 100, max_sandboxes_per_repo: None, max_gpus: 4 }
+        Self { max_sandboxes: 100, max_sandboxes_per_repo: None, max_gpus: 4, spend_per_day: None }
+    }
+}
+
+/// `[cost]`: US dollars per hour, where Modal does not tell.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CostConfig {
+    /// A physical core of a sandbox (default 0.141912, Modal's price page of autumn 2026).
+    pub cpu: f64,
+    /// A GiB of a sandbox's memory (default 0.024012, the same page).
+    pub memory: f64,
+    /// By what the price of a sandbox is multiplied whose class names regions (default 1).
+    pub region_factor: f64,
+    /// One GPU, by its name (defaults: the same page; those that are not named keep them).
+    pub gpus: BTreeMap<String, f64>,
+}
+
+impl Default for CostConfig {
+    fn default() -> Self {
+        let gpus = GPU_PRICES.iter().map(|(name, price)| ((*name).to_owned(), *price));
+        Self { cpu: CPU_PRICE, memory: MEMORY_PRICE, region_factor: 1.0, gpus: gpus.collect() }
     }
 }
 
@@ -296,7 +336,7 @@ pub struct ModalConfig {
     pub environment: String,
     /// Creates per second (default 5).
     pub creates_per_second: f64,
-    /// Creates at once after a pause (default 20).
+    /// Creates at once after a pause (default 150).
     pub create_burst: u32,
     /// How long one call may wait because Modal asks it to (default 30 s).
     #[serde(with = "humantime_serde")]
@@ -320,7 +360,7 @@ impl Default for ModalConfig {
             app: "sandrunner".into(),
             environment: String::new(),
             creates_per_second: 5.0,
-            create_burst: 20,
+            create_burst: 150,
             max_throttle_wait: Duration::from_secs(30),
             client_type: 9,
             client_version: "1.0.0".into(),
@@ -405,6 +445,35 @@ pub struct OrganizationConfig {
     pub runner_group_id: Option<u64>,
 }
 
+/// `[[images]]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// What classes call it: `[a-z0-9._-]{1,40}`.
+    pub name: String,
+    /// A registry reference or `im-…` (default: what is below the runner in the image that Sandrunner defines).
+    pub base: Option<String>,
+    /// The name of a Modal Secret with `REGISTRY_USERNAME` and `REGISTRY_PASSWORD`, for a base in a private registry
+    /// (default: none).
+    pub registry_secret: Option<String>,
+    /// Packages that `apt-get` installs (default: none).
+    #[serde(default)]
+    pub apt: Vec<String>,
+    /// Environment variables of the commands in `run` and of the sandbox (default: none).
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Commands for `/bin/sh`, in their order (default: none).
+    #[serde(default)]
+    pub run: Vec<String>,
+    /// Whether GitHub's runner is added as the last layer (default true).
+    #[serde(default = "added")]
+    pub runner: bool,
+}
+
+fn added() -> bool {
+    true
+}
+
 /// `[[runner_classes]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -434,10 +503,16 @@ pub struct ClassConfig {
     pub memory_limit: Option<u32>,
     /// A GPU as Modal names it, with `:count` for several (default: none).
     pub gpu: Option<String>,
-    /// A registry reference or `im-…` (default: the image that Sandrunner defines).
+    /// GPUs that will do where Modal places none with `gpu` within `schedule_timeout`, the best first (default: none).
+    #[serde(default)]
+    pub gpu_fallback: Vec<String>,
+    /// The name of one of the `[[images]]`, a registry reference or `im-…` (default: the image that Sandrunner defines).
     pub image: Option<String>,
     /// Modal regions (default: `runner.regions`).
     pub regions: Option<Vec<String>>,
+    /// Regions that will do where Modal has none of these GPUs in `regions`, one after the other (default: none).
+    #[serde(default)]
+    pub region_fallback: Vec<String>,
     /// `gvisor` or `vm` (default: Modal's choice, gVisor).
     pub runtime: Option<String>,
     /// How jobs get Docker: `gvisor` or `vm` (default: they do not).
@@ -452,6 +527,8 @@ pub struct ClassConfig {
     /// Names of Modal Secrets, whose values become variables of every job's environment (default: none).
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// Whether jobs run as root, else as the user `runner` of the image (default true).
+    pub run_as_root: Option<bool>,
     /// The longest job (default 6 h).
     #[serde(default, with = "humantime_serde")]
     pub timeout: Option<Duration>,
@@ -466,6 +543,10 @@ pub struct ClassConfig {
     pub schedule_timeout: Option<Duration>,
     /// The most sandboxes of this class at a time (default: no limit of its own).
     pub max_sandboxes: Option<u32>,
+    /// US dollars from midnight to midnight UTC, after which none of it is created (default: no limit of its own).
+    pub spend_per_day: Option<f64>,
+    /// US dollars per hour of one of its sandboxes (default: what its resources cost).
+    pub price: Option<f64>,
 }
 
 /// Secrets may be read into the configuration and never come out of it.

@@ -4,6 +4,9 @@
 //! wake-ups only start a pass; they carry nothing into the plan. This is the only module that asks the clock
 //! for the planner.
 
+mod images;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
@@ -12,24 +15,23 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::act::{Actor, BuiltImage, Effect, Outcome, Writers};
+use crate::act::{Actor, Effect, Outcome, Writers};
 use crate::budget::CreateBudget;
-use crate::class::{ImageSource, RunnerClass};
 use crate::clock::Clock;
+use crate::cost::{Entry, Ledger, Reach};
 use crate::error::ErrorClass;
-use crate::evidence::{Evidence, INIT_FAILURE, Learned};
+use crate::evidence::{Evidence, INIT_FAILURE, Learned, is_refused_machine};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, CredentialName, ImageId};
+use crate::ids::{ClassName, CredentialName, ImageId, OurName};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
-use crate::plan::{Action, Plan, Policy, plan, workflow_doubt};
+use crate::plan::{Plan, Policy, plan, workflow_doubt};
 use crate::poll::{self, Shortfall};
 use crate::retry;
-use crate::runner::RunnerVersion;
-use crate::state::{Admission, Allowance, ImageState, Rebuilds};
-use crate::state_dir::{Keeper, PagesKeeper};
+use crate::state::{Admission, Allowance, ImageState};
+use crate::state_dir::{BookKeeper, Keeper, LogKeeper, PagesKeeper};
 use crate::status::{Coverage, RecentAction, Status, Subject};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
@@ -58,6 +60,11 @@ pub struct Controller {
     keeper: Option<Keeper>,
     /// The same of GitHub's lists.
     pages: Option<PagesKeeper>,
+    /// The same of what dead sandboxes printed.
+    logs: Option<LogKeeper>,
+    ledger: Ledger,
+    /// Keeps what sandboxes have cost.
+    book: Option<BookKeeper>,
     /// None in observe mode: then nothing can change anything.
     actor: Option<Actor>,
     creates: CreateBudget,
@@ -71,6 +78,8 @@ pub struct Controller {
     shortfalls: BTreeMap<CredentialName, Shortfall>,
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
+    /// Sandboxes whose jobs were told to near their longest time.
+    long_jobs: BTreeSet<OurName>,
 }
 
 /// What a controller is started with.
@@ -114,10 +123,13 @@ impl Controller {
             view.observed.images = policy.classes.iter().map(|class| (class.name.clone(), ready.clone())).collect();
         }
         Self {
+            ledger: Ledger::new(&policy),
+            book: None,
             view,
             evidence: Evidence::default(),
             keeper: None,
             pages: None,
+            logs: None,
             actor: writers.map(Actor::new),
             creates: CreateBudget::new(modal_creates.0, modal_creates.1),
             plan: Plan::default(),
@@ -129,6 +141,7 @@ impl Controller {
             shortfalls: BTreeMap::new(),
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
+            long_jobs: BTreeSet::new(),
             policy,
             clock,
         }
@@ -149,6 +162,20 @@ impl Controller {
     #[must_use]
     pub fn with_pages(self, pages: PagesKeeper) -> Self {
         Self { pages: Some(pages), ..self }
+    }
+
+    /// Lets `logs` keep what sandboxes printed that ended without serving.
+    #[must_use]
+    pub fn with_logs(self, logs: LogKeeper) -> Self {
+        Self { logs: Some(logs), ..self }
+    }
+
+    /// Starts from what earlier processes accounted, of which the first list of ended sandboxes may show more, and lets
+    /// `book` keep what is accounted from here on.
+    #[must_use]
+    pub fn with_book(self, (entries, reach, book): (Vec<Entry>, Reach, BookKeeper)) -> Self {
+        let modal_now = self.clock.now() + self.clock.skew();
+        Self { ledger: self.ledger.with_entries(&entries, reach, modal_now), book: Some(book), ..self }
     }
 
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
@@ -181,6 +208,8 @@ impl Controller {
     ///
     /// It is meant for a controller without writers.
     pub async fn look(mut self, limit: Duration) -> Dry {
+        let is_limited = self.policy.limits_spend();
+        self.ledger = if is_limited { self.ledger.with_one_list() } else { self.ledger.without_lists() };
         let until = self.clock.now() + chrono::TimeDelta::from_std(limit).unwrap_or(chrono::TimeDelta::MAX);
         loop {
             let now = self.clock.now();
@@ -206,7 +235,10 @@ impl Controller {
         self.view.observed.admission = self.admission(now);
         let learned = self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         metrics::count(&outcomes, &learned);
+        self.tell_ends(&learned, now);
+        tell::tell_shortages(&learned, &self.evidence, &self.policy, now);
         self.renew_refused_images(&learned);
+        self.go_back(&learned, now);
         if let Some(actor) = &self.actor
             && learned.ends.iter().any(|(_, _, reason)| *reason == INIT_FAILURE)
         {
@@ -220,6 +252,10 @@ impl Controller {
         if let Some(pages) = &mut self.pages {
             pages.offer(now);
         }
+        if let Some(logs) = &mut self.logs {
+            logs.offer(now);
+        }
+        self.keep_accounts(now);
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
         self.start(now);
@@ -229,32 +265,15 @@ impl Controller {
         self.meter(now);
     }
 
-    /// GitHub refuses the runner of an image: where the image follows GitHub's releases, it is made again with the one that
-    /// is offered now. An image that comes out the same keeps its breaker.
-    fn renew_refused_images(&mut self, learned: &Learned) {
-        if !self.policy.follows_releases {
-            return;
+    /// Accounts sandboxes that ended, and what was spent by that.
+    fn keep_accounts(&mut self, now: DateTime<Utc>) {
+        let listed = std::mem::take(&mut self.view.observed.fleet.ended);
+        self.ledger.note_claims(&self.view.observed, &self.evidence);
+        let entries = self.ledger.take(&self.view.observed, listed, &self.policy, now);
+        self.view.observed.spend = self.ledger.spend(&self.view.observed, &self.policy, now);
+        if let Some(book) = &mut self.book {
+            book.offer(entries, now);
         }
-        let is_default = |class: &ClassName| self.policy.class(class).is_some_and(|class| class.image.is_default());
-        let is_refused = |image: &ImageState| image.id().is_some_and(|id| learned.refused_images.contains(id));
-        self.view.observed.images.retain(|class, image| !is_default(class) || !is_refused(image));
-    }
-
-    /// Once GitHub takes the runner of an image, the next refusal is looked into at once again.
-    fn forget_rebuilds(&mut self, now: DateTime<Utc>) {
-        let observed = &self.view.observed;
-        let is_refused = |class: &RunnerClass| {
-            let image = observed.images.get(&class.name).and_then(ImageState::id);
-            image.is_some_and(|image| self.evidence.refused_images.contains_key(image))
-                || self
-                    .policy
-                    .accounts
-                    .keys()
-                    .any(|account| observed.refused_version(account, &class.name, now).is_some())
-        };
-        let refused: BTreeSet<&ImageSource> =
-            self.policy.classes.iter().filter(|class| is_refused(class)).map(|class| &class.image).collect();
-        self.view.observed.rebuilds.retain(|source, _| refused.contains(source));
     }
 
     /// Takes everything that webhooks have told, in one pass.
@@ -296,29 +315,7 @@ impl Controller {
             self.evidence.started(&name, &origin, now);
             self.creates.take(now);
         }
-        for action in &self.plan.actions {
-            if let Action::PrepareImage { class, replaces, .. } = action {
-                let source = self.policy.class(class).map(|class| class.image.clone());
-                let failures = match self.view.observed.images.get(class) {
-                    Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
-                    // It serves until the new one is made.
-                    Some(ImageState::Ready(_)) => {
-                        let observed = &mut self.view.observed;
-                        match source.filter(|_| replaces.is_some()) {
-                            Some(source) => {
-                                let before = observed.rebuilds.get(&source).copied();
-                                observed.rebuilds.insert(source, Rebuilds::next(before, now));
-                            }
-                            None => observed.renewed_at = Some(now),
-                        }
-                        continue;
-                    }
-                    None => 0,
-                };
-                let building = ImageState::Building { failures };
-                set_images(&mut self.view.observed.images, &self.policy, source.as_ref(), &building);
-            }
-        }
+        self.start_images(now);
     }
 
     /// Lays what actions came to into the view, before any list shows it.
@@ -328,26 +325,22 @@ impl Controller {
                 Effect::Created { .. } if mutant::is(Mutant::NoExpectation) => {}
                 Effect::NameTaken { .. } if mutant::is(Mutant::NameTakenIgnored) => {}
                 Effect::MaybeCreated { .. } if mutant::is(Mutant::UnsureForgotten) => {}
-                Effect::Created { name, origin, sandbox, secret, runner, image } => {
+                Effect::Created { name, origin, sandbox, task, secret, runner, image } => {
                     let made = Made {
                         id: sandbox.clone(),
                         origin: origin.clone(),
                         secret: secret.clone(),
                         runner: Some(*runner),
                         image: Some(image.clone()),
+                        task: task.clone(),
                     };
                     self.view.created(name, made, now);
                 }
                 Effect::NameTaken { name, origin } | Effect::MaybeCreated { name, origin, .. } => {
                     self.view.unsure(name, origin.clone(), now);
                 }
-                Effect::Image { source, result, replaces: _ } => {
-                    if let Some(state) = self.image_state(source, result, now) {
-                        set_images(&mut self.view.observed.images, &self.policy, Some(source), &state);
-                    }
-                    if let Ok(built) = result {
-                        self.note_runner(source, built.runner);
-                    }
+                Effect::Image { source, result, replaces } => {
+                    self.take_image(source, result, replaces.as_ref(), now);
                 }
                 Effect::CreateFailed { failure, .. } if failure.class == ErrorClass::RateLimited => {
                     let pause = failure.retry_after.unwrap_or(Duration::from_secs(1)).min(retry::LONGEST);
@@ -356,12 +349,9 @@ impl Controller {
                 Effect::CreateFailed { origin, failure, .. }
                     if matches!(failure.class, ErrorClass::NotFound | ErrorClass::Invalid) =>
                 {
-                    // The App or the image may be gone, or the image not built (Modal: `NOT_FOUND`,
-                    // `FAILED_PRECONDITION`): both are looked up, or made, again.
-                    let source = self.policy.class(&origin.class).map(|class| class.image.clone());
-                    self.view.observed.images.retain(|class, _| {
-                        self.policy.class(class).is_none_or(|class| Some(&class.image) != source.as_ref())
-                    });
+                    if !is_refused_machine(origin, failure, &self.policy) {
+                        self.doubt_image(&origin.class, failure.class, now);
+                    }
                     if let Some(actor) = &self.actor {
                         actor.forget_ids();
                     }
@@ -375,39 +365,6 @@ impl Controller {
                 | Effect::Terminated { .. }
                 | Effect::SecretDeleted { .. }
                 | Effect::Failed { .. } => {}
-            }
-        }
-    }
-
-    /// Notes which runner is in the image of some classes; one that we did not put there is found by its registrations.
-    fn note_runner(&mut self, source: &ImageSource, runner: Option<RunnerVersion>) {
-        let runners = &mut self.view.observed.runners_in_use;
-        for class in self.policy.classes.iter().filter(|class| class.image == *source) {
-            match runner {
-                Some(version) => runners.insert(class.name.clone(), version),
-                None => runners.remove(&class.name),
-            };
-        }
-    }
-
-    /// What the making of an image changes; nothing where it failed and the image of before can still be used.
-    fn image_state(
-        &self,
-        source: &ImageSource,
-        result: &Result<BuiltImage, String>,
-        now: DateTime<Utc>,
-    ) -> Option<ImageState> {
-        match result {
-            Ok(built) => Some(ImageState::Ready(built.image.clone())),
-            Err(message) => {
-                let mut of_source = self.policy.classes.iter().filter(|class| class.image == *source);
-                let earlier = of_source.find_map(|class| self.view.observed.images.get(&class.name));
-                let earlier = match earlier {
-                    Some(ImageState::Failed { failures, .. } | ImageState::Building { failures }) => *failures,
-                    Some(ImageState::Ready(_)) => return None,
-                    None => 0,
-                };
-                Some(ImageState::Failed { message: message.clone(), failures: earlier + 1, at: now })
             }
         }
     }
@@ -458,7 +415,9 @@ impl Controller {
         self.metered_at = Some(now);
         self.meter.meter(&self.view, &self.plan, &self.policy, now);
         metrics::meter_runners(&self.view.observed, &self.evidence, now);
+        metrics::meter_modal(&self.view.observed, &self.evidence, &self.policy, now);
         self.tell_shortfalls();
+        self.tell_long_jobs(now);
     }
 
     /// Patterns of an allow-list grow by themselves, beyond what was checked at the start.
@@ -491,6 +450,12 @@ impl Controller {
         if let Some(pages) = self.pages {
             pages.finish().await;
         }
+        if let Some(book) = self.book {
+            book.finish(now).await;
+        }
+        if let Some(logs) = self.logs {
+            logs.finish().await;
+        }
     }
 
     async fn drain(&mut self) {
@@ -510,17 +475,5 @@ async fn finish(actor: Option<&mut Actor>) {
     match actor {
         Some(actor) => actor.finish().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Classes with the same image share its state.
-fn set_images(
-    images: &mut BTreeMap<ClassName, ImageState>,
-    policy: &Policy,
-    source: Option<&ImageSource>,
-    state: &ImageState,
-) {
-    for class in policy.classes.iter().filter(|class| Some(&class.image) == source) {
-        images.insert(class.name.clone(), state.clone());
     }
 }

@@ -10,7 +10,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::act::Writers;
+use crate::act::{Builder, ImageMaker, Writers};
+use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
 use crate::controller::{Controller, Dry, Parts, StatusRequest};
@@ -18,10 +19,12 @@ use crate::github::{self, GithubError, GithubReaders, GithubSettings, GithubWrit
 use crate::http::Server;
 use crate::http::endpoint::Endpoint;
 use crate::http::webhook::Hint;
+use crate::ids::AccountName;
 use crate::modal::{self, ModalError, ModalReader, ModalWriter};
 use crate::observe::Readers;
+use crate::plan::Policy;
 use crate::schedule;
-use crate::state_dir;
+use crate::state_dir::{self, BuildLogs};
 
 /// Questions that may wait for the controller.
 const QUESTIONS: usize = 16;
@@ -116,13 +119,16 @@ impl Daemon {
             None => None,
         };
         let heard = Heard { questions, nudges };
+        let modal = clients.modal.0.clone();
         let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), heard);
         // A daemon that only observes may stand beside one that acts, whose file that is.
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
             let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
             let pages = state_dir::open_pages(dir, deployment, controller.github_readers(), clock.now()).await;
-            controller = controller.with_kept(evidence, keeper).with_pages(pages);
+            let logs = state_dir::open_logs(dir, deployment, modal, clock.clone());
+            let book = state_dir::open_book(dir, deployment, clock.now()).await;
+            controller = controller.with_kept(evidence, keeper).with_pages(pages).with_logs(logs).with_book(book);
         }
         Ok(Self { controller, server, wake })
     }
@@ -177,8 +183,32 @@ impl Heard {
     }
 }
 
+/// Tells what the configuration leaves open of what sandboxes cost.
+fn tell_cost_doubts(policy: &Policy) {
+    let Policy { prices, classes, limits, .. } = policy;
+    for class in classes.iter().filter(|class| limits.spend_per_day.or(class.spend_per_day).is_some()) {
+        for machine in prices.unpriced(class) {
+            tracing::warn!(
+                class = %class.name, %machine,
+                "there is a spend_per_day, and no price for this GPU: unless Modal tells one, none of it is created; set it \
+                 in cost.gpus, or the class's `price`"
+            );
+        }
+    }
+    let lacks = |class: &&RunnerClass| class.machines().iter().any(|machine| prices.lacks_surcharge(class, machine));
+    let classes: Vec<&str> = classes.iter().filter(lacks).map(|class| class.name.as_str()).collect();
+    if !classes.is_empty() {
+        tracing::warn!(
+            ?classes,
+            "Modal takes more in a region that is pinned, and cost.region_factor is 1: what these classes cost is counted \
+             without that"
+        );
+    }
+}
+
 /// The controller with its readers and, unless it only observes, its writers.
 pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc<Notify>, heard: Heard) -> Controller {
+    tell_cost_doubts(&settings.policy);
     let names = settings.github.iter().map(|account| account.account.clone());
     let github = names.zip(clients.github);
     let (readers, writers): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -186,7 +216,7 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
     let (modal_reader, modal) = clients.modal;
     let writers = (settings.mode == Mode::Act).then(|| Writers {
         github: writers,
-        releases: readers.clone(),
+        images: image_maker_of(settings, modal.clone(), readers.clone(), clock.clone()),
         modal,
         policy: settings.policy.clone(),
         runner: settings.runner.clone(),
@@ -209,6 +239,30 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
         nudges: heard.nudges,
         clock,
     })
+}
+
+/// What builds images, and nothing that changes runners or sandboxes.
+pub fn image_maker(settings: &Settings, clients: Clients, clock: Clock) -> ImageMaker {
+    let names = settings.github.iter().map(|account| account.account.clone());
+    let readers = names.zip(clients.github).map(|(name, (readers, _))| (name, readers)).collect();
+    ImageMaker { builder: Builder::Command, ..image_maker_of(settings, clients.modal.1, readers, clock) }
+}
+
+fn image_maker_of(
+    settings: &Settings,
+    modal: ModalWriter,
+    releases: BTreeMap<AccountName, GithubReaders>,
+    clock: Clock,
+) -> ImageMaker {
+    ImageMaker {
+        modal,
+        releases,
+        policy: settings.policy.clone(),
+        runner: settings.runner.clone(),
+        clock,
+        build_logs: settings.state_dir.as_ref().map(|dir| BuildLogs::new(dir, &settings.policy.deployment)),
+        builder: Builder::Daemon,
+    }
 }
 
 /// Looks once and plans, with nothing that could change anything.

@@ -6,9 +6,12 @@
 pub mod kept;
 
 mod ceiling;
+mod end;
 mod feedback;
+mod images;
 mod name;
 mod secrets;
+mod shortage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,26 +19,27 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::act::{Effect, Outcome};
+use crate::class::Machine;
 use crate::error::{CallFailure, ErrorClass};
 use crate::ids::{AccountName, ClassName, Fingerprint, ImageId, JobId, OurName, RunId, RunnerId};
 use crate::plan::{LISTS_LAG, Policy};
 use crate::retry;
-use crate::runner::{Exit, RunnerVersion};
+use crate::runner::RunnerVersion;
 use crate::state::{
-    Connection, JobStatus, Observed, Origin, OurSandbox, ReadTimes, Registry, RegistryView, RepoView, Runner,
-    SandboxEnd, Scope, WorkflowJob,
+    Connection, JobStatus, Observed, Origin, OurSandbox, ReadTimes, Registry, RegistryView, RepoView, Runner, Scope,
+    WorkflowJob,
 };
 
 pub use ceiling::Ceiling;
-use feedback::image_of;
+pub use end::{INIT_FAILURE, INTERNAL_FAILURE, NO_CAPACITY, PREEMPTED, end_reason, is_infrastructure};
 
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
+pub use images::{GoodImage, HeldImage, Images};
 use name::is_another;
-pub use name::{AGREEMENT_APART, Agreement, Claim, NameEvidence};
+pub use name::{AGREEMENT_APART, Agreement, Claim, GivenUp, NameEvidence};
 pub use secrets::{SecretState, Secrets};
+pub use shortage::{Shortage, is_refused_machine};
 
-/// The reason of a sandbox that Modal could not start.
-pub const INIT_FAILURE: &str = "init_failure";
 /// How much later a list must be read that shows a job as queued which was seen in progress, to be believed.
 ///
 /// Lists lag and may go back by seconds; GitHub itself queues a job again only after its runner did not
@@ -43,6 +47,9 @@ pub const INIT_FAILURE: &str = "init_failure";
 pub const ADVANCED_HOLDS: TimeDelta = TimeDelta::seconds(60);
 /// Fruitless attempts for a job before further ones become probes with growing pauses.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// Attempts for a job that ended with Modal's machines, likewise: these are no fault of the job or its class, so more of
+/// them are worth it.
+pub const MACHINES_LOST_MAX: u32 = 10;
 /// For how long traces of another process mean that it may still be at work.
 const COMPANY_HOLDS: TimeDelta = TimeDelta::minutes(5);
 /// How long something unseen is remembered.
@@ -72,6 +79,8 @@ pub struct Evidence {
     pub failed_starts: BTreeMap<ClassName, Breaker>,
     /// Images whose runner version GitHub refused.
     pub refused_images: BTreeMap<ImageId, Breaker>,
+    /// Images with which runners of classes came online, and such with which they did not.
+    pub images: Images,
     /// Since when it is known that there is a newer runner than one in use.
     pub newer_since: BTreeMap<RunnerVersion, DateTime<Utc>>,
     /// How many sandboxes served a job, since the start.
@@ -86,6 +95,9 @@ pub struct Evidence {
     /// What came of deleting Secrets.
     pub secrets: Secrets,
     ceiling: Option<Ceiling>,
+    shortages: BTreeMap<(ClassName, Machine), Shortage>,
+    /// When Modal last refused a create for want of something: its quota may tell of what.
+    pub refused_at: Option<DateTime<Utc>>,
     jobs_learned_at: BTreeMap<(Scope, RunId), DateTime<Utc>>,
     runners_learned_at: BTreeMap<Registry, DateTime<Utc>>,
     forgot_at: Option<DateTime<Utc>>,
@@ -104,7 +116,13 @@ pub struct JobEvidence {
     pub fruitless: u32,
     /// When the last of them ended.
     pub fruitless_at: Option<DateTime<Utc>>,
-    /// How far the last of them came.
+    /// Attempts that ended with Modal's machine, which failed or was taken away; they are no fruitless ones.
+    #[serde(default)]
+    pub machines_lost: u32,
+    /// When the last of these ended.
+    #[serde(default)]
+    pub machine_lost_at: Option<DateTime<Utc>>,
+    /// How far the last of the fruitless ones came.
     #[serde(default)]
     pub came: Phase,
     /// What came of waiting for it to be given to a runner.
@@ -174,8 +192,12 @@ pub struct Learned {
     pub pickups: Vec<Pickup>,
     /// Sandboxes that ended, with their class and reason.
     pub ends: Vec<(OurName, ClassName, &'static str)>,
+    /// Machines that Modal is short of, which it was not known to be.
+    pub shortages: Vec<(ClassName, Machine)>,
     /// Images whose runner GitHub refused.
     pub refused_images: BTreeSet<ImageId>,
+    /// New images whose first runners did not come online, with the class whose runners they were.
+    pub held_images: Vec<(ClassName, ImageId)>,
 }
 
 /// What one round of learning looks at, and what comes of it.
@@ -203,6 +225,7 @@ impl Evidence {
         for (registry, view) in &observed.registries {
             self.learn_runners(registry, view, &lesson);
         }
+        self.learn_trials(&mut lesson);
         self.learn_in_vain(observed, policy, now);
         self.learn_versions(observed, now);
         self.forget(observed, now);
@@ -240,6 +263,8 @@ impl Evidence {
             attempt: 0,
             fruitless: 0,
             fruitless_at: None,
+            machines_lost: 0,
+            machine_lost_at: None,
             came: Phase::Online,
             waiting: Waiting::default(),
             taken_by: None,
@@ -254,6 +279,13 @@ impl Evidence {
         job.came = phase;
         job.fruitless = job.fruitless.saturating_add(1);
         job.fruitless_at = Some(now);
+    }
+
+    /// Counts an attempt for a job that ended with its machine.
+    fn lost_machine(&mut self, job: JobId, now: DateTime<Utc>) {
+        let job = self.job(job, now);
+        job.machines_lost = job.machines_lost.saturating_add(1);
+        job.machine_lost_at = Some(now);
     }
 
     fn name(&mut self, name: &OurName, now: DateTime<Utc>) -> &mut NameEvidence {
@@ -300,17 +332,25 @@ impl Evidence {
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
                 self.registered(name, *runner, now).left_at = Some(now);
+                if is_refused_machine(origin, failure, policy) {
+                    self.learn_refused_machine(origin, now);
+                    return;
+                }
                 if failure.class != ErrorClass::RateLimited {
                     self.fruitless(name.job, Phase::Start, now);
+                }
+                if failure.class == ErrorClass::RateLimited && failure.retry_after.is_none() {
+                    self.refused_at = Some(now);
                 }
                 if !ceiling::is_without_room(effect, policy) {
                     note_failure(&mut self.create_failures, &origin.class, failure, now);
                 }
             }
-            Effect::Deregistered { name, runner } => {
+            Effect::Deregistered { name, runner, reason } => {
                 let evidence = self.name(name, now);
                 evidence.take_registration(*runner);
                 evidence.fenced_at = Some(now);
+                evidence.given_up = GivenUp::by(*reason).or(evidence.given_up);
             }
             Effect::SecretDenied { name, runner } => {
                 let evidence = self.name(name, now);
@@ -340,6 +380,7 @@ impl Evidence {
 
     fn learn_sandbox(&mut self, name: &OurName, sandbox: &OurSandbox, lesson: &mut Lesson<'_>) {
         let now = lesson.now;
+        self.learn_placement(sandbox, lesson);
         let mut is_known = false;
         if let Some(known) = self.names.get_mut(name) {
             // The sandbox itself says with which registration it was made.
@@ -372,21 +413,7 @@ impl Evidence {
             return;
         }
         evidence.ended_at = Some(ended.at);
-        let has_served = evidence.claim.is_some() || evidence.busy_at.is_some() || evidence.is_kept(now);
-        let evidence = evidence.clone();
-        let reason = end_reason(ended.result.as_ref());
-        lesson.learned.ends.push((name.clone(), sandbox.origin.class.clone(), reason));
-        if has_served || reason == Exit::Served.as_str() {
-            let key = (sandbox.origin.scope.clone(), sandbox.origin.class.clone());
-            *self.served.entry(key).or_default() += 1;
-        } else if reason == Exit::Unclaimed.as_str() {
-            self.job(name.job, now).waiting.unclaimed += 1;
-            self.learn_start(&sandbox.origin.class, image_of(sandbox, lesson.observed), now);
-        } else {
-            let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
-            self.fruitless(name.job, phase, now);
-            self.learn_fruitless_end(sandbox, &evidence, lesson);
-        }
+        self.learn_end(name, sandbox, ended, lesson);
     }
 
     fn learn_jobs(&mut self, scope: &Scope, repo: &RepoView, lesson: &mut Lesson<'_>) {
@@ -465,7 +492,10 @@ impl Evidence {
         };
         if let Some(origin) = origin {
             let sandbox = lesson.observed.fleet.sandboxes.get(&name);
-            self.learn_start(&origin.class, sandbox.and_then(|it| image_of(it, lesson.observed)), now);
+            match sandbox {
+                Some(sandbox) => self.learn_start(sandbox, lesson),
+                None => self.class_started(&origin.class, now),
+            }
             self.proven.insert(origin.class);
         }
         Some(pickup)
@@ -511,7 +541,7 @@ impl Evidence {
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         let both_read = observed.fleet.read.times().map(|fleet| [fleet, read]);
         if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
-            self.learn_start(&sandbox.origin.class, image_of(sandbox, observed), now);
+            self.learn_start(sandbox, lesson);
         }
         let evidence = self.name(name, now);
         let is_anothers = evidence.origin.is_none() && evidence.registered_at.is_none();
@@ -564,6 +594,7 @@ impl Evidence {
         self.parallel.retain(|(scope, _, run), _| active.contains(&(scope, run)) || is_unread(scope));
         self.forget_feedback(observed, is_fresh);
         self.secrets.forget(&observed.fleet);
+        self.forget_shortages(now);
         self.jobs_learned_at.retain(|(scope, run), _| active.contains(&(scope, run)));
     }
 }
@@ -602,19 +633,4 @@ fn note_failure<K: Ord + Clone>(
     let failures = failing.get(key).map_or(0, |failing| failing.failures).saturating_add(1);
     let again_at = now + TimeDelta::from_std(retry::read_again(failure, failures)).unwrap_or(TimeDelta::MAX);
     failing.insert(key.clone(), Failing { failures, failure: failure.clone(), again_at });
-}
-
-/// Why a sandbox ended, as a metric label.
-pub fn end_reason(result: Option<&crate::state::SandboxResult>) -> &'static str {
-    let Some(result) = result else { return "gone" };
-    match result.status {
-        SandboxEnd::Success | SandboxEnd::Failure => Exit::from_code(result.exit_code).as_str(),
-        SandboxEnd::Terminated => "terminated",
-        SandboxEnd::Timeout => "timeout",
-        SandboxEnd::InitFailure => INIT_FAILURE,
-        SandboxEnd::InternalFailure => "internal_failure",
-        SandboxEnd::IdleTimeout => "idle_timeout",
-        SandboxEnd::OutOfMemory => "out_of_memory",
-        SandboxEnd::Other(_) => "other",
-    }
 }

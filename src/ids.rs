@@ -124,6 +124,10 @@ text_id! {
     AppId
 }
 text_id! {
+    /// The id of what runs a Modal sandbox on a machine.
+    TaskId
+}
+text_id! {
     /// The name of a runner class.
     ClassName
 }

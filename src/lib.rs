@@ -20,10 +20,11 @@
 //! |---|---|
 //! | [`controller`] | the spine: one pass after the other |
 //! | [`poll`], [`observe`], [`state`] | what to read next; the readings; what was observed, as plain data |
-//! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims; the files that keep some of it, and pages of lists, over a restart |
+//! | [`evidence`], [`state_dir`] | what earlier passes taught: agreeing readings, attempts, claims, machines that Modal is short of; the files that keep some of it, and pages of lists, over a restart, and what dead sandboxes printed |
 //! | [`plan`], [`class`], [`allow`] | demand, supply, limits, what may be destroyed, and a reason for each job that gets nothing; from labels to a machine; which repositories |
 //! | [`act`] | carries out a plan, one outcome per action |
 //! | [`budget`], [`retry`] | what may be asked and when; when to try again |
+//! | [`cost`] | what sandboxes cost, and what was spent today |
 //! | [`github`], [`modal`] | the two clients, each with a reader and a writer |
 //! | [`runner`] | the script that runs inside a sandbox, and its exit codes |
 //! | [`config`], [`cli`], [`daemon`], [`schedule`] | from the file to settings, from a command to running parts |
@@ -36,7 +37,7 @@
 //!
 //! Mostly things that are absent:
 //!
-//! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`] and [`budget`] call no client, no clock and no random
+//! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`], [`budget`] and [`cost`] call no client, no clock and no random
 //!   source; the time is an argument. The same input gives the same plan.
 //! - [`observe`] holds readers only. Nothing outside of [`act`] creates, terminates or deletes anything at GitHub
 //!   or Modal, and where nothing may change ([`cli::plan`], mode `observe`) no writer reaches the controller. An
@@ -59,6 +60,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod controller;
+pub mod cost;
 pub mod daemon;
 pub mod error;
 pub mod evidence;

@@ -2,19 +2,20 @@
 //!
 //! Labels come from small closed sets, the allowed repositories and the classes; never an id or an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::act::Outcome;
+use crate::cost::Usd;
 use crate::evidence::{CrossClass, Evidence, Learned, Pickup};
 use crate::http::endpoint::DELIVERIES;
 use crate::ids::{ClassName, RepoName};
 use crate::observe::View;
-use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason};
-use crate::state::Observed;
+use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason, machine_choice};
+use crate::state::{ImageState, Observed};
 
 const QUEUED_JOBS: &str = "sandrunner_queued_jobs";
 const OLDEST_QUEUED: &str = "sandrunner_oldest_queued_job_age_seconds";
@@ -41,6 +42,18 @@ const MODAL_REQUESTS: &str = "sandrunner_modal_requests_total";
 const STATE_SAVES: &str = "sandrunner_state_saves_total";
 const RUNNER_VERSION_AGE: &str = "sandrunner_runner_version_age_seconds";
 const RUNNER_VERSION_LEFT: &str = "sandrunner_runner_version_left_seconds";
+const IMAGE_OVERDUE: &str = "sandrunner_image_overdue";
+const IMAGE_ROLLBACKS: &str = "sandrunner_image_rollbacks_total";
+const MACHINE_CHOICE: &str = "sandrunner_machine_choice";
+const MODAL_TASKS: &str = "sandrunner_modal_tasks";
+const MODAL_TASKS_LIMIT: &str = "sandrunner_modal_tasks_limit";
+const MODAL_GPUS: &str = "sandrunner_modal_gpus";
+const MODAL_GPUS_LIMIT: &str = "sandrunner_modal_gpus_limit";
+const MODAL_SPEND_LIMIT: &str = "sandrunner_modal_spend_limit_reached";
+const SPEND_TODAY: &str = "sandrunner_spend_dollars_today";
+const SPEND_RATE: &str = "sandrunner_spend_rate_dollars_per_hour";
+const SPEND_LIMIT: &str = "sandrunner_spend_limit_dollars";
+const COST_FILE_ERRORS: &str = "sandrunner_cost_file_errors_total";
 const BUILD_INFO: &str = "sandrunner_build_info";
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -105,6 +118,18 @@ fn describe() {
         Unit::Seconds,
         "Until GitHub takes no more runners of the version in the image of a class; +Inf where it has set no date"
     );
+    describe_gauge!(
+        IMAGE_OVERDUE,
+        "1 where a class has no image, or an earlier one, because the wanted one failed or is being made; else 0"
+    );
+    describe_counter!(IMAGE_ROLLBACKS, "New images that were given up because their first runners did not come online");
+    describe_gauge!(MACHINE_CHOICE, "Which machine of a class with a GPU is in use: 0 is its first choice");
+    describe_gauge!(MODAL_TASKS, "Containers that run in Modal's environment, of whomever");
+    describe_gauge!(MODAL_TASKS_LIMIT, "The most that may; +Inf where Modal states no limit");
+    describe_gauge!(MODAL_GPUS, "GPUs in use in Modal's environment, of whomever");
+    describe_gauge!(MODAL_GPUS_LIMIT, "The most that may be; +Inf where Modal states no limit");
+    describe_gauge!(MODAL_SPEND_LIMIT, "1 where Modal's spend limit is reached, so that nothing is created");
+    describe_spend();
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     counter!(CROSS_CLASS).absolute(0);
@@ -115,6 +140,25 @@ fn describe() {
     for (action, reason) in Action::LABELS {
         counter!(ACTIONS, "action" => action, "reason" => reason, "result" => "ok").absolute(0);
     }
+}
+
+fn describe_spend() {
+    describe_gauge!(
+        SPEND_TODAY,
+        "US dollars since midnight UTC, by our own account, by repository and class; \"other\" where that is none of ours"
+    );
+    describe_gauge!(SPEND_RATE, "US dollars per hour of the sandboxes that run, by class");
+    describe_gauge!(
+        SPEND_LIMIT,
+        "spend_per_day of a class, and of all where the label is empty; absent where it is not set"
+    );
+    describe_counter!(COST_FILE_ERRORS, "Writes of the cost files that failed; what they held is written later");
+    counter!(COST_FILE_ERRORS).absolute(0);
+}
+
+/// Counts a write of the cost files that failed.
+pub fn cost_file_failed() {
+    counter!(COST_FILE_ERRORS).increment(1);
 }
 
 /// How a save of the state file ended.
@@ -138,6 +182,11 @@ impl Save {
 /// Counts a save.
 pub fn saved(save: Save) {
     counter!(STATE_SAVES, "result" => save.as_str()).increment(1);
+}
+
+/// Counts that a class went back to its image before.
+pub fn went_back(class: &ClassName) {
+    counter!(IMAGE_ROLLBACKS, "class" => class.to_string()).increment(1);
 }
 
 /// Counts what happened in a pass.
@@ -177,6 +226,8 @@ fn count_pickup(pickup: &Pickup) {
 #[derive(Debug, Default)]
 pub struct Meter {
     queued: BTreeSet<(ClassName, RepoName)>,
+    /// Repositories and classes with a cost.
+    paid: BTreeSet<(String, String)>,
 }
 
 impl Meter {
@@ -193,14 +244,46 @@ impl Meter {
                 gauge!(SANDBOXES, "class" => class.name.to_string(), "state" => state.as_str()).set(f64::from(count));
             }
         }
+        for class in &policy.classes {
+            let observed = &view.observed;
+            let is_failed = matches!(observed.images.get(&class.name), Some(ImageState::Failed { .. }));
+            let is_overdue = is_failed || observed.overdue.contains_key(&class.name);
+            gauge!(IMAGE_OVERDUE, "class" => class.name.to_string()).set(f64::from(u8::from(is_overdue)));
+            counter!(IMAGE_ROLLBACKS, "class" => class.name.to_string()).absolute(0);
+        }
         for reason in SkipReason::LABELS {
             let count = plan.skips.iter().filter(|skip| skip.reason.as_str() == reason).count();
             gauge!(SKIPPED_JOBS, "reason" => reason).set(number(count));
         }
         gauge!(UNREADABLE).set(number(view.observed.fleet.unreadable.len()));
         gauge!(FOREIGN_RUNNERS).set(number(view.observed.registries.values().map(|view| view.foreign_runners).sum()));
+        self.meter_spend(&view.observed, policy);
         meter_snapshot(view, now);
         meter_credentials(view, now);
+    }
+
+    fn meter_spend(&mut self, observed: &Observed, policy: &Policy) {
+        let spend = &observed.spend;
+        let repos: BTreeSet<&str> = observed.repos.keys().map(|scope| scope.repo.as_str()).collect();
+        let mut paid: BTreeMap<(String, String), f64> = self.paid.iter().map(|labels| (labels.clone(), 0.0)).collect();
+        for (payer, usd) in &spend.by_payer {
+            let repo = if repos.contains(payer.repo.as_str()) { payer.repo.as_str() } else { "other" };
+            let class = if policy.class(&payer.class).is_some() { payer.class.as_str() } else { "other" };
+            *paid.entry((repo.to_owned(), class.to_owned())).or_default() += usd.dollars();
+        }
+        for ((repo, class), dollars) in &paid {
+            gauge!(SPEND_TODAY, "repo" => repo.clone(), "class" => class.clone()).set(*dollars);
+        }
+        self.paid = paid.into_keys().collect();
+        for class in &policy.classes {
+            let rate = spend.rate.get(&class.name).map_or(0.0, |rate| rate.dollars());
+            gauge!(SPEND_RATE, "class" => class.name.to_string()).set(rate);
+            if let Some(limit) = class.spend_per_day {
+                gauge!(SPEND_LIMIT, "class" => class.name.to_string()).set(limit.dollars());
+            }
+        }
+        let limit = policy.limits.spend_per_day.map_or(f64::INFINITY, Usd::dollars);
+        gauge!(SPEND_LIMIT, "class" => "").set(limit);
     }
 
     fn meter_queue(&mut self, plan: &Plan, now: DateTime<Utc>) {
@@ -237,6 +320,22 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
     if is_complete {
         gauge!(LAST_SUCCESS).set((now - DateTime::UNIX_EPOCH).as_seconds_f64());
     }
+}
+
+/// Tells how Modal's quota stands, and on which machines sandboxes are asked for.
+pub fn meter_modal(observed: &Observed, evidence: &Evidence, policy: &Policy, now: DateTime<Utc>) {
+    for class in policy.classes.iter().filter(|class| class.gpu.is_some()) {
+        let choice = machine_choice(class, evidence, now);
+        gauge!(MACHINE_CHOICE, "class" => class.name.to_string()).set(number(choice));
+    }
+    let limit = |limit: Option<u32>| limit.map_or(f64::INFINITY, f64::from);
+    if let Some(quota) = &observed.quota.known {
+        gauge!(MODAL_TASKS).set(f64::from(quota.tasks));
+        gauge!(MODAL_TASKS_LIMIT).set(limit(quota.max_tasks));
+        gauge!(MODAL_GPUS).set(f64::from(quota.gpus));
+        gauge!(MODAL_GPUS_LIMIT).set(limit(quota.max_gpus));
+    }
+    gauge!(MODAL_SPEND_LIMIT).set(if observed.quota.is_spent(now) { 1.0 } else { 0.0 });
 }
 
 /// Tells how old the runners in the images are.

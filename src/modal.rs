@@ -6,6 +6,7 @@
 
 mod attempts;
 mod auth;
+mod billing;
 mod call;
 mod error;
 mod image;
@@ -32,10 +33,13 @@ use self::call::Caller;
 use self::transport::ModalService;
 use crate::clock::Clock;
 
+pub use self::billing::Billed;
 pub use self::error::{ModalError, Refusal, Replies, retry_after};
-pub use self::image::{BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, RunnerContents, Tools, build, rebuild};
+pub use self::image::{
+    Base, BuildProgress, DOWNLOAD_TOKEN, ImageDefinition, Rebuilt, RunnerContents, Steps, Tools, build, rebuild,
+};
 pub use self::operation::Operation;
-pub use self::reader::{ModalReader, NameOf, SandboxFate};
+pub use self::reader::{ModalReader, NameOf, OutputOf, SandboxFate};
 pub use self::spec::{Gpu, Mount, SandboxNetwork, SandboxSpec};
 pub use self::wire::Generation;
 pub use self::writer::{CreatedSandbox, Deletion, ModalWriter, Origin};

@@ -4,6 +4,7 @@
 //! [`Observed`] without ever lowering what exists by a failure or by a list alone.
 
 mod apply;
+mod billing;
 mod directory;
 mod read;
 
@@ -15,10 +16,11 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::budget::{Budget, Capacity, Purpose, can_wait};
 use crate::clock::Clock;
+use crate::cost::Resources;
 use crate::github::{GithubReader, GithubReaders};
 use crate::ids::{
     AccountName, AppId, ClassName, CredentialName, Deployment, ImageId, OurName, RepoName, RunId, RunnerId, SandboxId,
-    SecretId,
+    SecretId, TaskId,
 };
 use crate::modal::ModalReader;
 use crate::plan::Policy;
@@ -69,6 +71,8 @@ pub struct Made {
     pub runner: Option<RunnerId>,
     /// What it was made from.
     pub image: Option<ImageId>,
+    /// What runs it, where the create's answer said so.
+    pub task: Option<TaskId>,
 }
 
 /// What was observed so far, and the readings under way.
@@ -149,7 +153,8 @@ impl View {
             let known = self.known_runs(&read);
             let deployment = self.deployment.clone();
             let versions = self.observed.runner_versions();
-            let asked = read::Asked { read, purpose, known, deployment, versions };
+            let ended_since = read::ended_since(&self.observed, &self.readers.policy, now);
+            let asked = read::Asked { read, purpose, known, deployment, versions, ended_since };
             self.tasks.spawn(read::read(Arc::clone(&self.readers), asked));
         }
         // What has only a share, or waits for room, is tried in the next pass, whenever that is.
@@ -243,6 +248,8 @@ impl View {
             }),
             Read::Fleet
             | Read::Ended
+            | Read::Quota
+            | Read::Rates
             | Read::Installations(_)
             | Read::Directory(_)
             | Read::Repo(_)
@@ -265,6 +272,8 @@ impl View {
             }
             Read::Fleet
             | Read::Ended
+            | Read::Quota
+            | Read::Rates
             | Read::Sandbox(..)
             | Read::Named(_)
             | Read::Installations(_)
@@ -314,7 +323,7 @@ impl View {
 
     /// Takes the sandbox that one of our creates made, before any list shows it.
     pub fn created(&mut self, name: &OurName, made: Made, now: DateTime<Utc>) {
-        let Made { id, origin, secret, runner, image } = made;
+        let Made { id, origin, secret, runner, image, task } = made;
         let created_at = now + self.observed.skew;
         self.observed.fleet.unsure.remove(name);
         apply::replace_earlier(&mut self.observed.fleet, name, (&id, created_at), now);
@@ -328,6 +337,8 @@ impl View {
             secret,
             runner,
             image,
+            task,
+            resources: Resources::default(),
             seen_at: now,
             missing_since: None,
             asked_at: None,
@@ -390,6 +401,12 @@ pub mod tag {
     pub const GROUP: &str = "group";
     /// The Secret that holds its JIT config.
     pub const SECRET: &str = "secret";
+    /// Its GPU and how many, see [`crate::class::Gpu::as_tag`]: limits count what is in use also after a restart.
+    pub const GPU: &str = "gpu";
+    /// The regions that it was asked for in, see [`crate::class::Machine::regions_tag`].
+    pub const REGIONS: &str = "regions";
+    /// The file name of the workflow of the job that caused it, where that is known.
+    pub const WORKFLOW: &str = "workflow";
     /// The id of its registration: whoever finds the sandbox can fence it, also once GitHub lists its runner no more.
     pub const RUNNER: &str = "runner";
 }

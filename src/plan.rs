@@ -10,6 +10,7 @@ mod display;
 mod group;
 mod images;
 mod limits;
+mod machine;
 mod reap;
 mod supply;
 
@@ -22,8 +23,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::allow::RepoPatterns;
-use crate::class::{NoClass, RunnerClass};
+use crate::class::{Machine, NoClass, RunnerClass};
+use crate::cost::{Prices, Usd};
 use crate::evidence::Evidence;
+use crate::github::is_enterprise_server;
 use crate::ids::{
     AccountName, ClassName, CredentialName, Deployment, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
     RunnerId, SandboxId, SecretId,
@@ -33,6 +36,7 @@ use crate::runner::RunnerVersion;
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
 pub(crate) use group::{Joining, admitted_by_any, group_holds_jobs, refusal as group_refusal, workflow_doubt};
+pub use machine::machine_choice;
 pub(crate) use supply::{LISTS_LAG, may_have_served};
 pub use supply::{SandboxState, state_of};
 
@@ -62,6 +66,10 @@ pub struct Policy {
     pub list_order: ListOrder,
     /// Whether the default image holds whatever release of the runner GitHub offers.
     pub follows_releases: bool,
+    /// Where the runner is in every image.
+    pub runner_dir: String,
+    /// What sandboxes cost where Modal does not tell.
+    pub prices: Prices,
 }
 
 /// What one GitHub account serves.
@@ -119,6 +127,8 @@ pub struct Limits {
     pub sandboxes_per_repo: Option<u32>,
     /// GPUs in all.
     pub gpus: u32,
+    /// US dollars a day, from midnight to midnight UTC.
+    pub spend_per_day: Option<Usd>,
 }
 
 /// The most unclaimed runners per run and label set at first (design rule C).
@@ -139,6 +149,11 @@ impl Policy {
     /// Whether any class asks for a GPU.
     pub fn has_gpus(&self) -> bool {
         self.classes.iter().any(|class| class.gpu.is_some())
+    }
+
+    /// Whether what was spent may stop creates.
+    pub fn limits_spend(&self) -> bool {
+        self.limits.spend_per_day.is_some() || self.classes.iter().any(|class| class.spend_per_day.is_some())
     }
 
     /// The runner group that runners of an organization join.
@@ -199,6 +214,11 @@ impl AccountPolicy {
     pub fn serves(&self, repo: &RepoName) -> bool {
         self.repos.contains(repo) || self.patterns.admit(repo)
     }
+
+    /// Whether GitHub takes no runner that old there; it does not always say so.
+    pub fn is_below_floor(&self, version: RunnerVersion) -> bool {
+        version < RunnerVersion::FLOOR && !is_enterprise_server(&self.host)
+    }
 }
 
 /// Register a runner and create the sandbox that runs it.
@@ -212,6 +232,10 @@ pub struct Create {
     pub labels: Labels,
     /// The runner group that it joins.
     pub runner_group_id: u64,
+    /// The file name of the job's workflow, in the form of a tag; none where it is not known.
+    pub workflow: Option<String>,
+    /// What its sandbox costs per hour; none where that is not known.
+    pub price: Option<Usd>,
 }
 
 /// One step.
@@ -314,6 +338,13 @@ pub enum SkipReason {
     NoClass(NoClass),
     /// A runner that can take it starts or waits.
     AlreadyServed,
+    /// Its sandbox waits for a machine.
+    Unscheduled {
+        /// For which.
+        machine: Machine,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
     /// Its last reading says queued, an earlier one said in progress: it waits for a second opinion.
     SeenInProgress,
     /// The newest reading that shows it queued is from before a long pause.
@@ -325,7 +356,7 @@ pub enum SkipReason {
     /// The image of its class is being made.
     ImageBuilding,
     /// The image of its class could not be made.
-    ImageFailed(String),
+    ImageFailed(Arc<str>),
     /// GitHub takes no runners of the version that is in the image of its class.
     RunnerVersion {
         /// The version.
@@ -333,6 +364,8 @@ pub enum SkipReason {
         /// Since when.
         since: DateTime<Utc>,
     },
+    /// There is a limit to what may be spent, and what was spent today is not known yet, or what a sandbox would cost.
+    SpendUnknown(String),
     /// A limit is reached.
     AtLimit(Limit),
     /// As many runners of its run are there as its wave admits.
@@ -356,10 +389,17 @@ pub enum SkipReason {
         /// How many.
         attempts: u32,
     },
+    /// Modal's machines failed or were taken away under its runners; the next attempt is a probe.
+    MachinesLost {
+        /// How many.
+        machines: u32,
+    },
     /// GitHub refuses to register a runner in its repository.
     MintRefused(String),
     /// Modal refuses to create a sandbox of its class.
     CreateRefused(String),
+    /// The spend limit of Modal's workspace is reached.
+    ModalSpendLimit,
     /// The GitHub budget of its account admits no further registration.
     GithubBudget,
     /// Modal's rate of creates admits no further one.
@@ -376,9 +416,30 @@ pub enum Limit {
     /// The class's `max_sandboxes`.
     Class(u32),
     /// `limits.max_gpus`.
-    Gpus(u32),
+    Gpus {
+        /// The limit.
+        limit: u32,
+        /// How many are asked for by sandboxes that have no machine yet, or are given up for that.
+        waiting: u32,
+    },
+    /// The GPUs that Modal lets its workspace use.
+    ModalGpus {
+        /// How many are in use, by whomever.
+        used: u32,
+        /// How many may be.
+        most: u32,
+    },
     /// What Modal has room for: it refused a further one.
-    Modal(u32),
+    Modal {
+        /// How many sandboxes.
+        sandboxes: u32,
+        /// How many containers its workspace runs, of whomever, and may, where Modal has said so.
+        tasks: Option<(u32, u32)>,
+    },
+    /// `limits.spend_per_day`.
+    SpendPerDay(Usd),
+    /// The class's `spend_per_day`.
+    ClassSpendPerDay(Usd),
 }
 
 /// Counts of one class, for metrics and people.
@@ -412,11 +473,12 @@ pub fn plan(observed: &Observed, evidence: &Evidence, policy: &Policy, now: Date
     let mut plan = Plan::default();
     let mut groups = demand::groups(&context, &mut plan);
     let supply = supply::count(&context, &mut groups, &mut plan);
-    let needs = demand::needs(&mut groups, &context, &mut plan);
+    let needs = demand::needs(&mut groups, &supply, &context, &mut plan);
     let needs = claims::within_waves(needs, &groups, &supply, &context, &mut plan);
     limits::admit(needs, &groups, &supply, &context, &mut plan);
     images::renew(&context, &mut plan);
     images::look_again(&context, &mut plan);
+    images::catch_up(&context, &mut plan);
     reap::reap(&supply, &context, &mut plan);
     plan
 }

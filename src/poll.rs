@@ -57,8 +57,16 @@ const LEFTOVERS_TURN: TimeDelta = TimeDelta::minutes(10);
 const NEW_SANDBOX: TimeDelta = TimeDelta::seconds(20);
 /// How often a sandbox that lists lack is looked up, and a name that may have one.
 const CONFIRM_AGAIN: TimeDelta = TimeDelta::seconds(10);
-/// How often ended sandboxes are listed.
-const ENDED_AGAIN: TimeDelta = TimeDelta::minutes(10);
+/// How often ended sandboxes are listed; and while some of ours are not accounted.
+const ENDED_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::minutes(1));
+/// How often Modal's quota is read; and how often where it may tell why Modal creates nothing.
+const QUOTA_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::minutes(1));
+/// How often Modal's rates are read.
+const RATES_AGAIN: TimeDelta = TimeDelta::hours(24);
+/// At the soonest where Modal refuses to tell them; and where that failed for a reason that passes.
+const RATES_MISSING_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::minutes(1));
+/// What is accounted waits for the rates so many times.
+const RATES_AWAITED: u32 = 3;
 /// The bounds of the sweep's interval; rare statuses are swept for with the longest.
 const SWEEP_AGAIN: (TimeDelta, TimeDelta) = (TimeDelta::minutes(10), TimeDelta::hours(6));
 /// A repository is due for a sweep before its interval ends by this part of it: it waits for its turn among others.
@@ -107,6 +115,7 @@ pub fn due(
     let mut all = Schedule { due: Vec::new(), now, interval: delta(policy.interval) };
     all.fleet(observed, evidence);
     all.ended(observed, policy);
+    all.quota(observed, evidence, policy);
     all.directories(observed, policy);
     all.facts(observed, policy, capacities);
     all.releases(observed);
@@ -286,11 +295,51 @@ impl Schedule {
         }
     }
 
-    /// Ended sandboxes matter only where they may have left something.
+    /// Ended sandboxes matter where they may have left something, and until they are accounted: when a list arrives, by
+    /// Modal's rates, so Modal has to have told those before, or refused to.
     fn ended(&mut self, observed: &Observed, policy: &Policy) {
+        let rates = &observed.rates.read;
+        let again = match &rates.failure {
+            None => RATES_AGAIN,
+            Some(_) if rates.is_refused() => RATES_MISSING_AGAIN.0,
+            Some(_) => RATES_MISSING_AGAIN.1,
+        };
+        let accounts = observed.spend.list_since.is_some();
+        let is_due = rates.tried_at.is_none_or(|at| self.now - at >= again);
+        if (accounts || rates.known_at.is_some()) && is_due {
+            self.add(Read::Rates, Purpose::Other, Rank::Modal, rates.tried_at);
+        }
+        let is_told = rates.known_at.is_some() || rates.is_refused() || rates.failures >= RATES_AWAITED;
         let read = &observed.fleet.ended_read;
-        if policy.has_gpus() && self.is_due(read, ENDED_AGAIN) {
+        let again = match (accounts, policy.has_gpus()) {
+            (true, _) if !is_told => return,
+            (true, _) => ENDED_AGAIN.1,
+            (false, true) => ENDED_AGAIN.0,
+            (false, false) => return,
+        };
+        if self.is_due(read, again) {
             self.add(Read::Ended, Purpose::Other, Rank::Modal, read.tried_at);
+        }
+    }
+
+    fn quota(&mut self, observed: &Observed, evidence: &Evidence, policy: &Policy) {
+        let read = &observed.quota.read;
+        let (usual, sooner) = QUOTA_AGAIN;
+        let is_unexplained = evidence.refused_at.is_some_and(|refused| read.known_at.is_none_or(|at| at < refused));
+        // Whether Modal is short of a machine, or the workspace may not use more, has to be known once it is too late.
+        let waits = |sandbox: &OurSandbox| {
+            let limit = policy.class(&sandbox.origin.class).map(|class| class.clocks.schedule_timeout);
+            sandbox.ended.is_none()
+                && !sandbox.is_scheduled
+                && limit.is_some_and(|limit| self.now - sandbox.created(observed.skew) >= delta(limit) / 2)
+        };
+        let are_gpus_short = observed.quota.gpus_without_room(1, self.now).is_some()
+            || policy.has_gpus() && observed.fleet.sandboxes.values().any(waits);
+        let is_of_interest = is_unexplained || are_gpus_short || observed.quota.is_spent(self.now);
+        let again = if is_of_interest { sooner } else { usual };
+        // Nothing depends on it, so a failure is as good as an answer.
+        if read.tried_at.is_none_or(|at| self.now - at >= again) {
+            self.add(Read::Quota, Purpose::Other, Rank::Modal, read.tried_at);
         }
     }
 

@@ -19,6 +19,9 @@ pub const ENTRYPOINT: [&str; 3] = ["bash", "-c", SUPERVISOR];
 /// Modal limits all arguments of a sandbox to 64 KiB together; most of that is left to spare.
 const _: () = assert!(SUPERVISOR.len() < 16 * 1024);
 
+/// The user of the image as whom jobs run where they are not to run as root.
+pub const RUN_AS_USER: &str = "runner";
+
 /// Names of the environment variables that the supervisor reads; none of them reaches a job.
 pub mod variable {
     /// The encoded just-in-time config, a secret; required.
@@ -40,8 +43,13 @@ pub mod variable {
     pub const TRUSTED_ONLY: &str = "SANDRUNNER_TRUSTED_ONLY";
     /// `gvisor` or `vm` starts Docker's daemon in that way; default none.
     pub const DOCKER: &str = "SANDRUNNER_DOCKER";
-    /// What the job's "Set up job" step shows about its machine, written as it is into the runner's `.setup_info`.
+    /// The user as whom the runner and its jobs run; default the one that the sandbox starts as, root.
+    pub const RUN_AS: &str = "SANDRUNNER_RUN_AS";
+    /// What the job's "Set up job" step shows about its machine, written into the runner's `.setup_info` with
+    /// [`SETUP_INFO_REGION`] replaced.
     pub const SETUP_INFO: &str = "SANDRUNNER_SETUP_INFO";
+    /// Stands for the region in which the sandbox runs, which Modal tells inside it alone.
+    pub const SETUP_INFO_REGION: &str = "{region}";
 }
 
 /// Why a sandbox ended, as its supervisor says by its exit code.

@@ -65,8 +65,8 @@ pub use report::{PickupSeconds, Report};
 pub use repos::RepoChange;
 pub use scenario::{
     BeyondLimit, Conclusion, ForeignRunner, ForeignSandbox, Ghost, GroupVisibility, RepoAbout, Scenario, ScenarioError,
-    ScenarioGroup, ScenarioImage, ScenarioInstallation, ScenarioJob, ScenarioOrganization, ScenarioRelease,
-    ScenarioRepo, ScenarioRun, SkipReason, Visibility,
+    ScenarioGroup, ScenarioImage, ScenarioInstallation, ScenarioJob, ScenarioOrganization, ScenarioRegistry,
+    ScenarioRelease, ScenarioRepo, ScenarioRun, ScenarioSecret, SkipReason, Visibility,
 };
 pub use server::{Servers, serve};
 pub use world::{Summary, World};

@@ -4,7 +4,10 @@
 //! modules; everything below is ours.
 
 mod activity;
+mod billing;
 mod directory;
+mod images;
+mod quota;
 mod releases;
 mod workflow;
 
@@ -14,17 +17,21 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::class::{ImageSource, Risks};
+use crate::class::{ImageSource, Machine, Risks};
+use crate::cost::{self, Resources};
 use crate::error::CallFailure;
 use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
-    RunnerId, SandboxId, SecretId,
+    RunnerId, SandboxId, SecretId, TaskId,
 };
 use crate::retry;
 use crate::runner::RunnerVersion;
 
 pub use activity::{Activity, Hints};
+pub use billing::{EndedSandbox, RatesView};
 pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
+pub use images::{ImageState, Overdue};
+pub use quota::{Quota, QuotaView, Spend};
 pub use releases::{Rebuilds, ReleaseView};
 pub use workflow::{AdmittedWorkflows, Fit, SelectedWorkflow, Workflow, WorkflowFile, WrittenIn};
 
@@ -243,8 +250,14 @@ pub struct Sandbox {
     pub is_scheduled: bool,
     /// When it started to run.
     pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Its resources.
+    pub resources: Resources,
     /// What it was made from.
     pub image: Option<ImageId>,
+    /// What runs it; its output goes by that.
+    pub task: Option<TaskId>,
     /// How it ended; none while it lives.
     pub result: Option<SandboxResult>,
 }
@@ -283,6 +296,16 @@ pub enum SandboxEnd {
     Other(i32),
 }
 
+impl SandboxEnd {
+    /// Whether only a sandbox that has a machine ends like that.
+    fn needs_machine(self) -> bool {
+        match self {
+            Self::Success | Self::Failure | Self::InitFailure | Self::IdleTimeout | Self::OutOfMemory => true,
+            Self::Terminated | Self::Timeout | Self::InternalFailure | Self::Other(_) => false,
+        }
+    }
+}
+
 /// Everything that is observed, as the planner sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -296,20 +319,28 @@ pub struct Observed {
     pub apps: BTreeMap<AccountName, AppView>,
     /// Our sandboxes.
     pub fleet: Fleet,
+    /// What Modal's workspace may use, and uses.
+    pub quota: QuotaView,
     /// Creates that are being carried out.
     pub in_flight: BTreeMap<OurName, Creating>,
     /// The image of each class.
     pub images: BTreeMap<ClassName, ImageState>,
     /// The runner that is in the image of a class, where that is known.
     pub runners_in_use: BTreeMap<ClassName, RunnerVersion>,
-    /// When the default image was last made anew for a newer runner.
-    pub renewed_at: Option<DateTime<Utc>>,
+    /// Classes whose image is an earlier one than is wanted.
+    pub overdue: BTreeMap<ClassName, Overdue>,
+    /// When images that Sandrunner puts the runner into were last made anew for a newer one.
+    pub renewed_at: BTreeMap<ImageSource, DateTime<Utc>>,
     /// Images of registries that were made anew because GitHub refuses the runner in them.
     pub rebuilds: BTreeMap<ImageSource, Rebuilds>,
     /// What GitHub says of the runner's releases.
     pub releases: BTreeMap<AccountName, ReleaseView>,
     /// What the limiters would let start.
     pub admission: Admission,
+    /// What Modal takes for sandboxes.
+    pub rates: RatesView,
+    /// What was spent today.
+    pub spend: cost::Spend,
     /// How far the times that services state are ahead of ours.
     pub skew: TimeDelta,
 }
@@ -593,6 +624,9 @@ pub struct Origin {
     pub class: ClassName,
     /// The label set of its runner.
     pub group: Fingerprint,
+    /// What it was asked for on.
+    #[serde(default, skip_serializing_if = "Machine::is_any")]
+    pub machine: Machine,
 }
 
 /// Our sandboxes.
@@ -607,12 +641,14 @@ pub struct Fleet {
     pub replaced: BTreeMap<OurName, OurSandbox>,
     /// Names that may have a sandbox that was not seen.
     pub unsure: BTreeMap<OurName, Creating>,
-    /// Sandboxes with our deployment's tag that cannot be read: counted, never touched.
-    pub unreadable: BTreeMap<SandboxId, String>,
+    /// Sandboxes with our deployment's tag that cannot be read, with their GPUs: counted, never touched.
+    pub unreadable: BTreeMap<SandboxId, u32>,
     /// How Modal's list of ended sandboxes was read.
     pub ended_read: ReadState,
     /// Secrets of sandboxes that ended lately: a process that was killed meanwhile did not see their end.
     pub ended_secrets: BTreeMap<SecretId, EndedSecret>,
+    /// What the last such list showed, until it is accounted.
+    pub ended: Vec<EndedSandbox>,
 }
 
 /// A Secret of a sandbox that ended.
@@ -656,6 +692,10 @@ pub struct OurSandbox {
     pub runner: Option<RunnerId>,
     /// What it was made from: no longer the image of its class where that was made anew since.
     pub image: Option<ImageId>,
+    /// What runs it, where Modal has said so.
+    pub task: Option<TaskId>,
+    /// Its resources, as far as they were listed.
+    pub resources: Resources,
     /// When it was last seen alive.
     pub seen_at: DateTime<Utc>,
     /// Since when lists lack it, without proof of its end.
@@ -669,6 +709,13 @@ pub struct OurSandbox {
 }
 
 impl OurSandbox {
+    /// Whether it is known to have been placed on a machine: a list has shown that, or its end does. One that was placed
+    /// and ended between two lists is seen without a machine to the last.
+    pub fn was_placed(&self) -> bool {
+        let result = self.ended.as_ref().and_then(|ended| ended.result.as_ref());
+        self.is_scheduled || result.is_some_and(|result| result.status.needs_machine())
+    }
+
     /// When it was created by our clock, which Modal's is ahead of by `skew`.
     pub fn created(&self, skew: TimeDelta) -> DateTime<Utc> {
         self.created_at - skew
@@ -688,37 +735,6 @@ pub struct Ended {
     pub at: DateTime<Utc>,
     /// How it ended; none where Modal no longer knows it.
     pub result: Option<SandboxResult>,
-}
-
-/// The image of a class.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImageState {
-    /// It is being made.
-    Building {
-        /// Earlier failures in a row.
-        failures: u32,
-    },
-    /// It can be used.
-    Ready(ImageId),
-    /// It could not be made.
-    Failed {
-        /// Why, with the end of the build's log.
-        message: String,
-        /// Failures in a row.
-        failures: u32,
-        /// When the last one happened.
-        at: DateTime<Utc>,
-    },
-}
-
-impl ImageState {
-    /// The image, where it can be used.
-    pub fn id(&self) -> Option<&ImageId> {
-        match self {
-            Self::Ready(id) => Some(id),
-            Self::Building { .. } | Self::Failed { .. } => None,
-        }
-    }
 }
 
 /// What the limiters would let start in this pass.

@@ -1,12 +1,17 @@
-//! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes, and the one that
-//! keeps pages of lists.
+//! The state directory: the file in it that keeps [`Evidence`] over a restart, as well as that goes, the one that
+//! keeps pages of lists, and those that say what sandboxes have cost; beside them the logs of the last builds of images, and
+//! a folder with what dead sandboxes printed.
 //!
-//! Each is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
+//! Each file is read once, at the start, and written off the loop. Invariant: whatever is wrong with the file, its directory
 //! or the disk, the daemon runs; a pass never waits for either, and the start only for a second. Each trouble is one
 //! warning. What the file holds is for [`kept`] to judge.
 
+mod book;
+mod builds;
 #[cfg(feature = "sim")]
 mod harm;
+mod logs;
+mod mask;
 mod pages;
 mod place;
 
@@ -29,9 +34,17 @@ use crate::ids::{Deployment, Fingerprint};
 use crate::metrics::{self, Save};
 use crate::retry::{self, Growth};
 
+pub use self::book::{BookError, BookKeeper, Costs, open_book, read_costs};
+pub use self::builds::{BuildLogs, BuildRecord, KeptBuild, LOG_BYTES_MAX};
 #[cfg(feature = "sim")]
 pub use self::harm::harm;
+pub use self::logs::{DeadSandbox, KeptLog, LogKeeper, Which, kept_logs, open_logs};
 pub use self::pages::{PagesKeeper, open_pages};
+
+/// A text that other people's programs wrote, as it may be stored and shown.
+pub fn masked(text: &str) -> String {
+    mask::masked(text)
+}
 
 /// What happens between two saves is lost by a kill; it costs requests, nothing else.
 const SAVE_EVERY: TimeDelta = TimeDelta::seconds(10);

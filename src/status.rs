@@ -1,12 +1,15 @@
 //! What the controller knows and does, as one document for programs and people.
 
 mod github;
+mod modal;
+mod spend;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::class::RunnerClass;
 use crate::error::ErrorClass;
 use crate::evidence::Evidence;
 use crate::github::CredentialState;
@@ -16,7 +19,10 @@ use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll::{self, Shortfall};
 use crate::state::ImageState;
 
+pub use modal::ModalStatus;
+
 pub use github::{AccountStatus, CredentialKind, InstallationStatus, OrganizationStatus, RunnerGroupStatus};
+pub use spend::{ClassSpend, SpendStatus};
 
 /// The most jobs that are listed one by one; the counts are always whole.
 const JOBS_MAX: usize = 500;
@@ -46,6 +52,8 @@ pub struct Status {
     pub pickup_seconds: PickupStatus,
     /// Repositories that are looked at seldom, and why: archived, renamed, gone, hidden, or refused.
     pub paused: BTreeMap<RepoName, String>,
+    /// What Modal's workspace may use, and uses.
+    pub modal: ModalStatus,
     /// GitHub accounts.
     pub accounts: Vec<AccountStatus>,
     /// Organizations in which runners are registered.
@@ -56,6 +64,8 @@ pub struct Status {
     pub credentials: Vec<CredentialStatus>,
     /// What is left of GitHub's limits.
     pub budgets: Vec<BudgetStatus>,
+    /// What was spent today, and how much may be.
+    pub spend: SpendStatus,
     /// How often old runs are looked for, in seconds.
     pub sweep_interval_seconds: i64,
 }
@@ -139,6 +149,21 @@ pub struct ClassStatus {
     pub sandboxes: BTreeMap<SandboxState, u32>,
     /// The state of its image.
     pub image: Option<String>,
+    /// Why that is an earlier one than is wanted, and when the wanted one is asked for again.
+    pub image_overdue: Option<OverdueStatus>,
+    /// The machine that its next sandbox is asked for on, where it has a GPU.
+    pub machine: Option<String>,
+    /// Machines of its that Modal is short of, and when each is tried again.
+    pub short_of: BTreeMap<String, DateTime<Utc>>,
+}
+
+/// A class is served with an earlier image than is wanted.
+#[derive(Debug, Clone, Serialize)]
+pub struct OverdueStatus {
+    /// Why, with the end of the build's log.
+    pub why: String,
+    /// When the wanted one is asked for again.
+    pub again_at: DateTime<Utc>,
 }
 
 /// A queued job that got nothing in the last pass.
@@ -255,7 +280,7 @@ impl Status {
             classes: policy
                 .classes
                 .iter()
-                .map(|class| (class.name.clone(), class_status(&class.name, view, plan, now)))
+                .map(|class| (class.name.clone(), class_status(class, subject, now)))
                 .collect(),
             skipped,
             jobs: jobs.collect(),
@@ -264,11 +289,13 @@ impl Status {
             recent: recent.iter().cloned().collect(),
             pickup_seconds: quantiles(pickups),
             paused: paused(view),
+            modal: modal::quota(view, now),
             accounts: github::accounts(view, policy),
             organizations: github::organizations(view, plan, policy),
             owners: owners(view),
             credentials: credentials(view, policy),
             budgets: budgets(view, now),
+            spend: SpendStatus::new(&view.observed, policy),
             sweep_interval_seconds: sweep_interval(view, now).num_seconds(),
         }
     }
@@ -309,17 +336,26 @@ fn directories_unread(view: &View) -> u32 {
     u32::try_from(owners + apps).unwrap_or(u32::MAX)
 }
 
-fn class_status(class: &ClassName, view: &View, plan: &Plan, now: DateTime<Utc>) -> ClassStatus {
-    let tally = plan.tally.get(class);
+fn class_status(class: &RunnerClass, subject: &Subject<'_>, now: DateTime<Utc>) -> ClassStatus {
+    let Subject { view, evidence, plan, .. } = *subject;
+    let tally = plan.tally.get(&class.name);
+    let (machine, short_of) = modal::machines(class, evidence, now);
     ClassStatus {
+        machine,
+        short_of,
         queued: tally.map_or(0, |tally| tally.queued.values().sum()),
         oldest_queued_seconds: tally.and_then(|tally| tally.oldest_queued).map(|since| (now - since).num_seconds()),
         sandboxes: tally.map(|tally| tally.sandboxes.clone()).unwrap_or_default(),
-        image: view.observed.images.get(class).map(|image| match image {
+        image: view.observed.images.get(&class.name).map(|image| match image {
             ImageState::Building { .. } => "building".to_owned(),
             ImageState::Ready(id) => id.to_string(),
             ImageState::Failed { message, .. } => format!("failed: {message}"),
         }),
+        image_overdue: view
+            .observed
+            .overdue
+            .get(&class.name)
+            .map(|late| OverdueStatus { why: late.why.to_string(), again_at: late.again_at }),
     }
 }
 

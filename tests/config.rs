@@ -4,9 +4,11 @@
 
 use std::path::Path;
 
-use sandrunner::class::{Docker, Network, Runtime, SandboxOptions, domain_admits};
+use sandrunner::class::{Docker, Network, Risks, Runtime, SandboxOptions, User, domain_admits, resolve};
 use sandrunner::config::{Config, ConfigError, Environment, RunnerReleaseChoice, Settings, load};
+use sandrunner::cost::{Prices, Usd};
 use sandrunner::github::{GithubAuth, GithubSettings};
+use sandrunner::ids::Labels;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
@@ -79,6 +81,7 @@ fn the_example_shows_the_defaults() {
     let example: Config = toml::from_str(EXAMPLE).unwrap();
     let mut defaults = Config::default();
     defaults.github.clone_from(&example.github);
+    defaults.images.clone_from(&example.images);
     defaults.runner_classes.clone_from(&example.runner_classes);
     assert_eq!(serde_json::to_value(&example).unwrap(), serde_json::to_value(&defaults).unwrap());
     let account: Config = toml::from_str(MINIMAL).unwrap();
@@ -93,6 +96,42 @@ fn the_example_is_accepted() {
     assert_eq!(settings.policy.scopes().count(), 2);
     let names: Vec<String> = settings.policy.classes.iter().map(|class| class.name.to_string()).collect();
     assert_eq!(names, ["large", "gpu:t4", "gpu:l4", "gpu:a100", "gpu:a100-80gb", "gpu:h100", "default"]);
+}
+
+#[test]
+fn any_gpu_has_a_class_by_its_label_for_the_repositories_that_may_have_it() {
+    let text = format!(
+        "builtin_gpus = [\"B200\", \"h100:2\"]\nbuiltin_gpu_repos = [\"acme/ml\"]\n{}",
+        MINIMAL.replace("acme/web", "acme/*")
+    );
+    let classes = load_text(&text, &[]).unwrap().policy.classes;
+    let found = |label: &str, repo: &str| {
+        let labels = Labels::new(["modal", label]);
+        let class = resolve(&classes, "modal", (&labels, Risks::NONE), &repo.parse().unwrap());
+        class.map(|class| class.machines()[0].to_string()).map_err(|why| why.to_string())
+    };
+    assert_eq!(found("gpu:b200", "acme/ml"), Ok("B200".to_owned()));
+    assert_eq!(found("GPU:H100:2", "acme/ml"), Ok("H100:2".to_owned()));
+    assert!(found("gpu:b200", "acme/web").unwrap_err().contains("fails on `acme/web`"));
+    assert!(found("gpu:h100", "acme/ml").unwrap_err().contains("fails on `gpu:h100`"), "of that there is no class");
+}
+
+#[test]
+fn where_no_gpu_is_wanted_a_class_may_name_any() {
+    let text = format!("builtin_gpus = [\"h100:8\"]\n{MINIMAL}[limits]\nmax_gpus = 0\n");
+    assert_eq!(load_text(&text, &[]).unwrap().policy.limits.gpus, 0);
+}
+
+#[test]
+fn a_class_says_what_will_do_where_modal_is_short_of_something() {
+    let class = "gpu = \"h100\"\ngpu_fallback = [\"a100:2\"]\nregions = [\"us\"]\nregion_fallback = [\"eu\", \"ap\"]";
+    let text = format!("{MINIMAL}[[runner_classes]]\nname = \"ml\"\nlabels = [\"ml\"]\nrun_as_root = false\n{class}\n");
+    let settings = load_text(&text, &[]).unwrap();
+    let ml = &settings.policy.classes[0];
+    let machines: Vec<String> = ml.machines().iter().map(ToString::to_string).collect();
+    assert_eq!(machines, ["H100 in us", "A100:2 in us", "H100 in eu", "A100:2 in eu", "H100 in ap", "A100:2 in ap"]);
+    let users: Vec<User> = settings.policy.classes.iter().map(|class| class.options.user).take(2).collect();
+    assert_eq!(users, [User::Runner, User::Root]);
 }
 
 #[test]
@@ -386,45 +425,136 @@ fn what_looks_like_a_credential_and_is_none_can_be_said() {
 }
 
 #[test]
+fn what_sandboxes_cost_and_may_cost_can_be_said() {
+    let text = format!(
+        "{MINIMAL}[limits]\nspend_per_day = 50.5\n[cost]\ncpu = 0.2\nregion_factor = 1.5\ngpus = {{ H100 = 3.0, X1 = 9 }}\n\
+         [[runner_classes]]\nname = \"big\"\nlabels = [\"big\"]\nspend_per_day = 5\nprice = 1.25\n\
+         [[runner_classes]]\nname = \"far\"\nlabels = [\"far\"]\nregions = [\"eu\"]\ncpu = 1\nmemory = 1024\n"
+    );
+    let policy = load_text(&text, &[]).unwrap().policy;
+    let usd = |text: &str| text.parse::<Usd>().unwrap();
+    assert_eq!((policy.limits.spend_per_day, policy.limits_spend()), (Some(usd("50.5")), true));
+    let class = |name: &str| policy.classes.iter().find(|class| class.name.as_str() == name).unwrap();
+    assert_eq!((class("big").spend_per_day, class("big").price), (Some(usd("5")), Some(usd("1.25"))));
+    let gpus = &policy.prices.rates.gpus;
+    assert_eq!([gpus["h100"], gpus["x1"], gpus["t4"]], [usd("3"), usd("9"), usd("0.5904")], "the others stay");
+    assert_eq!(policy.prices.of_class(class("big")), Some(usd("1.25")));
+    assert_eq!(policy.prices.of_class(class("far")), Some(usd("0.336018")), "half as much again in a region");
+    let plain = load_text(MINIMAL, &[]).unwrap().policy;
+    assert!(!plain.limits_spend() && plain.prices == Prices::default());
+    for (line, says) in [
+        ("[limits]\nspend_per_day = 0\n", ["`limits.spend_per_day` is 0", "US dollars"]),
+        ("[limits]\nspend_per_day = -3.5\n", ["`limits.spend_per_day` is -3.5", "above 0"]),
+        ("[limits]\nspend_per_day = nan\n", ["`limits.spend_per_day`", "above 0"]),
+        ("[cost]\nmemory = 0.0\n", ["`cost.memory` is 0", "above 0"]),
+        ("[cost]\nregion_factor = 0.5\n", ["`cost.region_factor` is 0.5", "between 1 and 10"]),
+        ("[cost]\ngpus = { T4 = -1 }\n", ["`cost.gpus.T4` is -1", "above 0"]),
+        ("[cost]\ngpus = { \"!\" = 1 }\n", ["`cost.gpus` is `!`", "as Modal names it"]),
+        (
+            "[[runner_classes]]\nname = \"a\"\nprice = 1e9\n",
+            ["`runner_classes[0].price` is 1000000000", "at most 1000000"],
+        ),
+        ("[cost]\ngpu = 1\n", ["unknown field `gpu`", "`gpus`"]),
+    ] {
+        let error = with_causes(&load_text(&format!("{MINIMAL}{line}"), &[]).unwrap_err());
+        assert!(says.iter().all(|part| error.contains(part)), "{line}: {error}");
+    }
+}
+
+#[test]
+fn where_costs_are_kept_is_known_without_credentials() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, "deployment = \"ci\"\nstate_dir = \"/tmp/x\"\n[[github]]\nallowed_repos = []\n").unwrap();
+    let kept = sandrunner::config::kept(Some(&path), &environment(&[])).unwrap();
+    assert_eq!((kept.deployment.to_string().as_str(), kept.state_dir.as_deref()), ("ci", Some(Path::new("/tmp/x"))));
+    let of_systemd = sandrunner::config::kept(None, &environment(&[("STATE_DIRECTORY", "/var/lib/a:/b")])).unwrap();
+    assert_eq!(of_systemd.state_dir.as_deref(), Some(Path::new("/var/lib/a")));
+    std::fs::write(&path, "deployment = \"C I\"\n").unwrap();
+    let error = sandrunner::config::kept(Some(&path), &environment(&[])).unwrap_err().to_string();
+    assert!(error.contains("`deployment` is `C I`"), "{error}");
+}
+
+/// Lines of a configuration, and what is said of them.
+const BAD_VALUES: &[(&str, &str)] = &[
+    ("deployment = \"Main\"", "`deployment` is `Main`: must be 1 to 12 characters of a-z and 0-9"),
+    ("[reconcile]\ninterval = \"0s\"", "`reconcile.interval` is 0s: must be between 1s and 10m"),
+    ("[limits]\nmax_sandboxes = 0", "`limits.max_sandboxes` is 0: must be between 1 and 100000"),
+    ("[http]\nlisten = \"9464\"", "`http.listen` is `9464`: must be an address with a port, such as 127.0.0.1:9464"),
+    (
+        "[runner]\nversion = \"2.328.9\"",
+        "`runner.version` is `2.328.9`: GitHub registers no runner older than 2.329.0: set a newer one, or `auto`",
+    ),
+    ("[runner]\nversion = \"latest\"", "`runner.version` is `latest`: must be `auto` or a version such as 2.336.0"),
+    (
+        "[runner.env]\nMY_TOKEN = \"x\"",
+        "`runner.env` is `MY_TOKEN`: looks like a credential, which every job could read; pass it to the job as a GitHub secret, or to all jobs of a class as a Modal Secret (`secrets`); if it is none, name it in runner.plain_env",
+    ),
+    (
+        "[modal]\nserver_url = \"http://api.modal.com\"",
+        "`modal.server_url` is `http://api.modal.com`: must be an https:// address (http:// only for this machine)",
+    ),
+    (
+        "[[runner_classes]]\nname = \"default\"",
+        "`runner_classes.name` is `default` twice: give each class its own name; `default` and `gpu:…` are built in unless builtin_classes = false",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu = \"H100:9\"",
+        "`runner_classes[0].gpu` is `H100:9`: must be a GPU as Modal names it, such as A100 or H100:2",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu = \"H100\"\ngpu_fallback = [\"l4\", \"h100\"]",
+        "`runner_classes[0].gpu_fallback` is `h100`: it is tried before: name each GPU once, the best one as `gpu`",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu = \"H100\"\ngpu_fallback = [\"l4:9\"]",
+        "`runner_classes[0].gpu_fallback` is `l4:9`: must be a GPU as Modal names it, such as A100 or H100:2",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu_fallback = [\"l4\"]",
+        "`runner_classes[0].gpu_fallback` is set: only sandboxes with a GPU wait for a machine: set `gpu`, or leave it out",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\nregions = [\"us\"]\nregion_fallback = [\"eu\"]",
+        "`runner_classes[0].region_fallback` is set: only sandboxes with a GPU wait for a machine: set `gpu`, or leave it out",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu = \"T4\"\nregion_fallback = [\"eu\"]",
+        "`runner_classes[0].region_fallback` is set: the class runs anywhere already: set `regions`, or leave it out",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\nregions = [\"US East\"]",
+        "`runner_classes[0].regions` is `US East`: must be a region as Modal names it, such as us-east",
+    ),
+    (
+        "builtin_gpus = [\"h100:0\"]",
+        "`builtin_gpus` is `h100:0`: must be a GPU as Modal names it, such as A100 or H100:2",
+    ),
+    (
+        "builtin_gpus = [\"H100!\"]",
+        "`builtin_gpus` is `H100!`: no label can be made of it: give it a class of your own under [[runner_classes]]",
+    ),
+    (
+        "builtin_gpus = [\"h100:8\"]",
+        "`runner_classes `gpu:h100:8` gpu` is `H100:8`: limits.max_gpus is 4: raise it, or ask for fewer at once",
+    ),
+    (
+        "[[runner_classes]]\nname = \"x\"\ngpu = \"T4\"\ngpu_fallback = [\"l4:8\"]",
+        "`runner_classes `x` gpu` is `L4:8`: limits.max_gpus is 4: raise it, or ask for fewer at once",
+    ),
+    ("builtin_gpu_repos = [\"web\"]", "`builtin_gpu_repos` is `web`: each entry must be \"owner/name\""),
+    (
+        "[[runner_classes]]\nname = \"x\"\ntimeout = \"24h\"",
+        "`runner_classes[0].timeout` is 1day: with its other clocks a job may last at most 23h 45m, because Modal ends sandboxes after 24h",
+    ),
+];
+
+#[test]
 fn bad_values_name_key_value_and_remedy() {
     let github = MINIMAL;
-    let cases = [
-        ("deployment = \"Main\"", "`deployment` is `Main`: must be 1 to 12 characters of a-z and 0-9"),
-        ("[reconcile]\ninterval = \"0s\"", "`reconcile.interval` is 0s: must be between 1s and 10m"),
-        ("[limits]\nmax_sandboxes = 0", "`limits.max_sandboxes` is 0: must be between 1 and 100000"),
-        (
-            "[http]\nlisten = \"9464\"",
-            "`http.listen` is `9464`: must be an address with a port, such as 127.0.0.1:9464",
-        ),
-        (
-            "[runner]\nversion = \"2.328.9\"",
-            "`runner.version` is `2.328.9`: GitHub registers no runner older than 2.329.0: set a newer one, or `auto`",
-        ),
-        ("[runner]\nversion = \"latest\"", "`runner.version` is `latest`: must be `auto` or a version such as 2.336.0"),
-        (
-            "[runner.env]\nMY_TOKEN = \"x\"",
-            "`runner.env` is `MY_TOKEN`: looks like a credential, which every job could read; pass it to the job as a GitHub secret, or to all jobs of a class as a Modal Secret (`secrets`); if it is none, name it in runner.plain_env",
-        ),
-        (
-            "[modal]\nserver_url = \"http://api.modal.com\"",
-            "`modal.server_url` is `http://api.modal.com`: must be an https:// address (http:// only for this machine)",
-        ),
-        (
-            "[[runner_classes]]\nname = \"default\"",
-            "`runner_classes.name` is `default` twice: give each class its own name; `default` and `gpu:…` are built in unless builtin_classes = false",
-        ),
-        (
-            "[[runner_classes]]\nname = \"x\"\ngpu = \"H100:9\"",
-            "`runner_classes[0].gpu` is `H100:9`: must be a GPU as Modal names it, such as A100 or H100:2",
-        ),
-        (
-            "[[runner_classes]]\nname = \"x\"\ntimeout = \"24h\"",
-            "`runner_classes[0].timeout` is 1day: with its other clocks a job may last at most 23h 45m, because Modal ends sandboxes after 24h",
-        ),
-    ];
-    for (text, expected) in cases {
+    for (text, expected) in BAD_VALUES {
         let error = load_text(&format!("{text}\n{github}"), &[]).unwrap_err();
-        assert_eq!(with_causes(&error), expected);
+        assert_eq!(with_causes(&error), *expected);
     }
 }
 
@@ -617,4 +747,51 @@ fn a_missing_file_is_named() {
     assert!(
         with_causes(&error).starts_with("cannot read the configuration file /nonexistent/config.toml: No such file")
     );
+}
+
+#[test]
+fn an_image_of_the_configuration_is_what_a_class_names() {
+    use sandrunner::class::{ImageBase, ImageSource, RunnerIn};
+    let text = "[[images]]\nname = \"node\"\napt = [\"nodejs\"]\n[[images]]\nname = \"unused\"\nbase = \"debian:13\"\n\
+                runner = false\n[[runner_classes]]\nname = \"a\"\nlabels = [\"a\"]\nimage = \"node\"\n\
+                [[runner_classes]]\nname = \"b\"\nlabels = [\"b\"]\nimage = \"node\"\ndocker = \"gvisor\"\n\
+                [[runner_classes]]\nname = \"c\"\nlabels = [\"c\"]\nimage = \"acme/runner:1\"\n";
+    let settings = load_text(&format!("{MINIMAL}{text}"), &[]).unwrap();
+    let names: Vec<String> = settings.images.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["node", "node+docker", "acme/runner:1", "default", "unused"]);
+    let ImageSource::Recipe(node) = &settings.images[0] else { panic!("{:?}", settings.images) };
+    assert_eq!((&node.base, node.runner), (&ImageBase::Default { has_docker: false }, RunnerIn::Added));
+    let ImageSource::Recipe(unused) = &settings.images[4] else { panic!("{:?}", settings.images) };
+    assert_eq!((&unused.base, unused.runner), (&ImageBase::Registry("debian:13".to_owned()), RunnerIn::Own));
+}
+
+#[test]
+fn an_image_that_cannot_be_is_refused_with_what_it_must_be() {
+    let image = |keys: &str| format!("{MINIMAL}[[images]]\n{keys}\n");
+    let class =
+        |image: &str| format!("{MINIMAL}[[runner_classes]]\nname = \"a\"\nlabels = [\"a\"]\nimage = \"{image}\"\n");
+    let named = |keys: &str| image(&format!("name = \"own\"\n{keys}"));
+    for (text, parts) in [
+        (image("name = \"Own\""), ["`images[0].name`", "`Own`", "a-z"]),
+        (image("name = \"default\""), ["`images[0].name`", "`default`", "choose another"]),
+        (image("name = \"own\"\n[[images]]\nname = \"own\""), ["`images.name`", "`own` twice", "its own name"]),
+        (named("base = \"ubuntu\""), ["`images[0].base`", "`ubuntu`", "with its tag"]),
+        (named("base = \"a b:1\""), ["`images[0].base`", "`a b:1`", "registry reference"]),
+        (named("registry_secret = \"x\""), ["`images[0].registry_secret`", "`x`", "private registry"]),
+        (named("base = \"im-1\"\nregistry_secret = \"x\""), ["registry_secret`", "`x`", "private registry"]),
+        (named("base = \"a/b:1\"\nregistry_secret = \"x y\""), ["registry_secret`", "`x y`", "Modal Secret"]),
+        (named("apt = [\"nodejs; true\"]"), ["`images[0].apt`", "`nodejs; true`", "a package"]),
+        (named("apt = [\"-y\"]"), ["`images[0].apt`", "`-y`", "a package"]),
+        (named("env = { NPM_TOKEN = \"x\" }"), ["`images[0].env`", "`NPM_TOKEN`", "plain_env"]),
+        (named("env = { A = \"x\\\"y\" }"), ["`images[0].env`", "`A`", "one line"]),
+        (named("run = [\"a\\nb\"]"), ["`images[0].run`", "`a\\nb`", "one line"]),
+        (named("run = [\"cat <<EOF\"]"), ["`images[0].run`", "`cat <<EOF`", "printf"]),
+        (named("run = [\"--mount=x y\"]"), ["`images[0].run`", "`--mount=x y`", "/bin/sh"]),
+        (named("packages = []"), ["packages", "unknown field", "`apt`"]),
+        (class("nod"), ["`runner_classes[0].image`", "`nod`", "[[images]]"]),
+        (class("a/b c"), ["`runner_classes[0].image`", "`a/b c`", "[[images]]"]),
+    ] {
+        let told = load_text(&text, &[]).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} in {told}");
+    }
 }

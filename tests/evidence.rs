@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
+use sandrunner::class::{Gpu, Machine, User};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::Agreement;
-use sandrunner::ids::{Labels, RunId, RunnerId, SecretId};
+use sandrunner::ids::{ClassName, ImageId, JobId, Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
-use sandrunner::plan::{Action, SecretLook};
-use sandrunner::state::{Connection, EndedSecret, Origin, ReadTimes};
+use sandrunner::plan::{Action, DeregisterReason, SecretLook};
+use sandrunner::runner::VersionNotice;
+use sandrunner::state::{
+    Connection, Ended, EndedSecret, ImageState, Origin, ReadTimes, ReleaseView, SandboxEnd, SandboxResult,
+};
 use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
@@ -47,8 +51,9 @@ fn origin() -> Origin {
     Origin {
         scope: scope("acme/web"),
         run: RunId(1),
-        class: sandrunner::ids::ClassName::new("default"),
+        class: ClassName::new("default"),
         group: Labels::new(["modal"]).fingerprint(),
+        machine: Machine::default(),
     }
 }
 
@@ -59,6 +64,313 @@ fn refused(job: u32, class: ErrorClass) -> Outcome {
     let effect =
         Effect::CreateFailed { name: name(&format!("{job}-1")), origin: origin(), runner: RunnerId(1), failure };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
+}
+
+/// The reasons of three sandboxes of a class that ended so before their runners came online, and how many failed starts that
+/// makes.
+fn ended(labels: &str, options: &str, status: SandboxEnd) -> (Vec<&'static str>, u32) {
+    ended_with(labels, options, status, 0)
+}
+
+fn ended_with(labels: &str, options: &str, status: SandboxEnd, exit_code: i32) -> (Vec<&'static str>, u32) {
+    let text =
+        (1..=3).map(|n| format!("sandbox {n}-1 acme/web {options} labels={labels};")).collect::<Vec<_>>().concat();
+    let mut situation = Situation::parse(&text);
+    for (age, sandbox) in situation.observed.fleet.sandboxes.values_mut().enumerate() {
+        let at = now() + TimeDelta::seconds(i64::try_from(age).unwrap());
+        let result = SandboxResult { status, exit_code, message: String::new() };
+        sandbox.ended = Some(Ended { at, result: Some(result) });
+    }
+    let learned = situation.evidence.learn(&situation.observed, &situation.policy, &[], now());
+    let failed = situation.evidence.failed_starts.values().map(|breaker| breaker.failures).sum();
+    (learned.ends.iter().map(|(_, _, reason)| *reason).collect(), failed)
+}
+
+#[test]
+fn what_modal_takes_away_is_no_failure_of_the_class() {
+    let gpu = "modal,gpu:t4";
+    assert_eq!(ended(gpu, "starting 60s", SandboxEnd::Terminated), (vec!["preempted"; 3], 0));
+    assert_eq!(ended(gpu, "starting 60s", SandboxEnd::InternalFailure), (vec!["internal_failure"; 3], 0));
+    assert_eq!(ended(gpu, "starting 60s", SandboxEnd::InitFailure), (vec!["init_failure"; 3], 3));
+    // The class has patience for two minutes; what ended sooner was placed after the last list.
+    assert_eq!(ended(gpu, "unscheduled 121s", SandboxEnd::Terminated), (vec!["no_capacity"; 3], 0));
+    assert_eq!(ended(gpu, "unscheduled 119s", SandboxEnd::Terminated), (vec!["preempted"; 3], 0));
+    // Modal takes no other machines away.
+    assert_eq!(ended("modal", "starting 60s", SandboxEnd::Terminated), (vec!["terminated"; 3], 0));
+    assert_eq!(ended("modal", "starting 60s", SandboxEnd::InternalFailure), (vec!["internal_failure"; 3], 3));
+}
+
+#[test]
+fn a_sandbox_that_failed_before_a_list_showed_its_machine_had_one() {
+    // 68: the runner crashed. An image with which that happens three times is held back where another one is known.
+    for (state, status, held) in [
+        ("starting", SandboxEnd::Failure, 1),
+        ("unscheduled", SandboxEnd::Failure, 1),
+        ("unscheduled", SandboxEnd::InternalFailure, 0),
+    ] {
+        let labels = "labels=modal,gpu:t4";
+        let mut situation = Situation::parse(&format!(
+            "sandbox 9-1 acme/web idle 60s {labels} image=im-1; runner 9-1 acme/web online 60s {labels}"
+        ));
+        let class = ClassName::new("gpu:t4");
+        situation.observed.images.insert(class.clone(), ImageState::Ready(ImageId::new("im-1")));
+        learn(&mut situation, &[], 0);
+        let text = (1..=3).map(|n| format!("sandbox {n}-1 acme/web {state} 60s {labels} image=im-2;"));
+        situation.observed = Situation::parse(&text.collect::<String>()).observed;
+        situation.observed.images.insert(class, ImageState::Ready(ImageId::new("im-2")));
+        let result = SandboxResult { status, exit_code: 68, message: String::new() };
+        for sandbox in situation.observed.fleet.sandboxes.values_mut() {
+            sandbox.ended = Some(Ended { at: now(), result: Some(result.clone()) });
+        }
+        let learned = situation.evidence.learn(&situation.observed, &situation.policy, &[], now());
+        assert_eq!(learned.held_images.len(), held, "{state}, {status:?}");
+    }
+}
+
+#[test]
+fn a_start_fails_with_whatever_the_sandbox_ends_by_itself() {
+    let failed = |status, code| ended_with("modal", "starting 60s", status, code).1;
+    for code in [1, 66, 68, 126, 127, 137, 139] {
+        assert_eq!(failed(SandboxEnd::Failure, code), 3, "exit code {code}");
+    }
+    // Served, unclaimed, version refused, policy refused, asked to end.
+    for code in [0, 64, 65, 67, 69] {
+        assert_eq!(failed(SandboxEnd::Failure, code), 0, "exit code {code}");
+    }
+    for status in [SandboxEnd::OutOfMemory, SandboxEnd::Timeout, SandboxEnd::IdleTimeout, SandboxEnd::Other(99)] {
+        assert_eq!(failed(status, 0), 3, "{status:?}");
+    }
+    assert_eq!(ended_with("modal", "idle 60s", SandboxEnd::Failure, 127).1, 0, "its runner was online");
+    assert_eq!(
+        ended_with("modal,gpu:t4", "starting 60s", SandboxEnd::Other(99), 0).1,
+        0,
+        "it may have been taken away"
+    );
+}
+
+/// A class whose runners came online with `im-1`, which now has `im-2`.
+fn with_a_new_image() -> Situation {
+    let mut situation = Situation::parse("sandbox 90-1 acme/web idle 5s image=im-1; runner 90-1 acme/web online 5s");
+    let class = ClassName::new("default");
+    situation.observed.runners_in_use.insert(class.clone(), "2.336.0".parse().unwrap());
+    learn(&mut situation, &[], 0);
+    situation.observed = Situation::parse("job 7 acme/web queued").observed;
+    situation.observed.images.insert(class, ImageState::Ready(ImageId::new("im-2")));
+    situation
+}
+
+/// Ends of sandboxes of an image whose runners did not come online, one in each pass; how many failed starts of the class
+/// that makes, and which images are held back because of them.
+fn ends_of(situation: &mut Situation, image: &str, names: std::ops::Range<u32>) -> (u32, Vec<ImageId>) {
+    let mut held = Vec::new();
+    for number in names {
+        let ended = Situation::parse(&format!("sandbox {number}-1 acme/web ended=127 60s image={image}"));
+        situation.observed.fleet.sandboxes = ended.observed.fleet.sandboxes;
+        let at = now() + TimeDelta::seconds(i64::from(number));
+        let learned = situation.evidence.learn(&situation.observed, &situation.policy, &[], at);
+        held.extend(learned.held_images.into_iter().map(|(_, image)| image));
+    }
+    (situation.evidence.failed_starts.values().map(|breaker| breaker.failures).sum(), held)
+}
+
+#[test]
+fn a_new_image_is_given_up_only_where_another_can_stand_in() {
+    let given_up = (0, vec![ImageId::new("im-2")]);
+    assert_eq!(ends_of(&mut with_a_new_image(), "im-2", 1..4), given_up);
+    let class_fails = (3, Vec::new());
+    let mut refused = with_a_new_image();
+    let old = Situation::parse("sandbox 80-1 acme/web ended=65 60s image=im-1");
+    refused.observed.fleet.sandboxes = old.observed.fleet.sandboxes;
+    learn(&mut refused, &[], 0);
+    assert_eq!(ends_of(&mut refused, "im-2", 1..4), class_fails, "GitHub refused its runner");
+    let mut dated = with_a_new_image();
+    let notice = VersionNotice { registers_until: None, runs_until: Some(now()) };
+    let (old, new) = ("2.336.0".parse().unwrap(), "2.337.0".parse().unwrap());
+    let view = ReleaseView { offered: Some(new), notices: [(old, notice)].into(), ..ReleaseView::default() };
+    dated.observed.releases.insert("gh".parse().unwrap(), view);
+    assert_eq!(ends_of(&mut dated, "im-2", 1..4), class_fails, "GitHub says that it refuses its runner");
+    let mut set_anew = with_a_new_image();
+    set_anew.policy.classes.last_mut().unwrap().options.user = User::Runner;
+    assert_eq!(ends_of(&mut set_anew, "im-2", 1..4), class_fails, "it may lack that user");
+    let mut moved = with_a_new_image();
+    moved.policy.runner_dir = "/opt/runner".to_owned();
+    assert_eq!(ends_of(&mut moved, "im-2", 1..4), class_fails, "its runner is elsewhere");
+}
+
+#[test]
+fn sandboxes_of_an_image_that_was_given_up_count_nothing_for_the_class() {
+    let mut situation = with_a_new_image();
+    assert_eq!(ends_of(&mut situation, "im-2", 1..4).0, 0);
+    situation.observed.images.insert(ClassName::new("default"), ImageState::Ready(ImageId::new("im-1")));
+    assert_eq!(ends_of(&mut situation, "im-2", 4..20), (0, Vec::new()));
+}
+
+#[test]
+fn where_the_image_before_does_not_start_either_the_new_one_is_tried_again_and_the_class_waits() {
+    let mut situation = with_a_new_image();
+    let class = ClassName::new("default");
+    let is_held = |situation: &Situation| {
+        situation.evidence.images.held_until(&class, &ImageId::new("im-2"), now() + TimeDelta::seconds(60)).is_some()
+    };
+    ends_of(&mut situation, "im-2", 1..4);
+    assert!(is_held(&situation));
+    situation.observed.images.insert(class.clone(), ImageState::Ready(ImageId::new("im-1")));
+    assert_eq!(ends_of(&mut situation, "im-1", 4..6), (2, Vec::new()));
+    assert!(is_held(&situation));
+    assert_eq!(ends_of(&mut situation, "im-1", 6..7).0, 3);
+    assert!(!is_held(&situation), "it is not to blame");
+    // Nothing starts that anybody has yet: the breaker stays open whichever image is tried.
+    situation.observed.images.insert(class.clone(), ImageState::Ready(ImageId::new("im-2")));
+    let (failed, held) = ends_of(&mut situation, "im-2", 7..8);
+    assert_eq!((failed, held), (3, vec![ImageId::new("im-2")]), "what was under way with the others counts with them");
+}
+
+#[test]
+fn what_we_ended_ourselves_was_not_taken_away() {
+    let mut situation = Situation::parse("sandbox 1-1 acme/web starting 600s labels=modal,gpu:t4 terminated=30s");
+    let sandbox = situation.observed.fleet.sandboxes.values_mut().next().unwrap();
+    let result = SandboxResult { status: SandboxEnd::Terminated, exit_code: 0, message: String::new() };
+    sandbox.ended = Some(Ended { at: now(), result: Some(result) });
+    let learned = situation.evidence.learn(&situation.observed, &situation.policy, &[], now());
+    assert_eq!(learned.ends[0].2, "terminated");
+    assert_eq!(situation.evidence.failed_starts.len(), 1);
+}
+
+/// Has every sandbox of a situation end so, and learns it.
+fn end(situation: &mut Situation, status: SandboxEnd, exit_code: i32) -> Vec<&'static str> {
+    for sandbox in situation.observed.fleet.sandboxes.values_mut() {
+        let result = SandboxResult { status, exit_code, message: String::new() };
+        sandbox.ended = Some(Ended { at: now(), result: Some(result) });
+    }
+    let learned = situation.evidence.learn(&situation.observed, &situation.policy, &[], now());
+    learned.ends.iter().map(|(_, _, reason)| *reason).collect()
+}
+
+#[test]
+fn only_what_ran_or_may_yet_have_started_is_taken_away() {
+    let reason = |sandbox: &str| {
+        let mut situation = Situation::parse(&format!("sandbox 1-1 acme/web {sandbox} labels=modal,gpu:t4"));
+        end(&mut situation, SandboxEnd::Terminated, 0)
+    };
+    assert_eq!(reason("starting 180s"), ["preempted"]);
+    assert_eq!(reason("starting 181s"), ["terminated"], "any controller would end it");
+    assert_eq!(reason("idle 600s"), ["preempted"]);
+    assert_eq!(reason("claimed 600s"), ["preempted"]);
+    assert_eq!(reason("starting 180s fenced=30s"), ["terminated"], "the answer to the terminate was lost");
+}
+
+/// GitHub confirmed that it sends no more work to the runner `7-1`.
+fn deregistered(reason: DeregisterReason) -> Outcome {
+    let effect = Effect::Deregistered { name: name("7-1"), runner: RunnerId(8), reason };
+    Outcome { action: "deregister", reason: reason.as_str(), effect, took: Duration::ZERO }
+}
+
+const WAITS: &str =
+    "job 7 acme/web queued labels=modal,gpu:t4; sandbox 7-1 acme/web unscheduled 600s labels=modal,gpu:t4 tagged";
+
+#[test]
+fn an_attempt_that_modal_never_placed_counts_unless_the_next_has_a_machine_that_modal_is_not_short_of() {
+    let fruitless = |fallback: &str, short: &str| {
+        let mut situation = Situation::parse(&format!("{fallback}{WAITS}; {short}"));
+        learn(&mut situation, &[deregistered(DeregisterReason::NoCapacity)], 0);
+        assert!(end(&mut situation, SandboxEnd::Terminated, 0).contains(&"no_capacity"));
+        situation.evidence.jobs[&JobId(7)].fruitless
+    };
+    assert_eq!(fruitless("", ""), 1);
+    assert_eq!(fruitless("fallback a100; ", ""), 0);
+    let short = "sandbox 9-1 acme/web unscheduled 600s labels=modal,gpu:t4 on=a100";
+    assert_eq!(fruitless("fallback a100; ", short), 1, "Modal is short of both");
+}
+
+#[test]
+fn a_waiting_sandbox_that_somebody_else_ends_is_taken_for_a_machine_lost_and_counted() {
+    let text = format!("fallback a100; {}", WAITS.replace("600s", "60s"));
+    let mut situation = Situation::parse(&text);
+    learn(&mut situation, &[], 0);
+    assert_eq!(end(&mut situation, SandboxEnd::Terminated, 0), ["preempted"]);
+    let job = &situation.evidence.jobs[&JobId(7)];
+    assert_eq!((job.fruitless, job.machines_lost), (0, 1));
+}
+
+#[test]
+fn a_sandbox_that_is_placed_once_it_is_given_up_tells_nothing() {
+    for is_restarted in [false, true] {
+        for (reason, expected, fruitless) in [
+            (DeregisterReason::NoCapacity, "no_capacity", 0),
+            (DeregisterReason::FailedStart, "registration_failed", 1),
+        ] {
+            let mut situation = Situation::parse(WAITS);
+            learn(&mut situation, &[deregistered(reason)], 0);
+            if is_restarted {
+                let settings = sandrunner::ids::Fingerprint::of("settings");
+                let text = sandrunner::evidence::kept::encode(&situation.evidence, settings).unwrap();
+                situation.evidence = sandrunner::evidence::kept::decode(text.as_bytes(), settings, now()).unwrap();
+            }
+            situation.observed.fleet.sandboxes.values_mut().for_each(|sandbox| sandbox.is_scheduled = true);
+            assert_eq!(end(&mut situation, SandboxEnd::Failure, 66), [expected]);
+            assert_eq!(situation.evidence.jobs[&JobId(7)].fruitless, fruitless);
+            assert_eq!(situation.evidence.failed_starts.len(), usize::try_from(fruitless).unwrap());
+        }
+    }
+}
+
+#[test]
+fn machines_that_are_taken_away_are_no_fruitless_attempts_and_bounded_all_the_same() {
+    let mut situation = Situation::parse("job 7 acme/web queued labels=modal,gpu:t4");
+    for attempt in 1..=10 {
+        let plan = situation.plan().to_string();
+        assert!(plan.starts_with(&format!("create sr-main-gh-7-{attempt} ")), "{plan}");
+        let text = format!("sandbox 7-{attempt} acme/web idle 60s labels=modal,gpu:t4");
+        let sandboxes = Situation::parse(&text);
+        situation.observed.fleet.sandboxes = sandboxes.observed.fleet.sandboxes;
+        situation.evidence.names = sandboxes.evidence.names;
+        assert_eq!(end(&mut situation, SandboxEnd::Terminated, 0), ["preempted"]);
+        assert_eq!(situation.evidence.jobs[&JobId(7)].fruitless, 0);
+        // It is known since that the job is still queued.
+        situation.observed.fleet.sandboxes.clear();
+    }
+    let plan = situation.plan().to_string();
+    assert_eq!(
+        plan.trim(),
+        "skip job 7 of acme/web: 10 machines of Modal's failed or were taken away under runners for it"
+    );
+}
+
+#[test]
+fn a_machine_to_fall_back_to_that_modal_refuses_is_passed_over() {
+    let on = |gpu: &str| Machine { gpu: Gpu::parse(gpu), regions: Vec::new() };
+    let creates = |gpu: &str, class: ErrorClass| {
+        let mut situation = Situation::parse("fallback a100,l4; job 7 acme/web queued labels=modal,gpu:t4");
+        // Modal is short of the first choice.
+        let late = "sandbox 9-9 acme/web unscheduled 130s labels=modal,gpu:t4";
+        situation.evidence.learn(&Situation::parse(late).observed, &situation.policy, &[], now());
+        let failure = CallFailure { class, message: "no".into(), retry_after: None };
+        let origin = Origin { class: ClassName::new("gpu:t4"), machine: on(gpu), ..origin() };
+        let effect = Effect::CreateFailed { name: name("7-1"), origin, runner: RunnerId(1), failure };
+        learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 0);
+        assert_eq!(situation.evidence.jobs[&JobId(7)].fruitless, u32::from(gpu == "t4"), "{gpu}");
+        situation.plan().to_string()
+    };
+    for class in [ErrorClass::Forbidden, ErrorClass::Invalid, ErrorClass::NotFound] {
+        let plan = creates("a100", class);
+        assert!(plan.ends_with("on L4\n"), "{class:?}: {plan}");
+        // Of its first choice the class lives, or does not.
+        assert!(creates("t4", class).contains("Modal creates no sandbox: no"), "{class:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_that_waits_for_the_workspaces_quota_tells_of_no_shortage() {
+    let late = "fallback a100; sandbox 7-1 acme/web unscheduled 130s labels=modal,gpu:t4";
+    let is_short = |quota: &str| {
+        let mut situation = Situation::parse(&format!("{late}; {quota}"));
+        learn(&mut situation, &[], 0);
+        situation.evidence.has_shortages()
+    };
+    assert!(is_short(""));
+    assert!(!is_short("gpu-quota 8 8 60s"));
+    assert!(is_short("gpu-quota 7 8 60s"), "there is room");
+    assert!(is_short("gpu-quota 8 8 120s"), "it was read too long ago");
 }
 
 #[test]
@@ -99,6 +411,27 @@ fn creates_are_held_to_what_modal_had_room_for_and_one_more_is_tried_after_a_pau
     assert_eq!(admits(&situation, 17), Some(6));
     learn(&mut situation, &[], 1_900);
     assert_eq!(admits(&situation, 1_900), None, "it is too old to say anything");
+}
+
+#[test]
+fn where_sandboxes_end_more_room_is_believed_only_if_one_list_shows_more() {
+    let ended = "sandbox 9-1 acme/web ended=0 10s;";
+    let three = "sandbox 1-1 acme/web idle 9s; sandbox 2-1 acme/web idle 9s; sandbox 3-1 acme/web idle 9s;";
+    let four = format!("{three} sandbox 4-1 acme/web idle 9s;");
+    let mut situation = Situation::parse(three);
+    let mut learns = |text: &str, list: i64, outcomes: &[Outcome], after: i64| {
+        situation.observed = Situation::parse(text).observed;
+        situation.observed.fleet.read.succeeded(now() + TimeDelta::seconds(list));
+        learn(&mut situation, outcomes, after);
+        situation.evidence.ceiling().map(|ceiling| ceiling.admits(now() + TimeDelta::seconds(after)))
+    };
+    assert_eq!(learns(three, 0, &[without_room(11)], 0), Some(3));
+    // One of the three may have ended since the list, and the fourth come in its place.
+    assert_eq!(learns(&format!("{ended} {four}"), -1, &[], 5), Some(4));
+    assert_eq!(learns(&format!("{ended} {four}"), -1, &[without_room(12)], 5), Some(3));
+    assert_eq!(learns(&format!("{ended} {four}"), 0, &[], 20), Some(6), "one list shows all four");
+    assert_eq!(learns(three, 0, &[without_room(13)], 20), Some(3), "others need room, too");
+    assert_eq!(learns(&four, -1, &[], 25), Some(4), "none ends");
 }
 
 #[test]
@@ -202,8 +535,8 @@ fn what_a_create_left_is_not_forgotten_before_a_list_that_would_show_it() {
 fn created_again() -> Outcome {
     let Effect::CreateFailed { name, origin, .. } = refused(7, ErrorClass::Invalid).effect else { unreachable!() };
     let (runner, sandbox) = (RunnerId(9), sandrunner::ids::SandboxId::new("sb-new"));
-    let image = sandrunner::ids::ImageId::new("im-1");
-    let effect = Effect::Created { name, origin, runner, sandbox, secret: None, image };
+    let image = ImageId::new("im-1");
+    let effect = Effect::Created { name, origin, runner, sandbox, task: None, secret: None, image };
     Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }
 }
 

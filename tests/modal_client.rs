@@ -6,6 +6,8 @@
 
 #[path = "modal_client/auth.rs"]
 mod auth;
+#[path = "modal_client/billing.rs"]
+mod billing;
 #[path = "modal_client/failures.rs"]
 mod failures;
 #[path = "modal_client/images.rs"]

@@ -15,7 +15,7 @@ use sandrunner::evidence::Failing;
 use sandrunner::ids::{ClassName, ImageId};
 use sandrunner::plan::{Action, SandboxState};
 use sandrunner::runner::VersionNotice;
-use sandrunner::state::{ImageState, ReachesBack, Rebuilds, Registry, ReleaseView};
+use sandrunner::state::{ImageState, Overdue, ReachesBack, Rebuilds, Registry, ReleaseView};
 use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
@@ -23,6 +23,152 @@ fn check(situation: &str, expected: &str) {
     let plan = Situation::parse(situation).plan().to_string();
     let lines: Vec<&str> = plan.lines().collect();
     assert_eq!(lines.join("; "), expected, "in the situation: {situation}");
+}
+
+/// A job of a class with a GPU, for which Modal is short of machines since `ages`, in seconds, that sandboxes waited.
+fn check_short(situation: &str, short: &[(&str, i64)], expected: &str) {
+    let mut situation = Situation::parse(situation);
+    let names = situation.evidence.names.clone();
+    for (on, age) in short {
+        // What a list showed when the first sandbox on it had waited for longer than two minutes.
+        let late = format!("sandbox 9-9 acme/web unscheduled {}s labels=modal,gpu:t4 seen={age}s {on}", age + 130);
+        let observed = Situation::parse(&late).observed;
+        situation.evidence.learn(&observed, &situation.policy, &[], now() - TimeDelta::seconds(*age));
+    }
+    // What was in no view meanwhile is forgotten.
+    situation.evidence.names = names;
+    let plan = situation.plan().to_string();
+    let lines: Vec<&str> = plan.lines().collect();
+    assert_eq!(lines.join("; "), expected);
+}
+
+#[test]
+fn where_modal_is_short_of_a_gpu_the_next_one_serves_and_the_first_is_tried_again_after_a_pause() {
+    let job = "fallback a100,l4:2; job 7 acme/web queued labels=modal,gpu:t4";
+    let create = |machine: &str| {
+        format!("create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on {machine}")
+    };
+    check_short(job, &[], &create("T4"));
+    check_short(job, &[("", 10)], &create("A100"));
+    check_short(job, &[("", 599)], &create("A100"));
+    check_short(job, &[("", 600)], &create("T4"));
+    check_short(job, &[("", 10), ("on=a100", 10)], &create("L4:2"));
+    check_short(job, &[("on=a100", 10)], &create("T4"));
+    // The second shortage in a row is believed for twice as long.
+    check_short(job, &[("", 1_300), ("", 700)], &create("A100"));
+    check_short(job, &[("", 1_900), ("", 1_200)], &create("T4"));
+    // Of none there is enough: the first choice is what is worth waiting for.
+    check_short(job, &[("", 10), ("on=a100", 10), ("on=l4:2", 10)], &create("T4"));
+}
+
+#[test]
+fn after_all_gpus_the_next_region_is_tried() {
+    let job = "fallback a100; regions us-east,eu; job 7 acme/web queued labels=modal,gpu:t4";
+    let create = |machine: &str| {
+        format!("create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on {machine}")
+    };
+    check_short(job, &[("region=us-east", 10)], &create("A100 in us-east"));
+    check_short(job, &[("region=us-east", 10), ("on=a100 region=us-east", 10)], &create("T4 in eu"));
+    check_short(job, &[("region=eu", 10)], &create("T4 in us-east"));
+}
+
+#[test]
+fn one_sandbox_at_a_time_tries_what_modal_was_short_of() {
+    let jobs = "fallback a100; job 7 acme/web queued labels=modal,gpu:t4; job 8 acme/web queued labels=modal,gpu:t4";
+    let create = |job: u64, machine: &str| {
+        format!("create sr-main-gh-{job}-1 for job {job} of acme/web: class gpu:t4, labels gpu:t4,modal, on {machine}")
+    };
+    check_short(jobs, &[("", 700)], &format!("{}; {}", create(7, "T4"), create(8, "A100")));
+    check_short(jobs, &[("", 10)], &format!("{}; {}", create(7, "A100"), create(8, "A100")));
+    let served = "skip job 8 of acme/web: a runner that can take it starts or waits";
+    for probe in ["sandbox 6-1 acme/web unscheduled 20s", "creating 6-1 acme/web", "unsure 6-1 acme/web"] {
+        let probe = format!("{jobs}; {probe} labels=modal,gpu:t4");
+        check_short(&probe, &[("", 700)], &format!("{}; {served}", create(7, "A100")));
+    }
+}
+
+#[test]
+fn a_sandbox_that_is_placed_ends_the_shortage_of_its_machine() {
+    let mut situation = Situation::parse("fallback a100; job 7 acme/web queued labels=modal,gpu:t4");
+    let late = "sandbox 9-9 acme/web unscheduled 130s labels=modal,gpu:t4";
+    let mut learn = |text: &str| {
+        let observed = Situation::parse(text).observed;
+        situation.evidence.learn(&observed, &situation.policy, &[], now());
+        situation.evidence.has_shortages()
+    };
+    assert!(!learn("sandbox 9-9 acme/web unscheduled 119s labels=modal,gpu:t4"), "it may still be placed in time");
+    assert!(learn(late));
+    assert!(learn("sandbox 9-8 acme/web starting 400s labels=modal,gpu:t4 placed=300s"), "that was before");
+    assert!(learn("sandbox 9-8 acme/web starting 20s labels=modal,gpu:t4 on=a100 placed=-1s"), "that is another");
+    assert!(!learn("sandbox 9-8 acme/web starting 20s labels=modal,gpu:t4 placed=-1s"));
+}
+
+#[test]
+fn gpus_are_counted_as_they_are_used_not_as_the_class_asks_for_them() {
+    let at = "skip job 7 of acme/web: at limit: limits.max_gpus = 4";
+    let job = "gpus 4; fallback l4:2; job 7 acme/web queued labels=modal,gpu:t4";
+    let claimed = |on: &str| format!("{job}; sandbox 5-1 acme/web claimed 60s labels=modal,gpu:t4 {on}");
+    let create = "create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on";
+    check_short(&claimed("on=h100:4"), &[], at);
+    check_short(&claimed("on=h100:3"), &[], &format!("{create} T4"));
+    check_short(&claimed("on=h100:3"), &[("", 10)], at);
+    check_short(&claimed("on=h100:2"), &[("", 10)], &format!("{create} L4:2"));
+}
+
+#[test]
+fn gpus_that_cannot_be_told_exactly_are_counted() {
+    let at = |limit: u32| format!("skip job 7 of acme/web: at limit: limits.max_gpus = {limit}");
+    let job = |limit: u32| format!("gpus {limit}; job 7 acme/web queued labels=modal,gpu:t4");
+    check(&format!("{}; unreadable sb-1 2", job(2)), &at(2));
+    // A runner that no list of sandboxes shows, of a class that is gone.
+    let mut situation = Situation::parse(&format!("{}; runner 6-1 acme/web busy 600s labels=modal,old", job(2)));
+    let gone = Situation::parse("sandbox 6-1 acme/web claimed 600s labels=modal,gpu:t4 on=h100:2");
+    let mut origin = gone.observed.fleet.sandboxes.into_values().next().unwrap().origin;
+    origin.class = ClassName::new("old");
+    situation.evidence.names.values_mut().for_each(|known| known.origin = Some(origin.clone()));
+    assert_eq!(situation.plan().to_string().trim(), at(2));
+}
+
+#[test]
+fn a_job_whose_sandbox_waits_for_a_machine_says_so_and_so_does_the_limit_that_is_reached_by_it() {
+    let job = |id: u32| format!("job {id} acme/web queued labels=modal,gpu:t4");
+    let waiting = format!("gpus 1; {}; sandbox 7-1 acme/web unscheduled 60s labels=modal,gpu:t4", job(7));
+    let waits =
+        "skip job 7 of acme/web: its sandbox waits for Modal to have a machine with T4, since 2024-10-03 23:59:00 UTC";
+    check(&waiting, waits);
+    let at = "skip job 8 of acme/web: at limit: limits.max_gpus = 1 (1 are of sandboxes that wait for a machine or are given up)";
+    check(&format!("{waiting}; {}", job(8)), &format!("{waits}; {at}"));
+    check(&format!("gpus 1; {}; sandbox 7-1 acme/web failed 60s labels=modal,gpu:t4 fenced=30s", job(8)), &at[..53]);
+}
+
+#[test]
+fn a_sandbox_that_is_shut_out_is_no_supply_but_takes_room() {
+    let sandbox = "sandbox 7-1 acme/web starting 20s labels=modal,gpu:t4";
+    let job = "job 7 acme/web queued labels=modal,gpu:t4";
+    check(&format!("{job}; {sandbox}"), "skip job 7 of acme/web: a runner that can take it starts or waits");
+    let create = "create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on T4";
+    check(&format!("{job}; {sandbox} fenced=30s"), create);
+    check(&format!("gpus 1; {job}; {sandbox} fenced=30s"), "skip job 7 of acme/web: at limit: limits.max_gpus = 1");
+}
+
+#[test]
+fn no_gpu_is_asked_for_beyond_the_workspaces_quota() {
+    let job = "job 7 acme/web queued labels=modal,gpu:t4";
+    let create = "create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on T4";
+    let at = "skip job 7 of acme/web: at limit: Modal's GPU quota: its workspace uses 8 of 8 GPUs";
+    check(&format!("{job}; gpu-quota 8 8 60s"), at);
+    check(&format!("{job}; gpu-quota 7 8 60s"), create);
+    check(&format!("{job}; gpu-quota 8 8 120s"), create);
+    check("job 7 acme/web queued; gpu-quota 8 8 60s", CREATE_7);
+}
+
+#[test]
+fn nothing_is_created_while_the_spend_limit_of_modal_is_reached_as_far_as_that_is_known() {
+    let spent = "skip job 7 of acme/web: Modal starts nothing more: the spend limit of the workspace or its environment \
+                 is reached; raise it in Modal's settings, or wait for the next billing cycle";
+    check("job 7 acme/web queued; spent 60s", spent);
+    check("job 7 acme/web queued; spent 1799s", spent);
+    check("job 7 acme/web queued; spent 1800s", CREATE_7);
 }
 
 const CREATE_7: &str = "create sr-main-gh-7-1 for job 7 of acme/web: class default, labels modal";
@@ -158,6 +304,73 @@ fn after_three_fruitless_attempts_further_ones_wait() {
         "job 7 acme/web queued 600s; fruitless 7 3 70s",
         "create sr-main-gh-7-4 for job 7 of acme/web: class default, labels modal",
     );
+}
+
+#[test]
+fn what_may_be_spent_in_a_day_holds_and_says_so() {
+    let at = |what: &str| {
+        format!(
+            "skip job 7 of acme/web: at limit: {what} USD are spent; running jobs finish, and midnight UTC resets it"
+        )
+    };
+    check("spend 10 limit=10; job 7 acme/web queued", &at("limits.spend_per_day = 10.00"));
+    check("spend 9.99 limit=10; job 7 acme/web queued", CREATE_7);
+    let of_class = at("spend_per_day = 9.50").replace("USD", "USD of its class");
+    check("spend 10 of=default limit=9.5; job 7 acme/web queued", &of_class);
+    let gpu = "create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on T4";
+    check("spend 10 of=default limit=9.5; job 7 acme/web queued labels=modal,gpu:t4", gpu);
+    // What runs is left alone.
+    check("spend 10 limit=10; sandbox 6-1 acme/web claimed 60s; job 6 acme/web in_progress runner=6-1", "");
+    let plan = Situation::parse("spend 10 limit=10; job 7 acme/web queued").plan();
+    assert_eq!(plan.skips[0].again_at, now() + TimeDelta::hours(6), "at midnight");
+    assert_eq!(plan.skips[0].reason.as_str(), "at_limit");
+}
+
+#[test]
+fn an_unknown_spend_is_not_nothing_where_there_is_a_limit() {
+    let why = "skip job 7 of acme/web: there is a spend_per_day, and what is spent is not known: Modal's list of ended \
+               sandboxes is being read";
+    check("spend 0 unknown limit=10; job 7 acme/web queued", why);
+    check("spend 0 unknown of=default limit=10; job 7 acme/web queued", why);
+    check("spend 0 unknown of=gpu:t4 limit=10; job 7 acme/web queued", CREATE_7);
+    check("spend 0 unknown; job 7 acme/web queued", CREATE_7);
+}
+
+#[test]
+fn where_there_is_a_limit_nothing_runs_whose_price_is_not_known() {
+    let why = |gpu: &str| {
+        format!(
+            "skip job 7 of acme/web: there is a spend_per_day, and what is spent is not known: no price for GPU {gpu}: set \
+             cost.gpus.{gpu}, or `price` of class `gpu:t4`"
+        )
+    };
+    let job = "job 7 acme/web queued labels=modal,gpu:t4";
+    let mut situation = Situation::parse(&format!("spend 0 limit=10; {job}"));
+    assert_eq!(situation.plan().actions.len(), 1);
+    situation.observed.spend.prices.remove(&ClassName::new("gpu:t4"));
+    assert_eq!(situation.plan().to_string().trim_end(), why("T4"));
+    situation.policy.limits.spend_per_day = None;
+    assert_eq!(situation.plan().actions.len(), 1, "without a limit");
+    situation.policy.classes[0].spend_per_day = Some("5".parse().unwrap());
+    assert_eq!(situation.plan().to_string().trim_end(), why("T4"));
+    // The price of the machine that it would be on counts.
+    let job = format!("fallback x1; spend 0 limit=10; {job}");
+    check_short(&job, &[], "create sr-main-gh-7-1 for job 7 of acme/web: class gpu:t4, labels gpu:t4,modal, on T4");
+    check_short(&job, &[("", 10)], &why("X1"));
+}
+
+#[test]
+fn a_create_carries_its_workflow_and_its_price() {
+    let mut situation = Situation::parse("job 7 acme/web queued workflow=.github/workflows/ci,1.yml");
+    let machine = situation.policy.class(&ClassName::new("default")).unwrap().machines().remove(0);
+    let prices = [(machine, "0.5".parse().unwrap())].into();
+    situation.observed.spend.prices.insert(ClassName::new("default"), prices);
+    let create = |situation: &Situation| match situation.plan().actions.into_iter().next() {
+        Some(Action::Create(create)) => (create.workflow, create.price.map(|price| price.to_string())),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(create(&situation), (Some("ci_1.yml".to_owned()), Some("0.50".to_owned())));
+    assert_eq!(create(&Situation::parse("job 7 acme/web queued")), (None, None));
 }
 
 #[test]
@@ -547,7 +760,7 @@ fn an_image_that_was_made_anew_gets_one_runner_at_once_and_the_others_once_that_
     let mut situation = Situation::parse("job 7 acme/web queued 40s; job 8 acme/web queued 40s");
     let (class, name) = (ClassName::new("default"), situation::name("7-1"));
     situation.policy.classes.last_mut().unwrap().image = ImageSource::Registry("acme/runner:1".to_owned());
-    let image = BuiltImage { image: ImageId::new("im-2"), runner: None };
+    let image = BuiltImage { image: ImageId::new("im-2"), runner: None, made_of: None };
     situation.observed.images.insert(class.clone(), ImageState::Ready(image.image.clone()));
     let source = situation.policy.class(&class).unwrap().image.clone();
     let effect = Effect::Image { source, result: Ok(image), replaces: Some(ImageId::new("im-1")) };
@@ -561,4 +774,63 @@ fn an_image_that_was_made_anew_gets_one_runner_at_once_and_the_others_once_that_
     after.registry("acme/web").runners_read.succeeded(later);
     situation.evidence.learn(&after.observed, &situation.policy, &[], later);
     assert_eq!(creates(&situation), 2);
+}
+
+/// Two images that Sandrunner puts the runner into, both with an old one.
+fn with_old_runners() -> Situation {
+    let mut situation = Situation::parse("job 7 acme/web completed");
+    for (class, has_docker) in situation.policy.classes.iter_mut().zip([true, false]) {
+        class.image = ImageSource::Default { has_docker };
+        situation.observed.runners_in_use.insert(class.name.clone(), "2.330.0".parse().unwrap());
+    }
+    let view = ReleaseView { offered: Some("2.336.0".parse().unwrap()), ..ReleaseView::default() };
+    situation.observed.releases.insert("gh".parse().unwrap(), view);
+    situation
+}
+
+#[test]
+fn each_image_is_renewed_by_its_own_clock() {
+    let prepared = |situation: &Situation| situation.plan().to_string().trim_end().to_owned();
+    let mut situation = with_old_runners();
+    let both = "prepare the image of class gpu:t4\nprepare the image of class default";
+    assert_eq!(prepared(&situation), both);
+    let minutes_ago = |minutes| now() - TimeDelta::minutes(minutes);
+    situation.observed.renewed_at.insert(ImageSource::Default { has_docker: true }, minutes_ago(5));
+    assert_eq!(prepared(&situation), "prepare the image of class default");
+    situation.observed.renewed_at.insert(ImageSource::Default { has_docker: false }, minutes_ago(59));
+    assert_eq!(prepared(&situation), "");
+    situation.observed.renewed_at.insert(ImageSource::Default { has_docker: false }, minutes_ago(60));
+    assert_eq!(prepared(&situation), "prepare the image of class default");
+}
+
+#[test]
+fn an_image_that_is_wanted_and_not_in_use_is_asked_for_again_when_its_time_has_come() {
+    let mut situation = Situation::parse("job 7 acme/web completed");
+    let late =
+        |seconds| Overdue { why: "no".into(), failures: 1, again_at: now() + TimeDelta::seconds(seconds), held: None };
+    let class = ClassName::new("default");
+    for (seconds, expected) in [(1, ""), (0, "prepare the image of class default")] {
+        situation.observed.overdue.insert(class.clone(), late(seconds));
+        assert_eq!(situation.plan().to_string().trim_end(), expected, "in {seconds} s");
+    }
+    // One that was held back and brought a runner online since is wanted at once.
+    let held = Overdue { held: Some(ImageId::new("im-2")), ..late(60) };
+    situation.observed.overdue.insert(class, held);
+    assert_eq!(situation.plan().to_string(), "prepare the image of class default\n");
+}
+
+#[test]
+fn a_new_image_gets_three_runners_until_one_of_them_is_online() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web idle 5s image=im-1; runner 7-1 acme/web online 5s");
+    let class = ClassName::new("default");
+    situation.evidence.learn(&situation.observed, &situation.policy, &[], now());
+    assert!(!situation.evidence.images.is_on_trial(&class, &ImageId::new("im-1")));
+    let creates = |situation: &Situation, image: &str| {
+        let text = (20..40).map(|job| format!("job {job} acme/web queued 40s;")).collect::<Vec<_>>().concat();
+        let mut after = Situation::parse(&text);
+        after.evidence.images = situation.evidence.images.clone();
+        after.observed.images.insert(ClassName::new("default"), ImageState::Ready(ImageId::new(image)));
+        after.plan().to_string().matches("create sr-").count()
+    };
+    assert_eq!((creates(&situation, "im-1"), creates(&situation, "im-2")), (20, 3));
 }

@@ -91,7 +91,9 @@ proptest! {
                 .filter(|job| job.status == JobStatus::Queued && job.labels.fingerprint() == group).count();
             let free = situation.observed.fleet.sandboxes.iter().filter(|(name, sandbox)| {
                 let evidence = &situation.evidence.names[*name];
-                let is_failed = evidence.never_online.is_some() && (now() - sandbox.created_at).num_seconds() > 180
+                // One whose registration was deleted finds it gone.
+                let is_failed = evidence.fenced_at.is_some()
+                    || evidence.never_online.is_some() && (now() - sandbox.created_at).num_seconds() > 180
                     || !sandbox.is_scheduled && (now() - sandbox.created_at).num_seconds() > 120;
                 sandbox.ended.is_none() && sandbox.origin.scope == *scope && sandbox.origin.group == group
                     && evidence.claim.is_none() && evidence.busy_at.is_none() && (evidence.online_at.is_some() || !is_failed)

@@ -15,12 +15,20 @@ mod checker;
 mod claims;
 #[path = "lab/clock.rs"]
 mod clock;
+#[path = "lab/cost.rs"]
+mod cost;
 #[path = "lab/crash.rs"]
 mod crash;
+#[path = "lab/creates.rs"]
+mod creates;
 #[path = "lab/github_faults.rs"]
 mod github_faults;
+#[path = "lab/gpus.rs"]
+mod gpus;
 #[path = "lab/idle.rs"]
 mod idle;
+#[path = "lab/images.rs"]
+mod images;
 #[path = "lab/kill.rs"]
 mod kill;
 #[expect(dead_code, reason = "what other tests need of the lab")]

@@ -71,6 +71,56 @@ async fn a_docker_that_does_not_start_says_why_and_no_listener_starts() {
 }
 
 #[tokio::test]
+async fn the_listener_and_its_job_run_as_another_user_where_they_are_not_to_be_root() {
+    let listener = "echo \"listener: $HOME $USER\"; connect; run_job 0; exit 0";
+    let sandbox = Sandbox::new(listener).with_user(&["runner"]);
+    let ended = sandbox.run().await;
+    assert_eq!(ended.exit, Exit::Served, "{}", ended.output);
+    let runs = fs::read_to_string(sandbox.path("users/setpriv.args")).expect("it was used");
+    let last = runs.lines().last().expect("a line");
+    assert!(last.starts_with("--reuid=") && last.contains("--init-groups -- env HOME=/home/runner"), "{last}");
+    assert!(last.ends_with("bin/Runner.Listener run"), "{last}");
+    assert!(!runs.contains(&sandbox.config), "the config is in no arguments");
+    assert!(ended.output.contains("listener: /home/runner runner"), "{}", ended.output);
+    let root = Sandbox::new(listener);
+    assert_eq!(root.run().await.exit, Exit::Served);
+}
+
+#[tokio::test]
+async fn the_hook_refuses_a_job_that_runs_as_another_user() {
+    let hook = "bash -c 'GITHUB_REPOSITORY=evil/repo bash $ACTIONS_RUNNER_HOOK_JOB_STARTED'";
+    let listener = format!("connect; {hook}; run_job 0; exit 0");
+    let ended = Sandbox::new(&listener).with_user(&["runner"]).run().await;
+    assert_eq!(ended.exit, Exit::PolicyRefused, "{}", ended.output);
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_run_jobs_as_another_user_says_what_to_do() {
+    let listener = "connect; run_job 0; exit 0";
+    let missing = Sandbox::new(listener).with_user(&[]);
+    let without_setpriv = Sandbox::new(listener).with_user(&["runner"]);
+    fs::remove_file(without_setpriv.path("users/setpriv")).expect("it is there");
+    let no_setpriv = "command() { [[ ${2-} != setpriv ]] && builtin command \"$@\"; }; export -f command; exec \"$@\"";
+    let read_only = Sandbox::new(listener).with_user(&["runner"]);
+    fs::write(read_only.path("users/test"), "#!/bin/bash\nexit 1\n").expect("a writable directory");
+    fs::set_permissions(read_only.path("users/test"), fs::Permissions::from_mode(0o755)).expect("our own file");
+    for (running, told) in [
+        (missing.start(), "there is no user runner in the image: add it, or set run_as_root = true"),
+        (
+            without_setpriv.start_by(&["bash", "-c", no_setpriv, "without"]),
+            "there is no setpriv (util-linux) in the image",
+        ),
+        (read_only.start(), "runner cannot write to"),
+    ] {
+        let ended = running.end().await;
+        assert_eq!(ended.exit, Exit::RegistrationFailed, "{}", ended.output);
+        assert!(ended.output.contains(told) && !ended.output.contains("Connected"), "{}", ended.output);
+    }
+    let odd = Sandbox::new(listener).with(variable::RUN_AS, "-u0").run().await;
+    assert!(odd.output.contains("SANDRUNNER_RUN_AS is no name of a user"), "{}", odd.output);
+}
+
+#[tokio::test]
 async fn a_job_counts_that_was_announced_but_not_yet_read() {
     let ended = Sandbox::new("printf 'Connected to GitHub\\nRunning job: build\\n'; sleep 0.5; exit 0")
         .with(variable::IDLE_TIMEOUT_SECS, "0")
@@ -268,6 +318,24 @@ async fn the_machine_is_described_to_the_job() {
     assert_eq!(sandbox.run().await.exit, Exit::Served);
     let written = fs::read_to_string(sandbox.path("runner/.setup_info")).expect("the file is written");
     assert_eq!(written, description);
+}
+
+#[tokio::test]
+async fn the_machine_s_region_is_what_modal_says_inside_the_sandbox() {
+    let description = r#"[{"group":"Modal sandbox","detail":"Region: {region}\nPrice: 0.4764 USD per hour"}]"#;
+    for (region, told) in [(Some("us-east-1"), "us-east-1"), (Some("a\"}]\\ &$(id)"), "aid"), (None, "not told")] {
+        let mut sandbox = Sandbox::new("connect; run_job 0; exit 0").with(variable::SETUP_INFO, description);
+        if let Some(region) = region {
+            sandbox = sandbox.with("MODAL_REGION", region);
+        }
+        assert_eq!(sandbox.run().await.exit, Exit::Served);
+        let written = fs::read_to_string(sandbox.path("runner/.setup_info")).expect("the file is written");
+        let told = format!("Region: {told}\nPrice: 0.4764 USD per hour");
+        assert_eq!(
+            serde_json::from_str::<Value>(&written).expect("it is JSON"),
+            json!([{"group": "Modal sandbox", "detail": told}])
+        );
+    }
 }
 
 #[tokio::test]
@@ -509,6 +577,31 @@ impl Sandbox {
 
     async fn run(&self) -> Ended {
         self.start().end().await
+    }
+
+    /// With an image in which there are such users beside the one that this test runs as, whom they stand for; jobs run as
+    /// `runner`.
+    fn with_user(self, users: &[&str]) -> Self {
+        fs::create_dir(self.path("users")).expect("a writable directory");
+        let begin = "#!/bin/bash\n";
+        let log = self.path("users/setpriv.args").display().to_string();
+        let known = users.join("|");
+        let scripts = [
+            // As the real one, it becomes the command that follows.
+            (
+                "setpriv",
+                format!("{begin}echo \"$*\" >>{log}\nwhile [[ $1 != -- ]]; do shift; done\nshift\nexec \"$@\"\n"),
+            ),
+            ("id", format!("{begin}case \"$2\" in {known}) exec /usr/bin/id \"$1\" ;; *) exit 1 ;; esac\n")),
+            ("getent", format!("{begin}exit 2\n")),
+        ];
+        for (name, text) in scripts {
+            let path = self.path("users").join(name);
+            fs::write(&path, text.replace("in )", "in none)")).expect("a writable directory");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        }
+        let path = format!("{}:{}", self.path("users").display(), std::env::var("PATH").expect("a PATH"));
+        self.with("PATH", &path).with(variable::RUN_AS, "runner")
     }
 
     /// With a Docker whose daemon does what `daemon` says; `up` in its folder has it answer.

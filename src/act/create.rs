@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 
 use super::{Effect, Task, class_of, unknown_class};
-use crate::class::{Cidr, Docker, Network, Risk, RunnerClass};
+use crate::class::{Cidr, Docker, Network, Risk, RunnerClass, User};
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{MintRequest, Minted};
 use crate::ids::{AppId, ImageId, OurName, RepoName, RunnerId, SecretId};
-use crate::modal::{Deletion, Gpu, ModalError, Mount, SandboxNetwork, SandboxSpec};
+use crate::modal::{CreatedSandbox, Deletion, Gpu, ModalError, Mount, SandboxNetwork, SandboxSpec};
 use crate::mutant::{self, Mutant};
 use crate::observe::{class_tag, tag};
-use crate::plan::{Create, Policy};
-use crate::runner::{ENTRYPOINT, variable};
+use crate::plan::{Create, DeregisterReason, Policy};
+use crate::runner::{ENTRYPOINT, RUN_AS_USER, variable};
 use crate::state::{Registry, Scope};
 
 /// Where jobs work, relative to the runner's folder (the runner's default).
@@ -108,7 +108,7 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
     let (name, origin) = (create.name.clone(), create.origin.clone());
     let env = environment(task, create, prepared.class, config);
     // A sandbox with a GPU takes its environment from a Secret only.
-    let secret = match prepared.class.gpu {
+    let secret = match create.origin.machine.gpu {
         None => None,
         Some(_) => match task.writers.modal.store_secret(&secret_name(&name, runner), &env).await {
             Ok(secret) => Some(secret),
@@ -125,8 +125,8 @@ async fn sandbox(task: &Task, create: &Create, prepared: &Prepared<'_>, minted: 
         answer = task.writers.modal.create_sandbox(&again).await;
     }
     match answer {
-        Ok(created) => {
-            Effect::Created { name, origin, runner, sandbox: created.id, secret, image: prepared.image.clone() }
+        Ok(CreatedSandbox { id: sandbox, task, .. }) => {
+            Effect::Created { name, origin, runner, sandbox, task, secret, image: prepared.image.clone() }
         }
         Err(error) => {
             let failure = CallFailure::from(error);
@@ -151,7 +151,8 @@ async fn conflict(task: &Task, create: &Create, runner: RunnerId, secret: Option
         delete_unused(task, secret).await;
     }
     let registry = task.writers.policy.registry(&create.origin.scope);
-    if let Effect::Failed { failure } = task.deregister(&create.name, &registry, runner).await {
+    if let Effect::Failed { failure } = task.deregister(&create.name, &registry, runner, DeregisterReason::Stale).await
+    {
         tracing::warn!(repo = %registry, runner_name = %create.name, error = %failure, "a registration is left behind");
     }
     Effect::NameTaken { name: create.name.clone(), origin: create.origin.clone() }
@@ -197,14 +198,38 @@ fn environment(task: &Task, create: &Create, class: &RunnerClass, config: Secret
         (variable::START_TIMEOUT_SECS, seconds(class.clocks.start_timeout)),
         (variable::REPOSITORIES, served(&task.writers.policy, &create.origin.scope, class)),
         (variable::TRUSTED_ONLY, if class.admits.contains(Risk::Fork) { "0" } else { "1" }.to_owned()),
+        (variable::SETUP_INFO, setup_info(create, class, task)),
     ];
     let docker = class.options.docker.map(|docker| (variable::DOCKER, docker.as_str().to_owned()));
+    let user = match class.options.user {
+        User::Root => None,
+        User::Runner => Some((variable::RUN_AS, RUN_AS_USER.to_owned())),
+    };
     let class_env = class.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let ours = plain.into_iter().chain(docker).map(|(name, value)| (name.to_owned(), value));
+    let ours = plain.into_iter().chain(docker).chain(user).map(|(name, value)| (name.to_owned(), value));
     let mut env: Vec<(String, SecretString)> =
         class_env.chain(ours).map(|(name, value)| (name, value.into())).collect();
     env.push((variable::JIT_CONFIG.to_owned(), config));
     env
+}
+
+/// What a job's log says of its machine, in the form of GitHub's runner; the supervisor puts the region in.
+fn setup_info(create: &Create, class: &RunnerClass, task: &Task) -> String {
+    let lacks_surcharge = task.writers.policy.prices.lacks_surcharge(class, &create.origin.machine);
+    let surcharge = if lacks_surcharge { ", without region surcharge" } else { "" };
+    let gpu = create.origin.machine.gpu.as_ref();
+    let gpu = gpu.map(|gpu| format!(", {} x {}", gpu.count, gpu.name)).unwrap_or_default();
+    let price = create.price.map_or_else(|| "not known".to_owned(), |price| format!("{price:.4} USD per hour"));
+    let detail = format!(
+        "Class: {} ({} cores, {} MiB{gpu})\nImage: {} ({})\nRegion: {}\nPrice: {price}, as asked for{surcharge}",
+        class.name,
+        class.cpu,
+        class.memory_mib,
+        class.image,
+        task.image.as_ref().map_or("", ImageId::as_str),
+        variable::SETUP_INFO_REGION,
+    );
+    serde_json::json!([{ "group": "Modal sandbox", "detail": detail }]).to_string()
 }
 
 fn spec(
@@ -214,7 +239,7 @@ fn spec(
     runner: RunnerId,
     secret: Option<SecretId>,
 ) -> SandboxSpec {
-    let class = prepared.class;
+    let (class, machine) = (prepared.class, &create.origin.machine);
     let options = &class.options;
     let network = match &options.network {
         Network::Open => SandboxNetwork::Open,
@@ -236,9 +261,9 @@ fn spec(
         cpu_limit: options.cpu_limit,
         memory_mib: class.memory_mib,
         memory_limit_mib: options.memory_limit_mib,
-        gpu: class.gpu.as_ref().map(|gpu| Gpu { name: gpu.name.clone(), count: gpu.count }),
+        gpu: machine.gpu.as_ref().map(|gpu| Gpu { name: gpu.name.clone(), count: gpu.count }),
         timeout: class.clocks.sandbox_timeout(),
-        regions: class.regions.clone(),
+        regions: machine.regions.clone(),
         workdir: None,
         runtime: options.runtime.map(|runtime| runtime.as_str().to_owned()),
         network,
@@ -259,8 +284,13 @@ fn tags(create: &Create, runner: RunnerId, secret: Option<&SecretId>) -> BTreeMa
         (tag::GROUP.to_owned(), origin.group.to_string()),
         (tag::RUNNER.to_owned(), runner.to_string()),
     ]);
-    if let Some(secret) = secret {
-        tags.insert(tag::SECRET.to_owned(), secret.to_string());
-    }
+    let machine = &origin.machine;
+    let optional = [
+        (tag::GPU, machine.gpu.as_ref().map(crate::class::Gpu::as_tag)),
+        (tag::REGIONS, machine.regions_tag()),
+        (tag::WORKFLOW, create.workflow.clone()),
+        (tag::SECRET, secret.map(SecretId::to_string)),
+    ];
+    tags.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     tags
 }

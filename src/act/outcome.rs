@@ -1,12 +1,15 @@
 //! What an action came to: for the evidence, the view, metrics and people.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::class::ImageSource;
 use crate::error::CallFailure;
-use crate::ids::{ImageId, OurName, RunnerId, SandboxId, SecretId};
+use crate::ids::{Fingerprint, ImageId, OurName, RunnerId, SandboxId, SecretId, TaskId};
 use crate::modal::Deletion;
+use crate::plan::DeregisterReason;
+use crate::retry::{self, Growth};
 use crate::runner::RunnerVersion;
 use crate::state::Origin;
 
@@ -30,6 +33,43 @@ pub struct BuiltImage {
     pub image: ImageId,
     /// The runner that was put into it; none where somebody else did.
     pub runner: Option<RunnerVersion>,
+    /// Stands for what it was made of, where that has another id at Modal each time it is made.
+    pub made_of: Option<Fingerprint>,
+}
+
+/// Why an image could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMade {
+    /// The reason, with the end of the build's log.
+    pub message: Arc<str>,
+    /// How the pauses grow after which it is tried again.
+    pub pauses: Growth,
+}
+
+impl NotMade {
+    /// It stays so until somebody mends something, or costs a build to find out.
+    pub fn lasting(message: impl Into<Arc<str>>) -> Self {
+        Self { message: message.into(), pauses: retry::IMAGE }
+    }
+
+    /// Whether it passes by itself, so that it tells nothing of the image.
+    pub fn may_pass(&self) -> bool {
+        self.pauses == retry::READ
+    }
+}
+
+/// A call failed, without which nothing is built.
+impl From<CallFailure> for NotMade {
+    fn from(failure: CallFailure) -> Self {
+        let pauses = if failure.class.may_pass() { retry::READ } else { retry::IMAGE };
+        Self { message: failure.message.into(), pauses }
+    }
+}
+
+impl fmt::Display for NotMade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 /// What an action changed, as far as we know.
@@ -45,6 +85,8 @@ pub enum Effect {
         runner: RunnerId,
         /// The sandbox.
         sandbox: SandboxId,
+        /// What runs it, where Modal said so.
+        task: Option<TaskId>,
         /// The Secret with its JIT config, where it needed one.
         secret: Option<SecretId>,
         /// What the sandbox was made from.
@@ -103,6 +145,8 @@ pub enum Effect {
         name: OurName,
         /// Its id.
         runner: RunnerId,
+        /// Why it was deleted.
+        reason: DeregisterReason,
     },
     /// Modal said that it knows no Secret of the registration, which is kept until it says so again.
     SecretDenied {
@@ -137,7 +181,7 @@ pub enum Effect {
         /// Its source.
         source: ImageSource,
         /// The image, or why there is none.
-        result: Result<BuiltImage, String>,
+        result: Result<BuiltImage, NotMade>,
         /// The one that it was made anew in place of.
         replaces: Option<ImageId>,
     },

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{delta, seconds};
 
-/// The creates that Modal takes: a rate with a burst (default 5/s, 20).
+/// The creates that Modal takes: a rate with a burst (default 5/s, 150).
 #[derive(Debug, Clone)]
 pub struct CreateBudget {
     per_second: f64,

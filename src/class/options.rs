@@ -48,6 +48,18 @@ pub struct SandboxOptions {
     pub volumes: Vec<VolumeMount>,
     /// Names of Modal Secrets, whose values become variables of its environment.
     pub secrets: Vec<String>,
+    /// As whom its jobs run.
+    pub user: User,
+}
+
+/// As whom jobs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum User {
+    /// As root, as sandboxes do.
+    #[default]
+    Root,
+    /// As the user [`crate::runner::RUN_AS_USER`] of the image.
+    Runner,
 }
 
 /// What a sandbox is.

@@ -209,7 +209,6 @@ fn settings(world: &World, servers: &Servers, arguments: &DemoArguments) -> Resu
             server_url: format!("http://{}", servers.modal()),
             token_id,
             token_secret,
-            create_burst: 150,
             ..ModalConfig::default()
         },
         limits: LimitsConfig { max_sandboxes: 5_000, max_gpus: 1_000, ..LimitsConfig::default() },

@@ -3,31 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::images::Images;
 use super::load::ConfigError;
 use super::options::options;
-use super::value::{bad, check_env_name, check_label, duration, in_range};
+use super::value::{bad, check_env_name, check_label, duration, in_range, usd};
 use super::{ClassConfig, RunnerConfig};
-use crate::class::{ClassClocks, Docker, Gpu, ImageSource, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
+use crate::class::{ClassClocks, Gpu, LabelPattern, MODAL_TIMEOUT_MAX, Risk, Risks, RunnerClass};
 use crate::ids::{AccountName, ClassName, Labels, RepoName};
-use crate::plan::AccountPolicy;
+use crate::plan::{AccountPolicy, Policy};
 
 /// Physical cores where a class says nothing.
 pub(super) const DEFAULT_CPU: f64 = 2.0;
 /// Memory in MiB where a class says nothing.
 pub(super) const DEFAULT_MEMORY_MIB: u32 = 8192;
-/// The GPU classes that exist without being configured.
-const BUILTIN_GPUS: [&str; 5] = ["t4", "l4", "a100", "a100-80gb", "h100"];
 
-pub(super) fn classes(
-    configured: &[ClassConfig],
-    runner: &RunnerConfig,
-    accounts: &BTreeMap<AccountName, AccountPolicy>,
-    required_label: &str,
-) -> Result<Vec<RunnerClass>, ConfigError> {
+/// What all classes have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub(super) runner: &'a RunnerConfig,
+    pub(super) images: &'a Images,
+    pub(super) accounts: &'a BTreeMap<AccountName, AccountPolicy>,
+    pub(super) required_label: &'a str,
+}
+
+pub(super) fn classes(configured: &[ClassConfig], shared: Shared<'_>) -> Result<Vec<RunnerClass>, ConfigError> {
+    let accounts = shared.accounts;
     let mut classes: Vec<RunnerClass> = Vec::new();
     let hosts = hosts(accounts);
     for (index, class) in configured.iter().enumerate() {
-        classes.push(class_of(&format!("runner_classes[{index}]"), class, runner, &hosts)?);
+        classes.push(class_of(&format!("runner_classes[{index}]"), class, shared, &hosts)?);
     }
     if classes.is_empty() {
         return Err(bad("runner_classes", "empty", "add a [[runner_classes]] table, or set builtin_classes = true"));
@@ -46,8 +50,21 @@ pub(super) fn classes(
             }
         }
     }
-    check_alike(&classes, accounts, required_label)?;
+    check_alike(&classes, accounts, shared.required_label)?;
     Ok(classes)
+}
+
+/// A machine that has more GPUs than there may be in all would never be asked for. With a limit of 0 none are wanted at all.
+pub(super) fn check_fit(policy: &Policy) -> Result<(), ConfigError> {
+    let max_gpus = policy.limits.gpus;
+    for class in policy.classes.iter().filter(|_| max_gpus > 0) {
+        if let Some(gpu) = class.gpu.iter().chain(&class.gpu_fallback).find(|gpu| gpu.count > max_gpus) {
+            let key = format!("runner_classes `{}` gpu", class.name);
+            let remedy = format!("limits.max_gpus is {max_gpus}: raise it, or ask for fewer at once");
+            return Err(bad(key, format!("`{gpu}`"), remedy));
+        }
+    }
+    Ok(())
 }
 
 /// GitHub gives a runner any job of its labels that comes from where it is registered. So of classes that match the same job
@@ -98,9 +115,21 @@ fn share_jobs(one: &RunnerClass, other: &RunnerClass, required_label: &str) -> b
 }
 
 /// The classes that exist without being configured: one per GPU, and last the one for everything else.
-pub(super) fn builtin_classes() -> Vec<ClassConfig> {
-    let gpus = BUILTIN_GPUS.iter().map(|gpu| builtin_class(&format!("gpu:{gpu}"), Some(gpu)));
-    gpus.chain([builtin_class("default", None)]).collect()
+pub(super) fn builtin_classes(gpus: &[String], gpu_repos: &[String]) -> Result<Vec<ClassConfig>, ConfigError> {
+    let mut classes = Vec::new();
+    for gpu in gpus {
+        let Gpu { name, count } = parse_gpu("builtin_gpus", gpu)?;
+        let several = if count > 1 { format!(":{count}") } else { String::new() };
+        let label = format!("gpu:{}{several}", name.to_lowercase());
+        if !is_class_name(&label) {
+            let remedy = "no label can be made of it: give it a class of your own under [[runner_classes]]";
+            return Err(bad("builtin_gpus", format!("`{gpu}`"), remedy));
+        }
+        classes.push(ClassConfig { repos: gpu_repos.to_vec(), ..builtin_class(&label, Some(gpu)) });
+    }
+    check_repos("builtin_gpu_repos", gpu_repos)?;
+    classes.push(builtin_class("default", None));
+    Ok(classes)
 }
 
 fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
@@ -116,19 +145,24 @@ fn builtin_class(name: &str, gpu: Option<&str>) -> ClassConfig {
         memory: None,
         memory_limit: None,
         gpu: gpu.map(str::to_owned),
+        gpu_fallback: Vec::new(),
         image: None,
         regions: None,
+        region_fallback: Vec::new(),
         runtime: None,
         docker: None,
         network: None,
         volumes: None,
         env: BTreeMap::new(),
         secrets: Vec::new(),
+        run_as_root: None,
         timeout: None,
         idle_timeout: None,
         start_timeout: None,
         schedule_timeout: None,
         max_sandboxes: None,
+        spend_per_day: None,
+        price: None,
     }
 }
 
@@ -146,15 +180,12 @@ fn hosts(accounts: &BTreeMap<AccountName, AccountPolicy>) -> BTreeSet<String> {
 fn class_of(
     key: &str,
     class: &ClassConfig,
-    runner: &RunnerConfig,
+    shared: Shared<'_>,
     hosts: &BTreeSet<String>,
 ) -> Result<RunnerClass, ConfigError> {
+    let runner = shared.runner;
     let key_of = |field: &str| format!("{key}.{field}");
-    let is_name = |name: &str| {
-        (1..=40).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":._-".contains(&b))
-    };
-    if !is_name(&class.name) {
+    if !is_class_name(&class.name) {
         let remedy = "must be 1 to 40 characters of a-z, 0-9, `:`, `.`, `_`, `-`";
         return Err(bad(key_of("name"), format!("`{}`", class.name), remedy));
     }
@@ -164,19 +195,14 @@ fn class_of(
     for pattern in &class.extra_label_patterns {
         check_label(&key_of("extra_label_patterns"), pattern)?;
     }
-    let mut repos = Vec::new();
-    for repo in &class.repos {
-        repos.push(
-            repo.parse().map_err(|_| bad(key_of("repos"), format!("`{repo}`"), "each entry must be \"owner/name\""))?,
-        );
-    }
+    let repos = check_repos(&key_of("repos"), &class.repos)?;
     for name in class.env.keys() {
         check_env_name(&key_of("env"), name, &runner.plain_env)?;
     }
     let mut env = runner.env.clone();
     env.extend(class.env.clone());
     let options = options(key, class, runner, hosts)?;
-    let gpu = class.gpu.as_deref().map(|gpu| parse_gpu(&key_of("gpu"), gpu)).transpose()?;
+    let machines = machines(key, class, runner)?;
     Ok(RunnerClass {
         name: ClassName::new(class.name.as_str()),
         labels: Labels::new(&class.labels),
@@ -188,17 +214,89 @@ fn class_of(
         ]),
         cpu: in_range(&key_of("cpu"), class.cpu.unwrap_or(DEFAULT_CPU), 0.125, 64.0)?,
         memory_mib: in_range(&key_of("memory"), class.memory.unwrap_or(DEFAULT_MEMORY_MIB), 128, 1_048_576)?,
-        image: image_source(&key_of("image"), class.image.as_deref(), options.docker)?,
-        regions: class.regions.clone().unwrap_or_else(|| runner.regions.clone()),
+        image: shared.images.source(&key_of("image"), class.image.as_deref(), options.docker)?,
         env,
         options,
-        clocks: clocks(key, class, gpu.as_ref())?,
-        gpu,
+        clocks: clocks(key, class, machines.gpu.as_ref())?,
+        gpu: machines.gpu,
+        gpu_fallback: machines.gpu_fallback,
+        regions: machines.regions,
+        region_fallback: machines.region_fallback,
         max_sandboxes: class
             .max_sandboxes
             .map(|most| in_range(&key_of("max_sandboxes"), most, 1, 100_000))
             .transpose()?,
+        spend_per_day: class.spend_per_day.map(|most| usd(&key_of("spend_per_day"), most)).transpose()?,
+        price: class.price.map(|price| usd(&key_of("price"), price)).transpose()?,
     })
+}
+
+/// What the sandboxes of a class can be on.
+struct Machines {
+    gpu: Option<Gpu>,
+    gpu_fallback: Vec<Gpu>,
+    regions: Vec<String>,
+    region_fallback: Vec<String>,
+}
+
+/// Reads the machines of the class that stands at `key`. Only a sandbox with a GPU waits for one, so only such a class can
+/// go on to another.
+fn machines(key: &str, class: &ClassConfig, runner: &RunnerConfig) -> Result<Machines, ConfigError> {
+    let key_of = |field: &str| format!("{key}.{field}");
+    let gpu = class.gpu.as_deref().map(|gpu| parse_gpu(&key_of("gpu"), gpu)).transpose()?;
+    let mut gpu_fallback = Vec::new();
+    for text in &class.gpu_fallback {
+        let fallback = parse_gpu(&key_of("gpu_fallback"), text)?;
+        if gpu.as_ref() == Some(&fallback) || gpu_fallback.contains(&fallback) {
+            let remedy = "it is tried before: name each GPU once, the best one as `gpu`";
+            return Err(bad(key_of("gpu_fallback"), format!("`{text}`"), remedy));
+        }
+        gpu_fallback.push(fallback);
+    }
+    let (regions_key, regions) = match &class.regions {
+        Some(regions) => (key_of("regions"), regions),
+        None => ("runner.regions".to_owned(), &runner.regions),
+    };
+    for (key, regions) in [(regions_key, regions), (key_of("region_fallback"), &class.region_fallback)] {
+        check_regions(&key, regions)?;
+    }
+    for (field, is_set) in
+        [("gpu_fallback", !gpu_fallback.is_empty()), ("region_fallback", !class.region_fallback.is_empty())]
+    {
+        if is_set && gpu.is_none() {
+            let remedy = "only sandboxes with a GPU wait for a machine: set `gpu`, or leave it out";
+            return Err(bad(key_of(field), "set", remedy));
+        }
+    }
+    if !class.region_fallback.is_empty() && regions.is_empty() {
+        let remedy = "the class runs anywhere already: set `regions`, or leave it out";
+        return Err(bad(key_of("region_fallback"), "set", remedy));
+    }
+    let (regions, region_fallback) = (regions.clone(), class.region_fallback.clone());
+    Ok(Machines { gpu, gpu_fallback, regions, region_fallback })
+}
+
+/// Regions are part of a tag; which ones there are is Modal's to know.
+fn check_regions(key: &str, regions: &[String]) -> Result<(), ConfigError> {
+    let is_region = |region: &String| {
+        (1..=40).contains(&region.len())
+            && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    match regions.iter().find(|region| !is_region(region)) {
+        Some(region) => Err(bad(key, format!("`{region}`"), "must be a region as Modal names it, such as us-east")),
+        None => Ok(()),
+    }
+}
+
+fn is_class_name(name: &str) -> bool {
+    (1..=40).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":._-".contains(&b))
+}
+
+fn check_repos(key: &str, repos: &[String]) -> Result<Vec<RepoName>, ConfigError> {
+    let check =
+        |repo: &String| repo.parse().map_err(|_| bad(key, format!("`{repo}`"), "each entry must be \"owner/name\""));
+    repos.iter().map(check).collect()
 }
 
 fn clocks(key: &str, class: &ClassConfig, gpu: Option<&Gpu>) -> Result<ClassClocks, ConfigError> {
@@ -230,28 +328,7 @@ fn clocks(key: &str, class: &ClassConfig, gpu: Option<&Gpu>) -> Result<ClassCloc
     Ok(clocks)
 }
 
-fn image_source(key: &str, image: Option<&str>, docker: Option<Docker>) -> Result<ImageSource, ConfigError> {
-    let is_reference = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 255
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
-    };
-    match image {
-        None => Ok(ImageSource::Default { has_docker: docker.is_some() }),
-        Some(image) if !is_reference(image) => {
-            Err(bad(key, format!("`{image}`"), "must be a registry reference such as ghcr.io/acme/runner:1, or im-…"))
-        }
-        Some(image) if image.starts_with("im-") => Ok(ImageSource::Existing(image.to_owned())),
-        Some(image) => Ok(ImageSource::Registry(image.to_owned())),
-    }
-}
-
 fn parse_gpu(key: &str, text: &str) -> Result<Gpu, ConfigError> {
     let remedy = "must be a GPU as Modal names it, such as A100 or H100:2";
-    let (name, count) = text.split_once(':').unwrap_or((text, "1"));
-    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-!+".contains(&b));
-    match count.parse() {
-        Ok(count @ 1..=8) if is_name => Ok(Gpu { name: name.to_uppercase(), count }),
-        Ok(_) | Err(_) => Err(bad(key, format!("`{text}`"), remedy)),
-    }
+    Gpu::parse(text).ok_or_else(|| bad(key, format!("`{text}`"), remedy))
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat};
 
-use super::{Config, Settings, environment};
+use super::settings::{deployment_of, state_directory};
+use super::{Config, Defined, Settings, environment};
+use crate::ids::Deployment;
 
 /// The environment variables that the configuration is read from, as data.
 pub type Environment = BTreeMap<String, String>;
@@ -61,16 +63,50 @@ pub enum ConfigError {
 /// # Errors
 /// [`ConfigError`] for the first thing that is wrong.
 pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
-    let text = match path {
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?
-        }
-        None => String::new(),
-    };
-    read(&text, path.unwrap_or(Path::new("(none)")), environment)
+    read(&text_of(path)?, path.unwrap_or(Path::new("(none)")), environment)
 }
 
-/// The same of a text, called `path` in errors.
+fn text_of(path: Option<&Path>) -> Result<String, ConfigError> {
+    match path {
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })
+        }
+        None => Ok(String::new()),
+    }
+}
+
+/// Where an installation keeps its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The directory; none where it keeps nothing.
+    pub state_dir: Option<PathBuf>,
+    /// Its name.
+    pub deployment: Deployment,
+}
+
+/// Reads only where files are kept: who looks at them needs no credentials.
+///
+/// # Errors
+/// [`ConfigError`] where the file cannot be read.
+pub fn kept(path: Option<&Path>, environment: &Environment) -> Result<Kept, ConfigError> {
+    kept_of(&parse(&text_of(path)?, path.unwrap_or(Path::new("(none)")), environment)?, environment)
+}
+
+/// Reads what images are defined, and where files are kept: who looks at them needs no credentials.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong.
+pub fn defined(path: Option<&Path>, environment: &Environment) -> Result<(Defined, Kept), ConfigError> {
+    let config = parse(&text_of(path)?, path.unwrap_or(Path::new("(none)")), environment)?;
+    Ok((Defined::new(&config)?, kept_of(&config, environment)?))
+}
+
+fn kept_of(config: &Config, environment: &Environment) -> Result<Kept, ConfigError> {
+    let deployment = deployment_of(&config.deployment)?;
+    Ok(Kept { state_dir: state_directory(config.state_dir.as_deref(), environment), deployment })
+}
+
+/// Reads and checks everything of a text, called `path` in errors.
 ///
 /// # Errors
 /// [`ConfigError`] for the first thing that is wrong.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::load::ConfigError;
 use super::value::{bad, in_range};
 use super::{ClassConfig, NetworkConfig, NetworkLists, RunnerConfig, VolumeConfig};
-use crate::class::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, VolumeMount, domain_admits};
+use crate::class::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits};
 
 /// The longest name of a Secret or a Volume (Modal's clients: 64 characters).
 const NAME_MAX: usize = 64;
@@ -70,6 +70,7 @@ pub(super) fn options(
         network,
         volumes,
         secrets: class.secrets.clone(),
+        user: if class.run_as_root.unwrap_or(true) { User::Root } else { User::Runner },
     })
 }
 
@@ -216,7 +217,7 @@ fn overlaps(one: &str, other: &str) -> bool {
     one == other || lies_in(one, other) || lies_in(other, one)
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

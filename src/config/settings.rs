@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::classes::Shared;
+use super::images::Images;
 use super::load::{ConfigError, Environment};
 use super::runner::{RunnerReleaseChoice, RunnerSettings};
 use super::secret::webhook_secrets;
-use super::value::{bad, check_label, duration, in_range};
-use super::{ClassConfig, Config, GithubConfig, LimitsConfig, ReconcileConfig, accounts, classes, modal, runner};
+use super::value::{bad, check_label, duration, in_range, usd};
+use super::{ClassConfig, Config, GithubConfig, LimitsConfig, ReconcileConfig, accounts, classes, cost, modal, runner};
 use crate::budget::Capacity;
+use crate::class::{ImageSource, RunnerClass};
 use crate::github::GithubSettings;
 use crate::http::webhook;
-use crate::ids::{AccountName, Fingerprint};
+use crate::ids::{AccountName, Deployment, Fingerprint};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Credentials, Limits, Policy, Waves};
 use crate::poll::{ListOrder, least_longest};
@@ -57,6 +60,8 @@ pub struct Settings {
     pub webhook: Option<webhook::Secrets>,
     /// Where what was learned is kept over a restart.
     pub state_dir: Option<PathBuf>,
+    /// Every image that a class can have or has, each once.
+    pub images: Vec<ImageSource>,
     /// The rules of the planner.
     pub policy: Policy,
     /// One client each.
@@ -71,6 +76,43 @@ pub struct Settings {
     pub runs_pages_max: u32,
 }
 
+/// The images of the configuration, and what they are for.
+#[derive(Debug, Clone)]
+pub struct Defined {
+    /// Every image that a class can have or has, each once.
+    pub images: Vec<ImageSource>,
+    /// The classes, in the order in which they are tried.
+    pub classes: Vec<RunnerClass>,
+    /// What runs in the sandboxes.
+    pub runner: RunnerSettings,
+    accounts: BTreeMap<AccountName, AccountPolicy>,
+    required_label: String,
+}
+
+impl Defined {
+    /// Checks what they are made of; no credentials are needed for that.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first value that is wrong.
+    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let required_label = config.required_label.to_lowercase();
+        let builtin = if config.builtin_classes {
+            classes::builtin_classes(&config.builtin_gpus, &config.builtin_gpu_repos)?
+        } else {
+            Vec::new()
+        };
+        let configured: Vec<ClassConfig> = config.runner_classes.iter().cloned().chain(builtin).collect();
+        check_label("required_label", &required_label)?;
+        let accounts = accounts::policies(&config.github)?;
+        let runner = runner::settings(&config.runner, &accounts)?;
+        let images = Images::new(&config.images, &config.runner)?;
+        let shared =
+            Shared { runner: &config.runner, images: &images, accounts: &accounts, required_label: &required_label };
+        let classes = classes::classes(&configured, shared)?;
+        Ok(Self { images: images.sources(&classes), classes, runner, accounts, required_label })
+    }
+}
+
 impl Settings {
     /// Checks every value.
     ///
@@ -81,30 +123,27 @@ impl Settings {
         let Config {
             mode,
             deployment,
-            required_label,
-            builtin_classes: builtin,
+            required_label: _, // these are looked at for what is defined
+            builtin_classes: _,
+            builtin_gpus: _,
+            builtin_gpu_repos: _,
+            runner: _,
+            images: _,
+            runner_classes: _,
             state_dir,
             log,
             http,
             reconcile,
             limits,
-            runner,
+            cost,
             modal,
             github,
-            runner_classes,
         } = config;
-        let required_label = required_label.to_lowercase();
-        let builtin = if *builtin { classes::builtin_classes() } else { Vec::new() };
-        let configured: Vec<ClassConfig> = runner_classes.iter().cloned().chain(builtin).collect();
-        check_label("required_label", &required_label)?;
-        let accounts = accounts::policies(github)?;
-        let runner_settings = runner::settings(runner, &accounts)?;
+        let Defined { images, classes, runner, accounts, required_label } = Defined::new(config)?;
         let max_interval = max_interval(reconcile, github, &accounts)?;
         let policy = Policy {
-            deployment: deployment.parse().map_err(|_| {
-                bad("deployment", format!("`{deployment}`"), "must be 1 to 12 characters of a-z and 0-9")
-            })?,
-            classes: classes::classes(&configured, runner, &accounts, &required_label)?,
+            deployment: deployment_of(deployment)?,
+            classes,
             accounts,
             required_label,
             limits: check_limits(limits)?,
@@ -113,8 +152,11 @@ impl Settings {
             interval: interval(reconcile)?,
             max_interval,
             list_order: ListOrder::Index,
-            follows_releases: runner_settings.release == RunnerReleaseChoice::Auto,
+            follows_releases: runner.release == RunnerReleaseChoice::Auto,
+            runner_dir: runner.dir.clone(),
+            prices: cost::prices(cost)?,
         };
+        classes::check_fit(&policy)?;
         Ok(Self {
             mode: *mode,
             log_format: log.format,
@@ -128,6 +170,7 @@ impl Settings {
             })?,
             webhook: webhook_secrets(http, environment)?,
             state_dir: state_directory(state_dir.as_deref(), environment),
+            images,
             policy,
             github: github
                 .iter()
@@ -136,7 +179,7 @@ impl Settings {
                 .collect::<Result<_, _>>()?,
             modal: modal::settings(modal, environment)?,
             modal_creates: modal::creates(modal)?,
-            runner: runner_settings,
+            runner,
             runs_pages_max: in_range("reconcile.runs_pages_max", reconcile.runs_pages_max, 1, 100)?,
         })
     }
@@ -147,9 +190,14 @@ impl Settings {
     }
 }
 
+/// The name of the installation.
+pub(super) fn deployment_of(text: &str) -> Result<Deployment, ConfigError> {
+    text.parse().map_err(|_| bad("deployment", format!("`{text}`"), "must be 1 to 12 characters of a-z and 0-9"))
+}
+
 /// The configured directory, else the first of those that systemd made for this service (systemd.exec:
 /// `StateDirectory=`).
-fn state_directory(configured: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+pub(super) fn state_directory(configured: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
     let of_systemd = || environment.get("STATE_DIRECTORY")?.split(':').next().map(Path::new);
     let dir = configured.or_else(of_systemd)?;
     (!dir.as_os_str().is_empty()).then(|| dir.to_owned())
@@ -210,7 +258,7 @@ fn waves(reconcile: &ReconcileConfig) -> Result<Waves, ConfigError> {
 }
 
 fn check_limits(limits: &LimitsConfig) -> Result<Limits, ConfigError> {
-    let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus } = limits;
+    let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus, spend_per_day } = limits;
     if let Some(limit) = max_sandboxes_per_repo {
         in_range("limits.max_sandboxes_per_repo", *limit, 1, 100_000)?;
     }
@@ -218,5 +266,6 @@ fn check_limits(limits: &LimitsConfig) -> Result<Limits, ConfigError> {
         sandboxes: in_range("limits.max_sandboxes", *max_sandboxes, 1, 100_000)?,
         sandboxes_per_repo: *max_sandboxes_per_repo,
         gpus: in_range("limits.max_gpus", *max_gpus, 0, 100_000)?,
+        spend_per_day: spend_per_day.map(|most| usd("limits.spend_per_day", most)).transpose()?,
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::load::ConfigError;
+use crate::cost::Usd;
 
 pub(super) fn bad(key: impl Into<String>, value: impl std::fmt::Display, remedy: impl Into<String>) -> ConfigError {
     ConfigError::Value { key: key.into(), value: value.to_string(), remedy: remedy.into() }
@@ -18,6 +19,12 @@ pub(super) fn in_range<T: PartialOrd + Copy + std::fmt::Display>(
         return Err(bad(key, value, format!("must be between {least} and {most}")));
     }
     Ok(value)
+}
+
+pub(super) fn usd(key: &str, value: f64) -> Result<Usd, ConfigError> {
+    let is_one = value > 0.0 && value <= 1e6;
+    let usd = Usd::try_from(value).ok().filter(|_| is_one);
+    usd.ok_or_else(|| bad(key, value, "must be US dollars: above 0, at most 1000000"))
 }
 
 pub(super) fn duration(key: &str, value: Duration, least: u64, most: u64) -> Result<Duration, ConfigError> {

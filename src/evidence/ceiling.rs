@@ -3,6 +3,9 @@
 //! Modal names neither its limit on running containers nor what others use of it: a create that has no room is
 //! answered with `RESOURCE_EXHAUSTED` and no time to wait. A registration was made for it by then, so what cannot be
 //! created must not be tried. What lived when it was refused fits; one more is tried after a pause that grows.
+//!
+//! What lived is not known either: that one has ended shows seconds later, and another may have come in its place by then.
+//! So where sandboxes end there is more room than was known only if one list shows more of them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,7 +14,7 @@ use crate::act::{Effect, Outcome};
 use crate::error::ErrorClass;
 use crate::plan::Policy;
 use crate::retry::{self, Growth};
-use crate::state::Observed;
+use crate::state::{Observed, OurSandbox};
 
 /// Between tries for one more. A single refusal may be a mishap; room that somebody else needs for long is asked for
 /// every five minutes.
@@ -19,6 +22,9 @@ const TRY_AGAIN: Growth =
     Growth { first: std::time::Duration::from_secs(5), longest: std::time::Duration::from_secs(300) };
 /// What was not confirmed for so long says nothing about now: others may have left.
 const FORGET_AFTER: TimeDelta = TimeDelta::minutes(30);
+
+/// For so long after an end that was seen there may be others that were not: lists lag, and are read every few seconds.
+const ENDING: TimeDelta = TimeDelta::seconds(60);
 
 /// The room that Modal was seen to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +50,8 @@ impl Ceiling {
         if now < self.again_at() { self.sandboxes } else { self.sandboxes.saturating_add(self.step) }
     }
 
-    /// Takes how many live: what lives fits, and where that is more than was known, more still is tried.
+    /// Takes how many live for certain: what lives at the same time fits, and where that is more than was known, more still
+    /// is tried.
     fn grow(&mut self, live: u32, now: DateTime<Utc>) {
         if live <= self.sandboxes {
             return;
@@ -77,16 +84,18 @@ impl Evidence {
         if !is_refused && self.ceiling.is_none() {
             return;
         }
-        let live = observed.fleet.sandboxes.values().filter(|it| it.ended.is_none() && it.is_scheduled).count();
-        let live = u32::try_from(live).unwrap_or(u32::MAX);
         if is_refused {
             // What was under way together is refused together: that is one refusal.
             let known = self.ceiling.take().filter(|known| now - known.refused_at < FORGET_AFTER);
             let is_news = known.as_ref().is_none_or(|known| now >= known.again_at());
-            let refusals = known.map_or(0, |known| known.refusals).saturating_add(u32::from(is_news));
-            self.ceiling = Some(Ceiling { sandboxes: live, step: 1, refusals, refused_at: now });
+            let refusals = known.as_ref().map_or(0, |known| known.refusals).saturating_add(u32::from(is_news));
+            let live = count(observed, |_| true);
+            let sandboxes = known.map_or(live, |known| known.sandboxes.min(live));
+            self.ceiling = Some(Ceiling { sandboxes, step: 1, refusals, refused_at: now });
         } else if let Some(known) = &mut self.ceiling {
-            known.grow(live, now);
+            let read_at = observed.fleet.read.times().map(|read| read.began);
+            let is_ending = has_ended_lately(observed, now);
+            known.grow(count(observed, |sandbox| !is_ending || Some(sandbox.seen_at) == read_at), now);
             if now - known.refused_at >= FORGET_AFTER {
                 self.ceiling = None;
             }
@@ -94,9 +103,21 @@ impl Evidence {
     }
 }
 
+/// Whether sandboxes end these days, so that some may have that are not known to.
+fn has_ended_lately(observed: &Observed, now: DateTime<Utc>) -> bool {
+    let ends = observed.fleet.sandboxes.values().filter_map(|sandbox| sandbox.ended.as_ref());
+    ends.into_iter().any(|ended| now - ended.at < ENDING)
+}
+
+/// How many sandboxes have a machine, as far as is known, of those that are meant.
+fn count(observed: &Observed, is_meant: impl Fn(&OurSandbox) -> bool) -> u32 {
+    let has_machine = |sandbox: &&OurSandbox| sandbox.ended.is_none() && sandbox.is_scheduled && is_meant(sandbox);
+    u32::try_from(observed.fleet.sandboxes.values().filter(has_machine).count()).unwrap_or(u32::MAX)
+}
+
 /// Whether Modal refused a create, and not because of its rate: for that it tells how long to wait.
 pub(super) fn is_without_room(effect: &Effect, policy: &Policy) -> bool {
     let Effect::CreateFailed { origin, failure, .. } = effect else { return false };
-    let has_gpu = policy.class(&origin.class).is_some_and(|class| class.gpus() > 0);
+    let has_gpu = policy.class(&origin.class).is_some_and(|class| class.gpu.is_some());
     failure.class == ErrorClass::RateLimited && failure.retry_after.is_none() && !has_gpu
 }

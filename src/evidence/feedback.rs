@@ -9,14 +9,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::images::Blame;
 use super::{Evidence, Lesson, NameEvidence};
-use crate::ids::{ClassName, Fingerprint, ImageId};
+use crate::ids::{ClassName, Fingerprint, ImageId, OurName};
 use crate::mutant::{self, Mutant};
 use crate::plan::Policy;
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
-    JobStatus, Observed, OurSandbox, Registry, RepoView, RunStatus, RunView, SandboxEnd, Scope, WorkflowJob,
+    ImageState, JobStatus, Observed, OurSandbox, Registry, RepoView, RunStatus, RunView, SandboxEnd, SandboxResult,
+    Scope, WorkflowJob,
 };
 
 /// A job for which this many runners waited in vain is a ghost.
@@ -314,6 +316,7 @@ impl Evidence {
     /// A sandbox ended without serving.
     pub(super) fn learn_fruitless_end(
         &mut self,
+        name: &OurName,
         sandbox: &OurSandbox,
         evidence: &NameEvidence,
         lesson: &mut Lesson<'_>,
@@ -341,10 +344,18 @@ impl Evidence {
             }
             return;
         }
-        let is_failed_start = matches!(exit, Exit::RegistrationFailed | Exit::Crashed)
-            || matches!(result.status, SandboxEnd::InitFailure | SandboxEnd::InternalFailure)
-            || evidence.terminated_at.is_some();
-        if is_failed_start && evidence.online_at.is_none() {
+        let is_failed_start =
+            ended_by_itself(sandbox, result, exit) || (evidence.terminated_at.is_some() && sandbox.is_scheduled);
+        let in_use = observed.images.get(class).and_then(ImageState::id);
+        let is_of_today = sandbox.image.is_none() || in_use.is_none() || sandbox.image.as_ref() == in_use;
+        if !is_failed_start || evidence.online_at.is_some() || !is_of_today {
+            return;
+        }
+        // What Modal itself broke, or never placed, says nothing of the image.
+        let may_be_its_images =
+            !matches!(result.status, SandboxEnd::InternalFailure | SandboxEnd::Other(_)) && sandbox.was_placed();
+        let blame = if may_be_its_images { self.blame(name, sandbox, lesson) } else { Blame::Class };
+        if matches!(blame, Blame::Class | Blame::HeldAgain) {
             let mut breaker = self.failed_starts.remove(class);
             let reason = super::end_reason(Some(result));
             Breaker::count(&mut breaker, FAILED_STARTS_MAX, reason, began, now);
@@ -352,13 +363,20 @@ impl Evidence {
         }
     }
 
-    /// A runner came online: its class starts, and GitHub takes the version of its image.
-    pub(super) fn learn_start(&mut self, class: &ClassName, image: Option<&ImageId>, now: DateTime<Utc>) {
+    /// A runner came online: its class starts, its image brings runners online, and GitHub takes the version in it.
+    pub(super) fn learn_start(&mut self, sandbox: &OurSandbox, lesson: &Lesson<'_>) {
+        let class = &sandbox.origin.class;
+        self.class_started(class, lesson.now);
+        if let Some(image) = image_of(sandbox, lesson.observed) {
+            self.refused_images.remove(image);
+            self.learn_image(class, image, lesson);
+        }
+    }
+
+    /// A runner of a class came online.
+    pub(super) fn class_started(&mut self, class: &ClassName, now: DateTime<Utc>) {
         *self.started_at.entry(class.clone()).or_insert(now) = now;
         self.failed_starts.remove(class);
-        if let Some(image) = image {
-            self.refused_images.remove(image);
-        }
     }
 
     /// An image was made anew because GitHub refuses the runner in it: whether it takes that of the new one is tried once, and
@@ -390,6 +408,22 @@ impl Evidence {
         self.groups.retain(|(registry, labels), group| {
             group.seen_at.is_some_and(&is_fresh) || queued.contains(&(registry, *labels))
         });
+    }
+}
+
+/// Whether a sandbox ended by itself, or by what Modal found wrong with it. Whatever its first process ended with: where the
+/// image lacks bash, there is nobody to say more.
+fn ended_by_itself(sandbox: &OurSandbox, result: &SandboxResult, exit: Exit) -> bool {
+    match result.status {
+        SandboxEnd::Success | SandboxEnd::Failure => match exit {
+            Exit::RegistrationFailed | Exit::Crashed | Exit::Other(_) => true,
+            Exit::Served | Exit::Unclaimed | Exit::VersionRefused | Exit::PolicyRefused | Exit::Stopped => false,
+        },
+        SandboxEnd::InitFailure | SandboxEnd::OutOfMemory | SandboxEnd::IdleTimeout => true,
+        SandboxEnd::Timeout => sandbox.is_scheduled,
+        // A machine with a GPU may be taken away at any time, or never be there: neither tells anything of the class.
+        SandboxEnd::InternalFailure | SandboxEnd::Other(_) => sandbox.origin.machine.gpu.is_none(),
+        SandboxEnd::Terminated => false,
     }
 }
 

@@ -5,7 +5,8 @@
 //! deletions, ids by which something could be deleted. So whatever it says, even if it is a lie with the right
 //! checksum, no registration and no sandbox is destroyed before two readings of the process that destroys agree; of
 //! the grace of design rule I only the five minutes since the first sighting are carried over. A Secret is deleted on
-//! the word of an earlier process that its runner was online. The checksum protects from accidents, not from whoever
+//! the word of an earlier process that its runner was online. An image of an earlier process serves while the wanted one is
+//! made. The checksum protects from accidents, not from whoever
 //! may write the file.
 
 use std::borrow::Cow;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{Claim, Evidence, JobEvidence, NameEvidence};
+use super::{Claim, Evidence, Images, JobEvidence, NameEvidence};
 use crate::ids::{ClassName, Fingerprint, JobId, OurName, RunId};
 use crate::runner::RunnerVersion;
 use crate::state::Scope;
@@ -104,6 +105,7 @@ struct Kept<'a> {
     proven: Cow<'a, BTreeSet<ClassName>>,
     parallel: Vec<Parallel>,
     newer_since: Cow<'a, BTreeMap<RunnerVersion, DateTime<Utc>>>,
+    images: Cow<'a, Images>,
 }
 
 /// How many jobs of a run and label set ran at the same time.
@@ -130,6 +132,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         proven,
         parallel,
         newer_since,
+        images,
         groups: _,          // a restart is how an operator says: try again
         started_at: _,      // the next one tells
         failed_starts: _,   // likewise
@@ -138,6 +141,8 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         mint_failures: _,   // as with breakers
         create_failures: _, // likewise
         ceiling: _,         // likewise
+        shortages: _,       // likewise
+        refused_at: _,      // likewise
         jobs_learned_at: _, // readings of this process
         runners_learned_at: _,
         others_at: _, // the next readings tell
@@ -157,6 +162,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         proven: Cow::Borrowed(proven),
         parallel: parallel.collect(),
         newer_since: Cow::Borrowed(newer_since),
+        images: Cow::Borrowed(images),
     };
     let evidence = serde_json::value::to_raw_value(&kept).expect("there is nothing in it that JSON cannot say");
     let document = Document { version: VERSION, sha256: checksum(VERSION, evidence.get()), evidence: &evidence };
@@ -166,8 +172,8 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
 
 /// Reads what was kept, as far as it is believed at the time `now`.
 ///
-/// What was learned under other `settings` may no longer be true and is forgotten: fruitless attempts and images that
-/// served. No time is later than `now`, whatever clock it was written by, so that none holds anything up for ever.
+/// What was learned under other `settings` may no longer be true and is forgotten: fruitless attempts, images that
+/// served, and such whose runners did not come online. No time is later than `now`, whatever clock it was written by, so that none holds anything up for ever.
 ///
 /// # Errors
 /// [`Unusable`] where it is not what [`encode`] wrote.
@@ -201,17 +207,21 @@ impl Kept<'_> {
             let mut job = believed_job(&job, now);
             if !is_as_set {
                 (job.fruitless, job.fruitless_at, job.waiting.unclaimed) = (0, None, 0);
+                (job.machines_lost, job.machine_lost_at) = (0, None);
             }
             (id, job)
         });
         let names = self.names.into_owned().into_iter().map(|(name, known)| (name, believed_name(known, now)));
         let parallel = self.parallel.into_iter();
+        let images = self.images.into_owned().believed(now);
         Evidence {
             jobs: jobs.collect(),
             names: names.collect(),
             proven: if is_as_set { self.proven.into_owned() } else { BTreeSet::new() },
             parallel: parallel.map(|of| ((of.scope, of.group, of.run), of.count.min(COUNT_MAX))).collect(),
             newer_since: self.newer_since.iter().map(|(version, since)| (*version, (*since).min(now))).collect(),
+            // One that is not there any more is told by the first create, and made again.
+            images: if is_as_set { images } else { images.with_nothing_held() },
             // What is still there has a moment to be seen again, however long nobody looked.
             forgot_at: Some(now),
             ..Evidence::default()
@@ -228,6 +238,8 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         attempt,
         fruitless,
         fruitless_at,
+        machines_lost,
+        machine_lost_at,
         came,
         ref waiting,
         ref taken_by,
@@ -240,6 +252,8 @@ fn believed_job(job: &JobEvidence, now: DateTime<Utc>) -> JobEvidence {
         attempt: attempt.min(COUNT_MAX),
         fruitless: fruitless.min(COUNT_MAX),
         fruitless_at: past(fruitless_at, now),
+        machines_lost: machines_lost.min(COUNT_MAX),
+        machine_lost_at: past(machine_lost_at, now),
         came,
         waiting: waiting.believed(now),
         taken_by: taken_by.clone(),
@@ -263,6 +277,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         never_online: _, //
         living: _,       //
         fenced_at: _,    //
+        given_up,        // says why it ended, and what counts as an attempt
         terminated_at: _,
         is_mint_unanswered: _, // what is there is read anew
         secret_denied_at: _,
@@ -288,6 +303,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         never_online: None,
         living: None,
         fenced_at: None,
+        given_up,
         terminated_at: None,
         is_mint_unanswered: false,
         secret_denied_at: None,

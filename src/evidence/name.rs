@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, RunnerId};
 use crate::mutant::{self, Mutant};
-use crate::plan::LISTS_LAG;
+use crate::plan::{DeregisterReason, LISTS_LAG};
 use crate::state::{Origin, ReadTimes};
 
 /// Two readings agree only if they lie this far apart (design rule I).
@@ -50,6 +50,8 @@ pub struct NameEvidence {
     /// When GitHub confirmed that it sends no more work.
     #[serde(skip)]
     pub fenced_at: Option<DateTime<Utc>>,
+    /// Why we gave its sandbox up, from that time on. It tells why the sandbox ended, and nothing is destroyed for it.
+    pub given_up: Option<GivenUp>,
     /// When its sandbox was asked to terminate.
     #[serde(skip)]
     pub terminated_at: Option<DateTime<Utc>>,
@@ -73,6 +75,16 @@ impl NameEvidence {
         self.kept_at.is_some_and(|at| now - at < KEPT_HOLDS)
     }
 
+    /// Whether we began to end its sandbox.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.is_some() || self.fenced_at.is_some() || self.terminated_at.is_some()
+    }
+
+    /// Whether its registration was deleted before its runner came online: it can take no job any more.
+    pub fn is_shut_out(&self) -> bool {
+        self.fenced_at.is_some() && self.online_at.is_none()
+    }
+
     /// Whether both lists agree that its sandbox lives and its runner never came online (design rules B and I).
     pub fn has_failed_to_start(&self) -> bool {
         [self.never_online, self.living].into_iter().all(|agreed| agreed.is_some_and(|agreed| agreed.is_firm()))
@@ -93,6 +105,27 @@ impl NameEvidence {
             *self = Self { origin, runner_id, seen_at, ..Self::default() };
         }
         (self.claim, self.registered_as) = (claim, Some(runner));
+    }
+}
+
+/// Why we gave a sandbox up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenUp {
+    /// Modal did not place it on a machine in time.
+    Unplaced,
+    /// Its runner did not come online in time.
+    FailedStart,
+}
+
+impl GivenUp {
+    /// What deleting a registration for that reason says of its sandbox.
+    pub(super) fn by(reason: DeregisterReason) -> Option<Self> {
+        match reason {
+            DeregisterReason::NoCapacity => Some(Self::Unplaced),
+            DeregisterReason::FailedStart => Some(Self::FailedStart),
+            DeregisterReason::Stale => None,
+        }
     }
 }
 

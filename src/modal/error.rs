@@ -258,6 +258,9 @@ pub(super) fn code_name(code: Code) -> &'static str {
 fn remedy(operation: Operation, code: Code) -> &'static str {
     if code == Code::Unauthenticated {
         "check Modal's token id and token secret"
+    } else if code == Code::PermissionDenied && operation.is_creating() {
+        "either Modal's token lacks access to this environment, or the workspace may not use what the class asks for, \
+         such as its runtime, its GPU or its regions"
     } else if code == Code::PermissionDenied {
         "give Modal's token access to this environment"
     } else if code == Code::FailedPrecondition && operation.is_introduction() {
@@ -325,6 +328,15 @@ mod tests {
         assert_eq!(class(Operation::WAIT_V2, Code::NotFound), ErrorClass::NotFound);
         assert_eq!(failed(Operation::CREATE_V1, Code::AlreadyExists, Replies::All).class(), ErrorClass::Conflict);
         assert!(class(Operation::CREATE_V1, Code::Unknown).may_have_taken_effect());
+    }
+
+    #[test]
+    fn a_denied_create_is_not_put_down_to_the_token_alone() {
+        let told = |operation| ErrorChain(&failed(operation, Code::PermissionDenied, Replies::All)).to_string();
+        for create in [Operation::CREATE_V1, Operation::CREATE_V2] {
+            assert!(told(create).contains("or the workspace may not use what the class asks for"), "{}", told(create));
+        }
+        assert!(told(Operation::LIST).ends_with("(give Modal's token access to this environment)"));
     }
 
     #[test]

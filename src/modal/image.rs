@@ -7,6 +7,7 @@ mod definition;
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tonic::Streaming;
 
 use self::definition::Layer;
@@ -19,7 +20,7 @@ use super::writer::ModalWriter;
 use crate::error::ErrorClass;
 use crate::ids::{AppId, ImageId};
 
-pub use self::definition::{DOWNLOAD_TOKEN, ImageDefinition, RunnerContents, Tools};
+pub use self::definition::{Base, DOWNLOAD_TOKEN, ImageDefinition, RunnerContents, Steps, Tools};
 
 /// The oldest builder that puts nothing of its own into an image.
 const BUILDER_VERSION_MIN: &str = "2025.06";
@@ -38,6 +39,9 @@ const REOPENINGS_MAX: u32 = 3;
 
 /// The wait before a stream is opened again. Modal ends streams early as a matter of course.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long the log is read on after the result: the end of it may follow, as in the official client.
+const AFTER_RESULT: Duration = Duration::from_secs(10);
 
 /// How much of a log's end an error keeps.
 const LOG_TAIL_BYTES: usize = 4 << 10;
@@ -76,11 +80,23 @@ pub async fn build(
     definition: &ImageDefinition,
     progress: impl FnMut(BuildProgress),
 ) -> Result<ImageId, ModalError> {
-    make(writer, app, definition, Force::No, progress).await
+    make(writer, app, definition, None, progress).await
 }
 
-/// Builds an image also where Modal knows its definition: what a name of a registry means may have changed since. The one
-/// before can still be used, and is used where this fails.
+/// Layers that were built anew, each with what it was built on: in how many images one may be, it is built once, and what
+/// stands on it stays known.
+#[derive(Debug, Default)]
+pub struct Rebuilt(Vec<(Layer, Option<ImageId>, ImageId)>);
+
+impl Rebuilt {
+    fn find(&self, layer: &Layer, below: Option<&ImageId>) -> Option<&ImageId> {
+        let found = self.0.iter().find(|(known, on, _)| known == layer && on.as_ref() == below);
+        found.map(|(_, _, id)| id)
+    }
+}
+
+/// Builds an image also where Modal knows its definition, but for layers that were `rebuilt` before: what a name of a registry
+/// means may have changed since. The one before can still be used, and is used where this fails.
 ///
 /// # Errors
 /// As for [`build`].
@@ -88,38 +104,40 @@ pub async fn rebuild(
     writer: &ModalWriter,
     app: &AppId,
     definition: &ImageDefinition,
+    rebuilt: &mut Rebuilt,
     progress: impl FnMut(BuildProgress),
 ) -> Result<ImageId, ModalError> {
-    make(writer, app, definition, Force::Yes, progress).await
+    make(writer, app, definition, Some(rebuilt), progress).await
 }
 
 async fn make(
     writer: &ModalWriter,
     app: &AppId,
     definition: &ImageDefinition,
-    force: Force,
+    mut rebuilt: Option<&mut Rebuilt>,
     mut progress: impl FnMut(BuildProgress),
 ) -> Result<ImageId, ModalError> {
-    let layers = match definition {
-        ImageDefinition::Existing(id) => return check_existing(writer.caller(), id).await,
-        ImageDefinition::Layers(layers) => layers,
-    };
+    let ImageDefinition { on, layers } = definition;
     let builder_version = builder_version(writer.caller()).await?;
+    let force = if rebuilt.is_some() { Force::Yes } else { Force::No };
     let build = Build { caller: writer.caller(), app, builder_version, force };
-    let mut below = None;
+    let mut below = on.clone();
     for (index, layer) in layers.iter().enumerate() {
         let number = Number { layer: index + 1, layers: layers.len() };
-        below = Some(build.layer(number, layer, below.as_ref(), &mut progress).await?);
+        let known = rebuilt.as_ref().and_then(|rebuilt| rebuilt.find(layer, below.as_ref())).cloned();
+        let id = if let Some(id) = known {
+            progress(BuildProgress::Known { layer: number.layer, layers: number.layers });
+            id
+        } else {
+            let id = build.layer(number, layer, below.as_ref(), &mut progress).await?;
+            if let Some(rebuilt) = &mut rebuilt {
+                rebuilt.0.push((layer.clone(), below, id.clone()));
+            }
+            id
+        };
+        below = Some(id);
     }
     below.ok_or_else(|| ModalError::Definition { subject: "image".to_owned(), problem: "it has no layer".to_owned() })
-}
-
-async fn check_existing(caller: &Caller, id: &ImageId) -> Result<ImageId, ModalError> {
-    let call = Call::plain(Operation::CHECK_IMAGE, id.as_str());
-    let message = api::ImageFromIdRequest { image_id: id.to_string() };
-    let send = |mut client: Client, request| async move { client.image_from_id(request).await };
-    let answer = caller.call(call, message, send).await?;
-    call.id(answer.image_id, ImageId::new)
 }
 
 /// The builder to ask for: the configured one or the environment's, raised to what a definition needs.
@@ -242,7 +260,8 @@ impl Build<'_> {
         Err(call.failed(self.caller.transport.refusal(call.operation, &status), Replies::All))
     }
 
-    /// Reads one stream to its end; tells the result if the stream did.
+    /// Reads one stream to its end, or for a moment after the result; tells the result if the stream did. Once it did,
+    /// nothing that befalls the stream matters.
     async fn read_stream(
         &self,
         call: Call<'_>,
@@ -257,27 +276,37 @@ impl Build<'_> {
         };
         let send = |mut client: Client, request| async move { client.image_join_streaming(request).await };
         let mut stream = self.caller.open(Call { limit: PLAIN_LIMIT, ..call }, message, send).await?;
-        while let Some(entry) = self.next(call, &mut stream).await? {
+        let clock = self.caller.clock();
+        let mut ended: Option<(api::GenericResult, DateTime<Utc>)> = None;
+        loop {
+            let left = ended.as_ref().map(|(_, until)| (*until - clock.now()).to_std().unwrap_or_default());
+            let entry = match self.next(call, left.unwrap_or(call.limit), &mut stream).await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(_) if ended.is_some() => return Ok(ended.map(|(result, _)| result)),
+                Err(error) => return Err(error),
+            };
             if !entry.entry_id.is_empty() {
                 *last_entry = entry.entry_id;
             }
             entry.task_logs.into_iter().filter(|piece| !piece.data.is_empty()).for_each(|piece| log(piece.data));
-            if let Some(result) = entry.result.filter(|result| result.status != 0) {
-                return Ok(Some(result));
+            if let Some(result) = entry.result.filter(|result| result.status != 0 && ended.is_none()) {
+                ended = Some((result, clock.now() + AFTER_RESULT));
             }
         }
         if let Ok(Some(trailers)) = stream.trailers().await {
             self.caller.transport.warnings.note_trailers(&trailers);
         }
-        Ok(None)
+        Ok(ended.map(|(result, _)| result))
     }
 
     async fn next(
         &self,
         call: Call<'_>,
+        limit: Duration,
         stream: &mut Streaming<api::ImageJoinStreamingResponse>,
     ) -> Result<Option<api::ImageJoinStreamingResponse>, ModalError> {
-        let entry = self.caller.clock().deadline(call.limit, stream.message()).await;
+        let entry = self.caller.clock().deadline(limit, stream.message()).await;
         let entry = entry.unwrap_or_else(|elapsed| Err(tonic::Status::deadline_exceeded(elapsed.to_string())));
         entry.map_err(|status| call.failed(self.caller.transport.refusal(call.operation, &status), Replies::All))
     }

@@ -68,9 +68,13 @@ impl Listing {
         self.has_unreadable
     }
 
-    /// The sandboxes in order of id.
-    pub(super) fn into_sandboxes(self) -> Vec<Sandbox> {
-        self.sandboxes.into_values().collect()
+    /// The sandboxes that are wanted, in order of id: the last page may go on beyond them.
+    pub(super) fn into_sandboxes(self, wanted: &Wanted) -> Vec<Sandbox> {
+        let is_wanted = |sandbox: &Sandbox| match wanted {
+            Wanted::Live => true,
+            Wanted::CreatedAfter(since) => sandbox.created_at >= *since,
+        };
+        self.sandboxes.into_values().filter(is_wanted).collect()
     }
 }
 
@@ -83,7 +87,7 @@ mod tests {
     }
 
     fn ids(listing: Listing) -> Vec<String> {
-        listing.into_sandboxes().into_iter().map(|sandbox| sandbox.id.to_string()).collect()
+        listing.into_sandboxes(&Wanted::Live).into_iter().map(|sandbox| sandbox.id.to_string()).collect()
     }
 
     #[test]
@@ -93,6 +97,16 @@ mod tests {
         assert!((listing.before() - 20.0).abs() < f64::EPSILON);
         listing.add(vec![info("sb-b", 20.0), info("sb-a", 10.0)]).unwrap();
         assert_eq!(ids(listing), ["sb-a", "sb-b", "sb-c"]);
+    }
+
+    #[test]
+    fn what_the_last_page_shows_beyond_the_time_is_left_out() {
+        let mut listing = Listing::default();
+        let wanted = Wanted::CreatedAfter(DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(20));
+        listing.add(vec![info("sb-c", 30.0), info("sb-b", 20.0), info("sb-a", 10.0)]).unwrap();
+        assert!(listing.reaches_back_to(&wanted));
+        let ids: Vec<_> = listing.into_sandboxes(&wanted).into_iter().map(|sandbox| sandbox.id.to_string()).collect();
+        assert_eq!(ids, ["sb-b", "sb-c"]);
     }
 
     #[test]

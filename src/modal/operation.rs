@@ -38,9 +38,10 @@ impl Operation {
     pub(super) const LOOK_UP_APP: Self = Self(&Method::new("AppGetOrCreate", "look up App"));
     pub(super) const ENSURE_APP: Self = Self(&Method::new("AppGetOrCreate", "look up or create App"));
     pub(super) const READ_ENVIRONMENT: Self = Self(&Method::new("EnvironmentGetOrCreate", "read environment"));
+    pub(super) const READ_QUOTA: Self = Self(&Method::new("EnvironmentList", "read the quota of environment"));
+    pub(super) const FETCH_LOGS: Self = Self(&Method::new("AppFetchLogs", "fetch the output of sandbox"));
     pub(super) const DEFINE_IMAGE: Self = Self(&Method::new("ImageGetOrCreate", "define image"));
     pub(super) const FOLLOW_IMAGE: Self = Self(&Method::new("ImageJoinStreaming", "follow the build of image"));
-    pub(super) const CHECK_IMAGE: Self = Self(&Method::new("ImageFromId", "find image"));
     pub(super) const STORE_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "store Secret"));
     pub(super) const FIND_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "look up Secret"));
     pub(super) const ENSURE_VOLUME: Self = Self(&Method::new("VolumeGetOrCreate", "look up or create Volume"));
@@ -56,6 +57,8 @@ impl Operation {
     pub(super) const TERMINATE_V2: Self = Self(&Method::new("SandboxTerminateV2", "terminate sandbox"));
     pub(super) const TAGS_V1: Self = Self(&Method::new("SandboxTagsGet", "read the tags of sandbox"));
     pub(super) const TAGS_V2: Self = Self(&Method::new("SandboxTagsGetV2", "read the tags of sandbox"));
+    pub(super) const READ_RATES: Self = Self(&Method::new("WorkspaceBillingRates", "read the rates of"));
+    pub(super) const READ_BILL: Self = Self(&Method::new("WorkspaceBillingReport", "read the billing report of App"));
 
     /// Modal's name of the method, as a metric label.
     pub fn rpc(self) -> &'static str {

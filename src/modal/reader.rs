@@ -14,13 +14,20 @@ use super::operation::Operation;
 use super::transport::Client;
 use super::wire::{self, Generation};
 use crate::error::ErrorClass;
-use crate::ids::{AppId, SandboxId};
+use crate::ids::{AppId, SandboxId, TaskId};
 use crate::mutant::{self, Mutant};
-use crate::state::{Reading, Sandbox, SandboxResult};
+use crate::state::{Quota, Reading, Sandbox, SandboxResult};
 
 /// The most pages of one listing. Modal does not tell its page size; with as few as 100 sandboxes each, these
 /// hold five times the sandboxes that V2 is made for, and they end a server that never sends an empty page.
 const PAGES_MAX: usize = 500;
+
+/// How many entries of output are asked for at a time; Modal gives out 20,000. The end is wanted, and which of more entries
+/// are given is not known: where these may be the first, the next are asked for, so many times.
+const LOG_ENTRIES_MAX: u32 = 2_000;
+const LOG_PAGES_MAX: usize = 10;
+/// The longest answer with output, in bytes.
+const LOG_ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What a held call may take beyond the time that Modal holds it.
 const HOLD_MARGIN: Duration = Duration::from_secs(5);
@@ -124,7 +131,7 @@ impl ModalReader {
         let mut listing = Listing::default();
         let end = self.read_pages(app, tags, wanted, &mut listing).await;
         let is_empty = listing.pages() == 0;
-        let seen = listing.into_sandboxes();
+        let seen = listing.into_sandboxes(wanted);
         match end {
             Ok(()) => Reading::Known(seen),
             Err(error) if is_empty => Reading::Unknown(error.into()),
@@ -241,6 +248,78 @@ impl ModalReader {
         let answer = self.caller.call(Call::plain(operation, sandbox.as_str()), message, send).await?;
         Ok(wire::tags(answer.tags))
     }
+}
+
+/// A sandbox whose output is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputOf {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// What ran it: Modal finds the output of a newer sandbox by that alone.
+    pub task: Option<TaskId>,
+    /// From when on, by Modal's clock.
+    pub since: DateTime<Utc>,
+    /// Until when, by Modal's clock.
+    pub until: DateTime<Utc>,
+}
+
+impl ModalReader {
+    /// Reads what the environment of our App may use, and uses.
+    ///
+    /// # Errors
+    /// [`ModalError`] where Modal does not tell, or not of that environment.
+    pub async fn quota(&self) -> Result<Quota, ModalError> {
+        let wanted = &self.caller.settings.environment;
+        let call = Call::plain(Operation::READ_QUOTA, wanted);
+        let send = |mut client: Client, request| async move { client.environment_list(request).await };
+        let answer = self.caller.call(call, (), send).await?;
+        let is_ours = |item: &api::EnvironmentListItem| {
+            if wanted.is_empty() { item.default } else { item.name == *wanted }
+        };
+        let item = answer.items.into_iter().find(is_ours);
+        item.map(wire::quota).ok_or_else(|| call.unreadable("the list of environments lacks it"))
+    }
+
+    /// Fetches the end of what a sandbox printed, at most so many bytes of it; nothing where nothing leads to it.
+    ///
+    /// How soon after its end all of it is there, and for how long, depends on Modal and the workspace's plan.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not tell.
+    pub async fn output(&self, app: &AppId, of: &OutputOf, bytes_max: usize) -> Result<String, ModalError> {
+        let (sandbox_id, task_id) = match (Generation::of(&of.sandbox), &of.task) {
+            (Generation::V1, _) => (of.sandbox.to_string(), String::new()),
+            (Generation::V2, Some(task)) => (String::new(), task.to_string()),
+            (Generation::V2, None) => return Ok(String::new()),
+        };
+        let send = |client: Client, request| async move {
+            client.max_decoding_message_size(LOG_ANSWER_BYTES_MAX).app_fetch_logs(request).await
+        };
+        let call = Call::plain(Operation::FETCH_LOGS, of.sandbox.as_str());
+        let (mut text, mut since) = (String::new(), of.since);
+        for _ in 0..LOG_PAGES_MAX {
+            let message = api::AppFetchLogsRequest {
+                app_id: app.to_string(),
+                since: Some(timestamp(since)),
+                until: Some(timestamp(of.until)),
+                limit: LOG_ENTRIES_MAX,
+                source: api::FileDescriptor::Unspecified.into(),
+                task_id: task_id.clone(),
+                sandbox_id: sandbox_id.clone(),
+            };
+            let batches = self.caller.call(call, message, send).await?.batches;
+            let next = wire::next_output(&batches, LOG_ENTRIES_MAX).filter(|next| *next > since);
+            text = wire::output(text, batches, bytes_max);
+            let Some(next) = next else { break };
+            since = next;
+        }
+        Ok(text)
+    }
+}
+
+fn timestamp(at: DateTime<Utc>) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.timestamp_subsec_nanos()).unwrap_or(0);
+    prost_types::Timestamp { seconds: at.timestamp(), nanos }
 }
 
 /// Tells "there is none" from a failure.

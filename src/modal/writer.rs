@@ -14,7 +14,7 @@ use super::spec::{SandboxSpec, env_problem, exposed};
 use super::transport::Client;
 use super::wire::Generation;
 use crate::error::ErrorClass;
-use crate::ids::{AppId, SandboxId, SecretId, VolumeId};
+use crate::ids::{AppId, SandboxId, SecretId, TaskId, VolumeId};
 
 /// The deadline of a create, which places the sandbox on a machine before it is answered.
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
@@ -32,6 +32,8 @@ pub struct CreatedSandbox {
     pub id: SandboxId,
     /// The interface that made it.
     pub generation: Generation,
+    /// What runs it, where the answer said so.
+    pub task: Option<TaskId>,
     /// How it is known.
     pub origin: Origin,
 }
@@ -101,10 +103,20 @@ impl ModalWriter {
     /// # Errors
     /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where there is none of that name.
     pub async fn find_secret(&self, name: &str) -> Result<SecretId, ModalError> {
+        self.find_secret_with(name, &[]).await
+    }
+
+    /// Looks up a Secret that somebody stored under a name, with the names of values that must be in it.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where there is none of that name; which one it is where a
+    /// value is missing is not known (modal-api.md §8).
+    pub async fn find_secret_with(&self, name: &str, keys: &[&str]) -> Result<SecretId, ModalError> {
         let call = Call::plain(Operation::FIND_SECRET, name);
         let message = api::SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),
             environment_name: self.caller().settings.environment.clone(),
+            required_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             ..Default::default()
         };
         let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
@@ -179,17 +191,19 @@ impl ModalWriter {
             Generation::V2 => Operation::CREATE_V2,
         };
         let call = Call { operation, subject: &spec.name, limit: CREATE_LIMIT };
-        let id = match generation {
+        let (id, task) = match generation {
             Generation::V1 => {
                 let send = |mut client: Client, request| async move { client.sandbox_create(request).await };
-                self.caller().call(call, spec.v1(), send).await?.sandbox_id
+                (self.caller().call(call, spec.v1(), send).await?.sandbox_id, String::new())
             }
             Generation::V2 => {
                 let send = |mut client: Client, request| async move { client.sandbox_create_v2(request).await };
-                self.caller().call(call, spec.v2(), send).await?.sandbox_id
+                let answer = self.caller().call(call, spec.v2(), send).await?;
+                (answer.sandbox_id, answer.task_id)
             }
         };
-        Ok(CreatedSandbox { id: call.id(id, SandboxId::new)?, generation, origin: Origin::Answered })
+        let task = Some(task).filter(|id| !id.is_empty()).map(TaskId::new);
+        Ok(CreatedSandbox { id: call.id(id, SandboxId::new)?, generation, task, origin: Origin::Answered })
     }
 
     /// Finds the sandbox that an attempt of this call made; `taken` is what a later attempt was answered.
@@ -207,7 +221,7 @@ impl ModalWriter {
             return Err(taken.with_replies_accounted_for());
         }
         info!(name = spec.name, sandbox_id = %id, "adopted the sandbox whose create lost its answer");
-        Ok(CreatedSandbox { id, generation, origin: Origin::Adopted })
+        Ok(CreatedSandbox { id, generation, task: None, origin: Origin::Adopted })
     }
 
     /// Asks Modal to end a sandbox; one that ended or is not there is done. Its end comes some time later.

@@ -7,6 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::read::{Arrival, Found, Releases};
 use super::{Made, View, class_of_tag, tag};
+use crate::class::{Gpu, Machine};
+use crate::cost::Resources;
 use crate::error::{CallFailure, ErrorClass};
 use crate::evidence::{AGREEMENT_APART, end_reason};
 use crate::github::RunList;
@@ -16,8 +18,8 @@ use crate::mutant::{self, Mutant};
 use crate::poll::{Breadth, Depth, Read};
 use crate::runner::Exit;
 use crate::state::{
-    Connection, Ended, EndedSecret, Fleet, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox,
-    ReachesBack, ReadState, ReadTimes, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox,
+    Connection, Ended, Fleet, ImageState, JobStatus, NeedsJobs, Observed, Org, Origin, OurSandbox, Quota, ReachesBack,
+    ReadState, ReadTimes, Reading, Registry, RepoView, RunStatus, RunView, Runner, RunnerGroup, Sandbox, Spend,
     WorkflowJob, WorkflowRun,
 };
 
@@ -65,6 +67,8 @@ impl View {
         match (read, result) {
             (Read::Fleet, Found::Fleet(reading)) => self.apply_fleet(reading, times, now),
             (Read::Ended, Found::Ended(reading)) => self.apply_ended(reading, began_at),
+            (Read::Quota, Found::Quota(found)) => self.apply_quota(found, began_at),
+            (Read::Rates, Found::Rates(found)) => self.apply_rates(found, began_at),
             (Read::Sandbox(name, id), Found::Sandbox(fate)) => self.apply_fate(&name, &id, fate, times),
             (Read::Named(name), Found::Named(found)) => self.apply_named(&name, found, now),
             (Read::Installations(account), Found::Installations(found)) => {
@@ -146,7 +150,7 @@ impl View {
     }
 
     /// Takes listed sandboxes, and returns the names of those that are ours.
-    fn apply_sandboxes<'a>(
+    pub(super) fn apply_sandboxes<'a>(
         &mut self,
         seen: impl Iterator<Item = &'a Sandbox>,
         began_at: DateTime<Utc>,
@@ -161,39 +165,15 @@ impl View {
                     self.apply_listed(name, origin, sandbox, began_at);
                 }
                 Err(reason) => {
-                    if self.observed.fleet.unreadable.insert(sandbox.id.clone(), reason.clone()).is_none() {
+                    let class = sandbox.tags.get(tag::CLASS).and_then(|class| self.classes_by_tag.get(class));
+                    let gpus = self.machine(sandbox, class).gpus();
+                    if self.observed.fleet.unreadable.insert(sandbox.id.clone(), gpus).is_none() {
                         tracing::warn!(sandbox_id = %sandbox.id, reason, "a sandbox with our tag cannot be read");
                     }
                 }
             }
         }
         listed
-    }
-
-    fn apply_ended(&mut self, reading: Reading<Vec<Sandbox>>, began_at: DateTime<Utc>) {
-        let seen = reading.seen().map(Vec::as_slice).unwrap_or_default().iter();
-        // It shows the living as well, which the list of those may have lacked.
-        self.apply_sandboxes(seen.clone().filter(|sandbox| sandbox.result.is_none()), began_at);
-        let secrets = seen.filter(|sandbox| sandbox.result.is_some()).filter_map(|sandbox| {
-            let (name, _) = self.ours(sandbox).ok()?;
-            let id = SecretId::new(sandbox.tags.get(tag::SECRET)?.as_str());
-            Some((id, EndedSecret { name, created_at: sandbox.created_at }))
-        });
-        let secrets: BTreeMap<SecretId, EndedSecret> = secrets.collect();
-        let fleet = &mut self.observed.fleet;
-        match reading {
-            Reading::Known(_) => {
-                if fleet.ended_read.is_refused() {
-                    fleet.read.resume();
-                }
-                fleet.ended_read.succeeded(began_at);
-                fleet.ended_secrets = secrets;
-            }
-            Reading::Partial { missing: failure, .. } | Reading::Unknown(failure) => {
-                fleet.ended_read.failed(began_at, failure);
-                fleet.ended_secrets.extend(secrets);
-            }
-        }
     }
 
     fn apply_listed(&mut self, name: OurName, origin: Origin, listed: &Sandbox, began_at: DateTime<Utc>) {
@@ -215,6 +195,8 @@ impl View {
             secret: secret.clone(),
             runner,
             image: listed.image.clone(),
+            task: listed.task.clone(),
+            resources: listed.resources.clone(),
             seen_at: began_at,
             missing_since: None,
             asked_at: None,
@@ -228,6 +210,10 @@ impl View {
         sandbox.secret = sandbox.secret.take().or(secret);
         sandbox.runner = sandbox.runner.or(runner);
         sandbox.image = sandbox.image.take().or_else(|| listed.image.clone());
+        sandbox.task = sandbox.task.take().or_else(|| listed.task.clone());
+        if sandbox.resources == Resources::default() {
+            sandbox.resources = listed.resources.clone();
+        }
         if listed.is_scheduled && !sandbox.is_scheduled {
             (sandbox.is_scheduled, sandbox.scheduled_at) = (true, Some(began_at));
         }
@@ -240,7 +226,7 @@ impl View {
     }
 
     /// Reads the tags of a sandbox that carries our deployment's tag.
-    fn ours(&self, sandbox: &Sandbox) -> Result<(OurName, Origin), String> {
+    pub(super) fn ours(&self, sandbox: &Sandbox) -> Result<(OurName, Origin), String> {
         let name: OurName = sandbox.name.parse().map_err(|error| format!("its name: {error}"))?;
         if name.deployment != self.deployment {
             return Err(format!("its name `{name}` is of another deployment"));
@@ -253,7 +239,43 @@ impl View {
         let group = value(tag::GROUP)?.parse().map_err(|error| format!("its tag `group`: {error}"))?;
         let class = value(tag::CLASS)?;
         let class = self.classes_by_tag.get(class).cloned().unwrap_or_else(|| class_of_tag(class));
-        Ok((name, Origin { scope, run: RunId(run), class, group }))
+        let machine = self.machine(sandbox, Some(&class));
+        Ok((name, Origin { scope, run: RunId(run), class, group, machine }))
+    }
+
+    /// What a listed sandbox was asked for on. One of the older interface has a GPU, whether or not a tag says which.
+    fn machine(&self, sandbox: &Sandbox, class: Option<&ClassName>) -> Machine {
+        let regions = sandbox.tags.get(tag::REGIONS).map(|tag| Machine::regions_of_tag(tag)).unwrap_or_default();
+        let of_class = || class.and_then(|class| self.readers.policy.class(class)?.gpu.clone());
+        let unknown = || Gpu { name: "UNKNOWN".to_owned(), count: 1 };
+        let told = sandbox.tags.get(tag::GPU).and_then(|tag| Gpu::from_tag(tag));
+        let gpu = told.or_else(|| sandbox.id.is_v1().then(|| of_class().unwrap_or_else(unknown)));
+        Machine { gpu, regions }
+    }
+
+    fn apply_quota(&mut self, found: Result<Quota, CallFailure>, began_at: DateTime<Utc>) {
+        let view = &mut self.observed.quota;
+        match found {
+            Ok(quota) => {
+                let was_spent = view.known.as_ref().is_some_and(|known| known.spend == Spend::LimitReached);
+                match (was_spent, quota.spend) {
+                    (false, Spend::LimitReached) => tracing::error!(
+                        environment = quota.environment,
+                        "Modal's spend limit is reached: it starts nothing more until that is raised, or the cycle ends"
+                    ),
+                    (true, Spend::Within) => tracing::info!("Modal's spend limit is no longer reached"),
+                    (true, Spend::LimitReached) | (false, Spend::Within) => {}
+                }
+                view.read.succeeded(began_at);
+                view.known = Some(quota);
+            }
+            Err(failure) => {
+                if view.read.failures == 0 {
+                    tracing::debug!(error = %failure, "cannot read Modal's quota");
+                }
+                view.read.failed(began_at, failure);
+            }
+        }
     }
 
     fn apply_fate(&mut self, name: &OurName, id: &SandboxId, fate: Result<SandboxFate, CallFailure>, times: ReadTimes) {
@@ -285,7 +307,7 @@ impl View {
                     tracing::info!(runner_name = %name, sandbox_id = %id, "found the sandbox of a lost create");
                     self.created(
                         name,
-                        Made { id, origin: creating.origin, secret: None, runner: None, image: None },
+                        Made { id, origin: creating.origin, secret: None, runner: None, image: None, task: None },
                         now,
                     );
                 }
@@ -379,7 +401,7 @@ impl View {
             };
             let class = sandbox.filter(is_of_today).map(|sandbox| &sandbox.origin.class);
             let is_unknown =
-                |class: &&ClassName| self.readers.policy.class(class).is_some_and(|class| !class.image.is_default());
+                |class: &&ClassName| self.readers.policy.class(class).is_some_and(|class| !class.image.gets_runner());
             if let (Some(class), Some(version)) = (class.filter(is_unknown), runner.version) {
                 runners_in_use.insert(class.clone(), version);
             }
@@ -412,7 +434,7 @@ fn is_left(sandbox: Option<&OurSandbox>) -> bool {
 const WARN_BEFORE_END: TimeDelta = TimeDelta::days(10);
 
 /// The first failure in a row is a warning; the rest is in the metrics.
-fn warn_once(state: &ReadState, failure: &CallFailure, place: &dyn Display, what: &str) {
+pub(super) fn warn_once(state: &ReadState, failure: &CallFailure, place: &dyn Display, what: &str) {
     if state.failures == 0 {
         tracing::warn!(repo = %place, error = %failure, "{what}");
     }
@@ -636,6 +658,7 @@ mod tests {
                 run: RunId(1),
                 class: ClassName::new("cpu"),
                 group: Labels::new(["modal"]).fingerprint(),
+                machine: Machine::default(),
             },
             created_at: at(0),
             is_scheduled: true,
@@ -644,6 +667,8 @@ mod tests {
             secret: None,
             runner: None,
             image: None,
+            task: None,
+            resources: Resources::default(),
             seen_at: at(0),
             missing_since: None,
             asked_at: None,

@@ -13,16 +13,17 @@ use crate::github::{GithubReader, Paging, RunList};
 use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
 use crate::modal::{Generation, NameOf, SandboxFate};
 use crate::mutant::{self, Mutant};
+use crate::plan::Policy;
 use crate::poll::{Breadth, Depth, Read};
 use crate::runner::{RunnerVersion, VersionNotice};
 use crate::state::{
-    Installed, Org, Owner, ReadTimes, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup, Sandbox, Scope,
-    WorkflowJob, WorkflowRun,
+    Installed, Observed, Org, Owner, Quota, ReadTimes, Reading, Registry, RepoFacts, RunStatus, Runner, RunnerGroup,
+    Sandbox, Scope, WorkflowJob, WorkflowRun,
 };
 
-/// Ended sandboxes are listed if they were created since so long ago: until the runner is online there is a Secret to
-/// delete, so a process that died within that time is what may have left one.
-const ENDED_SINCE: TimeDelta = TimeDelta::hours(1);
+/// For their Secrets, ended sandboxes are listed if they were created since so long ago: until the runner is online there
+/// is a Secret to delete, so a process that died within that time is what may have left one.
+pub(super) const ENDED_SINCE: TimeDelta = TimeDelta::hours(1);
 
 /// A reading that ended.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Arrival {
 pub(super) enum Found {
     Fleet(Reading<Vec<Sandbox>>),
     Ended(Reading<Vec<Sandbox>>),
+    Quota(Result<Quota, CallFailure>),
+    Rates(Result<BTreeMap<String, String>, CallFailure>),
     Sandbox(Result<SandboxFate, CallFailure>),
     Named(Result<Option<SandboxId>, CallFailure>),
     Installations(Result<Vec<Installed>, CallFailure>),
@@ -73,6 +76,8 @@ pub(super) struct Asked {
     pub(super) deployment: Deployment,
     /// The versions of the runner that are in use.
     pub(super) versions: BTreeSet<RunnerVersion>,
+    /// From when on sandboxes are listed that ended, by Modal's clock.
+    pub(super) ended_since: DateTime<Utc>,
 }
 
 /// Whether a list of repositories was read to its end.
@@ -86,11 +91,13 @@ pub(super) enum Listing {
 
 /// Carries out one reading.
 pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
-    let Asked { read, purpose, known, deployment, versions } = asked;
+    let Asked { read, purpose, known, deployment, versions, ended_since } = asked;
     let began_at = readers.clock.now();
     let result = match &read {
         Read::Fleet => Found::Fleet(fleet(&readers, &deployment).await),
-        Read::Ended => Found::Ended(ended(&readers, &deployment, began_at).await),
+        Read::Ended => Found::Ended(ended(&readers, &deployment, ended_since).await),
+        Read::Quota => Found::Quota(quota(&readers).await),
+        Read::Rates => Found::Rates(readers.modal.billing_rates().await.map_err(CallFailure::from)),
         Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
         Read::Named(name) => Found::Named(find(&readers, name).await),
         Read::Installations(account) => Found::Installations(installations(&readers, account).await),
@@ -167,11 +174,27 @@ async fn fleet(readers: &Readers, deployment: &Deployment) -> Reading<Vec<Sandbo
     reading
 }
 
-async fn ended(readers: &Readers, deployment: &Deployment, now: DateTime<Utc>) -> Reading<Vec<Sandbox>> {
+/// The quota, after a greeting: Modal tells there of clients that it will soon refuse, which is logged once.
+async fn quota(readers: &Readers) -> Result<Quota, CallFailure> {
+    readers.modal.hello().await?;
+    Ok(readers.modal.quota().await?)
+}
+
+async fn ended(readers: &Readers, deployment: &Deployment, since: DateTime<Utc>) -> Reading<Vec<Sandbox>> {
     match app(readers).await {
-        Ok(Some(app)) => readers.modal.list_ended_sandboxes(&app, &our_tags(deployment), now - ENDED_SINCE).await,
+        Ok(Some(app)) => readers.modal.list_ended_sandboxes(&app, &our_tags(deployment), since).await,
         Ok(None) => Reading::Known(Vec::new()),
         Err(failure) => Reading::Unknown(failure),
+    }
+}
+
+/// From when on sandboxes are listed that ended: back to all that are not accounted, and to those with Secrets.
+pub(super) fn ended_since(observed: &Observed, policy: &Policy, now: DateTime<Utc>) -> DateTime<Utc> {
+    let for_secrets = now + observed.skew - ENDED_SINCE;
+    match observed.spend.list_since {
+        Some(since) if policy.has_gpus() => since.min(for_secrets),
+        Some(since) => since,
+        None => for_secrets,
     }
 }
 

@@ -7,6 +7,7 @@ use super::demand::{GroupId, Groups, Need, skip_of};
 use super::supply::Supply;
 use super::{Context, Plan, SkipReason};
 use crate::ids::{ClassName, RunId};
+use crate::state::ImageState;
 
 /// The most runners
 ///
@@ -62,19 +63,22 @@ fn is_proven(class: &ClassName, supply: &Supply<'_>, context: &Context<'_>) -> b
     context.evidence.proven.contains(class) || supply.has_claimed(class)
 }
 
-/// A class whose image has never served.
+/// A class whose image has never served, or is a new one of which no runner has come online.
 struct Trial {
-    /// Its runners that start; none once one of them has come online.
+    /// Its runners that start; none once one of the image has come online.
     starting: Option<u32>,
     /// Runners that are planned now.
     planned: FxHashMap<GroupId, u32>,
 }
 
 impl Trial {
-    /// None where the image has served.
+    /// None where the image has served, and is that with which runners come online.
     fn of(class: &ClassName, supply: &Supply<'_>, context: &Context<'_>) -> Option<Self> {
-        let starting = (!supply.has_started(class)).then(|| supply.starting_of(class));
-        (!is_proven(class, supply, context)).then(|| Self { starting, planned: FxHashMap::default() })
+        let image = context.observed.images.get(class).and_then(ImageState::id);
+        // What runs of the image before says nothing of this one.
+        let is_new = image.is_some_and(|image| context.evidence.images.is_on_trial(class, image));
+        let starting = (is_new || !supply.has_started(class)).then(|| supply.starting_of(class));
+        (is_new || !is_proven(class, supply, context)).then(|| Self { starting, planned: FxHashMap::default() })
     }
 
     fn admits(&self, group: GroupId, groups: &Groups<'_>) -> bool {

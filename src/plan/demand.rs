@@ -6,10 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHashMap;
 
 use super::group::{self, Joining};
-use super::supply::entry;
+use super::supply::{Supply, entry};
 use super::{Context, Plan, Skip, SkipReason, beside};
 use crate::class::{self, NoClass, Risks, RunnerClass};
-use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence, Phase, end_reason};
+use crate::evidence::{ADVANCED_HOLDS, ATTEMPTS_MAX, GroupEvidence, JobEvidence, MACHINES_LOST_MAX, Phase, end_reason};
 use crate::ids::{Fingerprint, JobId, Labels, OurName, RunId};
 use crate::mutant::{self, Mutant};
 use crate::retry;
@@ -447,7 +447,12 @@ impl<'a> Resolver<'a> {
 /// The queued jobs of each group beyond its supply: `create = queued − (starting + idle)`, design rule A.
 ///
 /// Jobs that are not known to be claimable count as one, the next probe; ghosts count as none.
-pub(super) fn needs<'a>(groups: &mut Groups<'a>, context: &Context<'_>, plan: &mut Plan) -> Vec<Need<'a>> {
+pub(super) fn needs<'a>(
+    groups: &mut Groups<'a>,
+    supply: &Supply<'_>,
+    context: &Context<'_>,
+    plan: &mut Plan,
+) -> Vec<Need<'a>> {
     let mut needs = Vec::new();
     for (index, group) in groups.all.iter_mut().enumerate() {
         let feedback = group.feedback(context);
@@ -461,7 +466,12 @@ pub(super) fn needs<'a>(groups: &mut Groups<'a>, context: &Context<'_>, plan: &m
         // another job; for jobs that may not be claimable last.
         group.queued.sort_by_key(|queued| (queued.standing, queued.namesake));
         for queued in &group.queued {
-            if let Some((reason, again)) = refused(queued, missing, probes, probe_at, context) {
+            if let Some((mut reason, again)) = refused(queued, missing, probes, probe_at, context) {
+                if let Some((machine, since)) = supply.unscheduled.get(&queued.job)
+                    && reason == SkipReason::AlreadyServed
+                {
+                    reason = SkipReason::Unscheduled { machine: (*machine).clone(), since: *since };
+                }
                 plan.skips.push(skip_of(group, queued, reason, again));
                 continue;
             }
@@ -508,11 +518,18 @@ fn attempt(
     let is_over = |at: DateTime<Utc>| {
         job.came == Phase::Start && context.evidence.started_at.get(&class.name).is_some_and(|started| *started > at)
     };
-    if let Some(at) = job.fruitless_at.filter(|at| job.fruitless >= ATTEMPTS_MAX && !is_over(*at)) {
-        let pause = retry::delay(retry::PROBE, job.fruitless - ATTEMPTS_MAX + 1);
-        let again = at + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+    let (attempts, machines) = (job.fruitless, job.machines_lost);
+    let fruitless_at = job.fruitless_at.filter(|at| !is_over(*at));
+    let ends = [
+        (attempts, ATTEMPTS_MAX, fruitless_at, SkipReason::Fruitless { attempts }),
+        (machines, MACHINES_LOST_MAX, job.machine_lost_at, SkipReason::MachinesLost { machines }),
+    ];
+    for (count, most, last, reason) in ends {
+        let Some(last) = last.filter(|_| count >= most) else { continue };
+        let pause = retry::delay(retry::PROBE, count - most + 1);
+        let again = last + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
         if again > now {
-            return Err((SkipReason::Fruitless { attempts: job.fruitless }, again));
+            return Err((reason, again));
         }
     }
     // The number comes from names that somebody else may have given.

@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use super::{Action, DeregisterReason, Limit, Plan, Skip, SkipReason, TerminateReason};
+use super::{Action, Create, DeregisterReason, Limit, Plan, Skip, SkipReason, TerminateReason};
 use crate::class::NoClass;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 21] = [
+    pub const LABELS: [&'static str; 25] = [
         "not_opted_in",
         "not_trusted",
         "no_matching_class",
         "already_served",
+        "unscheduled",
         "seen_in_progress",
         "outdated",
         "fleet_unknown",
@@ -19,14 +20,17 @@ impl SkipReason {
         "image_building",
         "image_failed",
         "runner_version",
+        "spend_unknown",
         "at_limit",
         "first_wave",
         "unproven",
         "ghost_job",
         "breaker",
         "fruitless",
+        "machines_lost",
         "mint_refused",
         "create_refused",
+        "modal_spend_limit",
         "github_budget",
         "modal_rate",
     ];
@@ -38,6 +42,7 @@ impl SkipReason {
             Self::NoClass(NoClass::Refused { .. }) => "not_trusted",
             Self::NoClass(NoClass::NoMatch { .. }) => "no_matching_class",
             Self::AlreadyServed => "already_served",
+            Self::Unscheduled { .. } => "unscheduled",
             Self::SeenInProgress => "seen_in_progress",
             Self::Outdated => "outdated",
             Self::FleetUnknown(_) => "fleet_unknown",
@@ -45,14 +50,17 @@ impl SkipReason {
             Self::ImageBuilding => "image_building",
             Self::ImageFailed(_) => "image_failed",
             Self::RunnerVersion { .. } => "runner_version",
+            Self::SpendUnknown(_) => "spend_unknown",
             Self::AtLimit(_) => "at_limit",
             Self::FirstWave { .. } => "first_wave",
             Self::Unproven => "unproven",
             Self::GhostJob => "ghost_job",
             Self::Breaker { .. } => "breaker",
             Self::Fruitless { .. } => "fruitless",
+            Self::MachinesLost { .. } => "machines_lost",
             Self::MintRefused(_) => "mint_refused",
             Self::CreateRefused(_) => "create_refused",
+            Self::ModalSpendLimit => "modal_spend_limit",
             Self::GithubBudget => "github_budget",
             Self::ModalRate => "modal_rate",
         }
@@ -64,6 +72,9 @@ impl fmt::Display for SkipReason {
         match self {
             Self::NoClass(reason) => reason.fmt(f),
             Self::AlreadyServed => f.write_str("a runner that can take it starts or waits"),
+            Self::Unscheduled { machine, since } => {
+                write!(f, "its sandbox waits for Modal to have a machine with {machine}, since {since}")
+            }
             Self::SeenInProgress => f.write_str("it was seen in progress a moment ago"),
             Self::Outdated => {
                 f.write_str("GitHub was not heard for minutes; whether it is still queued is asked first")
@@ -77,6 +88,9 @@ impl fmt::Display for SkipReason {
                 "GitHub takes no runners of version {version} since {since}: set `runner.version = \"auto\"`, or put a \
                  newer runner into the image of its class (behind a tag of a registry it is found by itself)"
             ),
+            Self::SpendUnknown(why) => {
+                write!(f, "there is a spend_per_day, and what is spent is not known: {why}")
+            }
             Self::AtLimit(limit) => limit.fmt(f),
             Self::FirstWave { wave } => {
                 write!(
@@ -94,8 +108,15 @@ impl fmt::Display for SkipReason {
                 write!(f, "the last {failures} runners of its class or image did not start ({reason})")
             }
             Self::Fruitless { attempts } => write!(f, "{attempts} runners for it ended without serving a job"),
+            Self::MachinesLost { machines } => {
+                write!(f, "{machines} machines of Modal's failed or were taken away under runners for it")
+            }
             Self::MintRefused(why) => write!(f, "GitHub registers no runner: {why}"),
             Self::CreateRefused(why) => write!(f, "Modal creates no sandbox: {why}"),
+            Self::ModalSpendLimit => f.write_str(
+                "Modal starts nothing more: the spend limit of the workspace or its environment is reached; raise it \
+                 in Modal's settings, or wait for the next billing cycle",
+            ),
             Self::GithubBudget => f.write_str("the GitHub budget admits no registration yet"),
             Self::ModalRate => f.write_str("Modal's rate of creates admits none yet"),
         }
@@ -108,9 +129,29 @@ impl fmt::Display for Limit {
             Self::Sandboxes(limit) => write!(f, "at limit: limits.max_sandboxes = {limit}"),
             Self::SandboxesPerRepo(limit) => write!(f, "at limit: limits.max_sandboxes_per_repo = {limit}"),
             Self::Class(limit) => write!(f, "at limit: max_sandboxes = {limit} of its class"),
-            Self::Gpus(limit) => write!(f, "at limit: limits.max_gpus = {limit}"),
-            Self::Modal(limit) => {
-                write!(f, "at limit: Modal has room for {limit} sandboxes, and refused a further one")
+            Self::Gpus { limit, waiting: 0 } => write!(f, "at limit: limits.max_gpus = {limit}"),
+            Self::Gpus { limit, waiting } => write!(
+                f,
+                "at limit: limits.max_gpus = {limit} ({waiting} are of sandboxes that wait for a machine or are given up)"
+            ),
+            Self::ModalGpus { used, most } => {
+                write!(f, "at limit: Modal's GPU quota: its workspace uses {used} of {most} GPUs")
+            }
+            Self::Modal { sandboxes, tasks } => {
+                write!(f, "at limit: Modal has room for {sandboxes} sandboxes, and refused a further one")?;
+                tasks.map_or(Ok(()), |(used, most)| write!(f, " (its workspace runs {used} of {most} containers)"))
+            }
+            Self::SpendPerDay(limit) => {
+                write!(
+                    f,
+                    "at limit: limits.spend_per_day = {limit} USD are spent; running jobs finish, and midnight UTC resets it"
+                )
+            }
+            Self::ClassSpendPerDay(limit) => {
+                write!(
+                    f,
+                    "at limit: spend_per_day = {limit} USD of its class are spent; running jobs finish, and midnight UTC resets it"
+                )
             }
         }
     }
@@ -165,11 +206,15 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create(create) => write!(
-                f,
-                "create {} for job {} of {}: class {}, labels {}",
-                create.name, create.name.job, create.origin.scope, create.origin.class, create.labels
-            ),
+            Self::Create(create) => {
+                let Create { name, origin, labels, .. } = create;
+                write!(
+                    f,
+                    "create {name} for job {} of {}: class {}, labels {labels}",
+                    name.job, origin.scope, origin.class
+                )?;
+                if origin.machine.gpu.is_some() { write!(f, ", on {}", origin.machine) } else { Ok(()) }
+            }
             Self::PrepareImage { class, replaces: None, .. } => write!(f, "prepare the image of class {class}"),
             Self::PrepareImage { class, replaces: Some(image), .. } => {
                 write!(f, "prepare the image of class {class} anew, in place of {image}")

@@ -8,10 +8,9 @@ use super::demand::Group;
 use super::limits::Refusal;
 use super::{Action, Context, Plan, Skip, SkipReason};
 use crate::class::RunnerClass;
-use crate::github::is_enterprise_server;
-use crate::ids::{AccountName, ClassName};
+use crate::ids::{AccountName, ClassName, ImageId, RepoName};
 use crate::runner::{Exit, RunnerVersion};
-use crate::state::{ImageState, Scope};
+use crate::state::ImageState;
 
 /// How often a refused version is looked at again: GitHub moves its dates at times.
 const REFUSED_AGAIN: TimeDelta = TimeDelta::minutes(10);
@@ -28,38 +27,61 @@ pub(super) fn check_version(group: &Group<'_>, context: &Context<'_>) -> Result<
     }
 }
 
-/// The version in the image of a class, where GitHub takes none that old; it does not always say so.
+/// The version in the image of a class, where GitHub takes none that old.
 fn below_floor(
     account: &AccountName,
     class: &ClassName,
     context: &Context<'_>,
 ) -> Option<(RunnerVersion, DateTime<Utc>)> {
     let version = *context.observed.runners_in_use.get(class)?;
-    let host = &context.policy.accounts.get(account)?.host;
-    let is_refused = version < RunnerVersion::FLOOR && !is_enterprise_server(host);
+    let is_refused = context.policy.accounts.get(account)?.is_below_floor(version);
     is_refused.then_some((version, RunnerVersion::FLOOR_SINCE))
 }
 
-/// Where GitHub offers a newer runner than the default image holds, that image is made anew; the present one serves
-/// meanwhile, and afterwards where the new one could not be made.
+/// Where GitHub offers a newer runner than an image holds that Sandrunner puts it into, that image is made anew; the present
+/// one serves meanwhile, and afterwards where the new one could not be made. Each image has a clock of its own.
 pub(super) fn renew(context: &Context<'_>, plan: &mut Plan) {
     let Context { observed, policy, now, .. } = *context;
-    if !policy.follows_releases || observed.renewed_at.is_some_and(|at| now - at < RENEW_AGAIN) {
-        return;
-    }
-    let Some(offered) = observed.newest_release() else { return };
+    let Some(offered) = observed.newest_release().filter(|_| policy.follows_releases) else { return };
+    let is_asked = |account: &_| observed.releases.get(account).is_some_and(|view| view.offered == Some(offered));
+    let scope = observed.served().map(|(scope, _)| scope).find(|scope| is_asked(&scope.account));
+    let Some(scope) = scope else { return };
     let is_old = |class: &&RunnerClass| {
-        class.image.is_default()
+        class.image.gets_runner()
             && matches!(observed.images.get(&class.name), Some(ImageState::Ready(_)))
             && observed.runners_in_use.get(&class.name).is_some_and(|version| *version < offered)
     };
-    // Classes with the same image share it.
-    let Some(class) = policy.classes.iter().find(is_old) else { return };
-    let is_asked = |account: &_| observed.releases.get(account).is_some_and(|view| view.offered == Some(offered));
-    let scope = observed.served().map(|(scope, _)| scope).find(|scope| is_asked(&scope.account));
-    let action =
-        |scope: &Scope| Action::PrepareImage { class: class.name.clone(), scope: scope.clone(), replaces: None };
-    plan.actions.extend(scope.map(action));
+    let mut renewed = BTreeSet::new();
+    for class in policy.classes.iter().filter(is_old) {
+        let is_due = observed.renewed_at.get(&class.image).is_none_or(|at| now - *at >= RENEW_AGAIN);
+        // Classes with the same image share it.
+        if is_due && renewed.insert(&class.image) {
+            let (class, scope) = (class.name.clone(), scope.clone());
+            plan.actions.push(Action::PrepareImage { class, scope, replaces: None });
+        }
+    }
+}
+
+/// Where a class is served with an earlier image than is wanted, the wanted one is asked for again when its time has come, or
+/// once a runner of it has come online after all.
+pub(super) fn catch_up(context: &Context<'_>, plan: &mut Plan) {
+    let Context { observed, evidence, policy, now, .. } = *context;
+    let is_free = |class: &ClassName, held: &Option<ImageId>| {
+        held.as_ref().is_some_and(|image| evidence.images.held_until(class, image, now).is_none())
+    };
+    let due = observed.overdue.iter().filter(|(class, late)| late.again_at <= now || is_free(class, &late.held));
+    for class in due.filter_map(|(class, _)| policy.class(class)) {
+        let is_its = |repo: &RepoName| class.repos.is_empty() || class.repos.contains(repo);
+        let Some((scope, _)) = observed.served().find(|(scope, _)| is_its(&scope.repo)) else { continue };
+        let is_it = |action: &Action| {
+            matches!(action, Action::PrepareImage { class: planned, .. }
+                if policy.class(planned).is_some_and(|planned| planned.image == class.image))
+        };
+        if !plan.actions.iter().any(is_it) {
+            let (class, scope) = (class.name.clone(), scope.clone());
+            plan.actions.push(Action::PrepareImage { class, scope, replaces: None });
+        }
+    }
 }
 
 /// Where jobs wait because GitHub refuses the runner of an image that its owner keeps in a registry, the image is made anew
@@ -88,19 +110,23 @@ fn tells_refusal(reason: &SkipReason) -> bool {
         SkipReason::Breaker { reason, .. } => **reason == *Exit::VersionRefused.as_str(),
         SkipReason::NoClass(_)
         | SkipReason::AlreadyServed
+        | SkipReason::Unscheduled { .. }
         | SkipReason::SeenInProgress
         | SkipReason::Outdated
         | SkipReason::FleetUnknown(_)
         | SkipReason::RunnerGroup(_)
         | SkipReason::ImageBuilding
         | SkipReason::ImageFailed(_)
+        | SkipReason::SpendUnknown(_)
         | SkipReason::AtLimit(_)
         | SkipReason::FirstWave { .. }
         | SkipReason::Unproven
         | SkipReason::GhostJob
         | SkipReason::Fruitless { .. }
+        | SkipReason::MachinesLost { .. }
         | SkipReason::MintRefused(_)
         | SkipReason::CreateRefused(_)
+        | SkipReason::ModalSpendLimit
         | SkipReason::GithubBudget
         | SkipReason::ModalRate => false,
     }

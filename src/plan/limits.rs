@@ -2,18 +2,25 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use super::demand::{Group, Groups, Need, Queued, skip_of};
 use super::images::check_version;
+use super::machine::Machines;
 use super::supply::{Supply, entry};
 use super::{Action, Context, Create, Limit, Plan, SkipReason};
-use crate::ids::{ClassName, CredentialName, ImageId, OurName};
+use crate::class::{Machine, RunnerClass};
+use crate::cost::Known;
+use crate::ids::{ClassName, CredentialName, ImageId, OurName, RunId};
 use crate::mutant::{self, Mutant};
-use crate::state::{ImageState, Origin, Registry};
+use crate::state::{ImageState, Origin, Registry, Scope};
 use chrono::{DateTime, Utc};
 
 /// How old Modal's list may be before creates wait for a newer one, in intervals.
 const FLEET_AGE_INTERVALS: i32 = 6;
+
+/// How often it is looked whether the spend limit of Modal's workspace is still reached.
+const SPENT_AGAIN: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
 /// Turns needs into creates, most entitled repository first, until a limit stops them.
 ///
@@ -44,8 +51,8 @@ pub(super) fn admit<'a>(
         for need in needs.by_ref() {
             let group = groups.get(need.group);
             match room.admit(&need, group, context) {
-                Ok(()) => {
-                    plan.actions.push(Action::Create(create(&need, groups, context)));
+                Ok(machine) => {
+                    plan.actions.push(Action::Create(create(&need, machine, groups, context)));
                     granted += 1;
                     break;
                 }
@@ -88,8 +95,10 @@ fn runner_group_id(registry: &Registry, context: &Context<'_>) -> u64 {
     .unwrap_or(1)
 }
 
-fn create(need: &Need<'_>, groups: &Groups<'_>, context: &Context<'_>) -> Create {
+fn create(need: &Need<'_>, machine: Machine, groups: &Groups<'_>, context: &Context<'_>) -> Create {
     let group = groups.get(need.group);
+    let prices = context.observed.spend.prices.get(&group.class.name);
+    let price = prices.and_then(|prices| prices.get(&machine)).copied();
     Create {
         name: OurName {
             job: need.queued.job,
@@ -102,10 +111,19 @@ fn create(need: &Need<'_>, groups: &Groups<'_>, context: &Context<'_>) -> Create
             run: need.queued.run,
             class: group.class.name.clone(),
             group: group.labels.fingerprint(),
+            machine,
         },
         labels: group.labels.clone(),
         runner_group_id: runner_group_id(group.registry, context),
+        workflow: workflow(need.queued.scope, need.queued.run, context),
+        price,
     }
+}
+
+/// The file name of the workflow of a run, in the form of a tag.
+fn workflow(scope: &Scope, run: RunId, context: &Context<'_>) -> Option<String> {
+    let run = context.observed.repos.get(scope)?.runs.get(&run)?;
+    run.run.workflow.as_ref()?.file.as_tag()
 }
 
 /// What is left of every limit.
@@ -117,6 +135,9 @@ struct Room<'a> {
     refused: Vec<Option<Result<(), Refusal>>>,
     by_class: BTreeMap<&'a ClassName, u32>,
     gpus: u32,
+    /// Those of them that are not placed.
+    gpus_waiting: u32,
+    machines: Machines,
     mints: BTreeMap<&'a CredentialName, u32>,
     creates: u32,
     /// Probes that earlier passes started, by what they try.
@@ -138,11 +159,12 @@ impl<'a> Room<'a> {
     fn new(supply: &Supply<'a>, groups: &Groups<'_>, context: &Context<'a>) -> Self {
         let admission = &context.observed.admission;
         let image_of = |class: &ClassName| context.observed.images.get(class).and_then(ImageState::id);
-        let gpus_of = |class: &ClassName| context.policy.class(class).map_or(0, crate::class::RunnerClass::gpus);
         Self {
             live: supply.live,
             by_repo: supply.live_by_repo.clone(),
-            gpus: supply.classes().map(|(class, live)| gpus_of(class) * live).sum(),
+            gpus: supply.gpus,
+            gpus_waiting: supply.gpus_waiting,
+            machines: Machines::new(context),
             by_class: supply.classes().collect(),
             refused: vec![None; groups.all.len()],
             mints: admission.mints.iter().map(|(credential, mints)| (credential, mints.now)).collect(),
@@ -153,7 +175,7 @@ impl<'a> Room<'a> {
     }
 
     /// Takes room for one create of the group, or says what stops it.
-    fn admit(&mut self, need: &Need<'_>, group: &Group<'a>, context: &Context<'a>) -> Result<(), Refusal> {
+    fn admit(&mut self, need: &Need<'_>, group: &Group<'a>, context: &Context<'a>) -> Result<Machine, Refusal> {
         self.refused[need.group.0].get_or_insert_with(|| refused(group, context)).clone()?;
         let probe = self.probe(group, context)?;
         let soon = context.soon;
@@ -173,14 +195,19 @@ impl<'a> Room<'a> {
         if let Some(limit) = per_class.filter(|limit| *in_class >= *limit) {
             return at_limit(Limit::Class(limit));
         }
-        let counts_gpus = class.gpus() > 0 && !mutant::is(Mutant::GpuLimitIgnored);
-        if counts_gpus && self.gpus + class.gpus() > limits.gpus {
-            return at_limit(Limit::Gpus(limits.gpus));
+        let machine = self.machines.choose(class, context);
+        check_price(class, &machine, context)?;
+        let counts_gpus = machine.gpu.is_some() && !mutant::is(Mutant::GpuLimitIgnored);
+        if counts_gpus && self.gpus + machine.gpus() > limits.gpus {
+            return at_limit(Limit::Gpus { limit: limits.gpus, waiting: self.gpus_waiting });
         }
-        let ceiling = context.evidence.ceiling().filter(|_| class.gpus() == 0);
-        if let Some(ceiling) = ceiling.filter(|ceiling| self.live >= ceiling.admits(context.now)) {
-            let again = ceiling.again_at().max(soon);
-            return Err((SkipReason::AtLimit(Limit::Modal(ceiling.admits(context.now))), again));
+        if let Some((used, most)) = context.observed.quota.gpus_without_room(machine.gpus(), context.now)
+            && machine.gpu.is_some()
+        {
+            return at_limit(Limit::ModalGpus { used, most });
+        }
+        if machine.gpu.is_none() {
+            within_ceiling(self.live, context)?;
         }
         let admission = &context.observed.admission;
         if self.creates == 0 {
@@ -196,9 +223,10 @@ impl<'a> Room<'a> {
         *in_class += 1;
         self.creates -= 1;
         self.live += 1;
-        self.gpus += class.gpus();
+        self.gpus += machine.gpus();
+        self.machines.take(class, &machine, context.evidence);
         self.probed.extend(probe);
-        Ok(())
+        Ok(machine)
     }
 
     /// The probe that this create would be: an open breaker admits one at a time.
@@ -221,6 +249,52 @@ impl<'a> Room<'a> {
     }
 }
 
+/// Whether Modal has room for one more sandbox without a GPU, as far as its refusals tell.
+fn within_ceiling(live: u32, context: &Context<'_>) -> Result<(), Refusal> {
+    let Some(ceiling) = context.evidence.ceiling() else { return Ok(()) };
+    let sandboxes = ceiling.admits(context.now);
+    if live < sandboxes {
+        return Ok(());
+    }
+    let quota = context.observed.quota.known.as_ref();
+    let tasks = quota.and_then(|quota| Some((quota.tasks, quota.max_tasks?)));
+    Err((SkipReason::AtLimit(Limit::Modal { sandboxes, tasks }), ceiling.again_at().max(context.soon)))
+}
+
+/// Stops creates where what was spent today has reached a limit, or is not known yet; what runs goes on.
+fn check_spend(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
+    let spend = &context.observed.spend;
+    let of_class = group
+        .class
+        .spend_per_day
+        .map(|limit| (spend.of_class(&group.class.name), limit, Limit::ClassSpendPerDay(limit)));
+    let in_all = context.policy.limits.spend_per_day.map(|limit| (spend.total, limit, Limit::SpendPerDay(limit)));
+    for (spent, limit, reached) in [in_all, of_class].into_iter().flatten() {
+        if spent >= limit {
+            return Err((SkipReason::AtLimit(reached), spend.day_ends_at.max(context.soon)));
+        }
+        if spend.known == Known::NotYet {
+            let failure = context.observed.fleet.ended_read.failure.as_ref();
+            let why =
+                failure.map_or_else(|| "Modal's list of ended sandboxes is being read".to_owned(), ToString::to_string);
+            return Err((SkipReason::SpendUnknown(why), context.soon));
+        }
+    }
+    Ok(())
+}
+
+/// Stops a create on a machine whose price is not known, where what is spent has a limit: it would reach none.
+fn check_price(class: &RunnerClass, machine: &Machine, context: &Context<'_>) -> Result<(), Refusal> {
+    let is_limited = context.policy.limits.spend_per_day.or(class.spend_per_day).is_some();
+    let prices = context.observed.spend.prices.get(&class.name);
+    if !is_limited || prices.is_some_and(|prices| prices.contains_key(machine)) {
+        return Ok(());
+    }
+    let gpu = machine.gpu.as_ref().map_or("(none)", |gpu| gpu.name.as_str());
+    let why = format!("no price for GPU {gpu}: set cost.gpus.{gpu}, or `price` of class `{}`", class.name);
+    Err((SkipReason::SpendUnknown(why), context.soon))
+}
+
 /// What keeps a group from any create, whatever room there is.
 fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let Context { observed, evidence, now, .. } = *context;
@@ -231,11 +305,15 @@ fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
         let why = fleet.failure.as_ref().map_or_else(|| "it was not read yet".to_owned(), ToString::to_string);
         return Err((SkipReason::FleetUnknown(why), soon));
     }
+    check_spend(group, context)?;
     let failing = [None, Some(group.labels.fingerprint())].into_iter().find_map(|labels| {
         evidence.mint_failures.get(&(group.registry.clone(), labels)).filter(|failing| failing.again_at > now)
     });
     if let Some(failing) = failing {
         return Err((SkipReason::MintRefused(failing.failure.message.clone()), failing.again_at));
+    }
+    if observed.quota.is_spent(now) {
+        return Err((SkipReason::ModalSpendLimit, soon + SPENT_AGAIN));
     }
     let class = &group.class.name;
     if let Some(failing) = evidence.create_failures.get(class).filter(|failing| failing.again_at > now) {
@@ -244,13 +322,9 @@ fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     match observed.images.get(class) {
         Some(ImageState::Ready(_)) => check_version(group, context),
         Some(ImageState::Building { .. }) | None => Err((SkipReason::ImageBuilding, soon)),
-        Some(ImageState::Failed { message, failures, at }) => {
-            let pause = crate::retry::delay(crate::retry::IMAGE, *failures);
-            let again = *at + chrono::TimeDelta::from_std(pause).unwrap_or(chrono::TimeDelta::MAX);
-            if again <= now {
-                return Err((SkipReason::ImageBuilding, soon));
-            }
-            Err((SkipReason::ImageFailed(message.clone()), again))
+        Some(ImageState::Failed { again_at, .. }) if *again_at <= now => Err((SkipReason::ImageBuilding, soon)),
+        Some(ImageState::Failed { message, again_at, .. }) => {
+            Err((SkipReason::ImageFailed(Arc::clone(message)), *again_at))
         }
     }
 }

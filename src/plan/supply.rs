@@ -7,9 +7,9 @@ use rustc_hash::FxHashMap;
 
 use super::demand::{GroupId, Groups, InOrder, Namesake, Place, RegistryId, RepoId};
 use super::{Context, Joined, Plan};
-use crate::class::ClassClocks;
+use crate::class::{ClassClocks, Machine};
 use crate::evidence::NameEvidence;
-use crate::ids::{ClassName, Fingerprint, OurName, RunId, RunnerId};
+use crate::ids::{ClassName, Fingerprint, JobId, OurName, RunId, RunnerId};
 use crate::mutant::{self, Mutant};
 use crate::state::{Connection, Observed, OurSandbox, Registry, RegistryView, Runner};
 
@@ -118,9 +118,15 @@ pub(super) struct Supply<'a> {
     pub(super) by_run: FxHashMap<(GroupId, RunId), u32>,
     /// Living sandboxes and creates, in all.
     pub(super) live: u32,
-    /// The same per repository.
+    /// The GPUs that they have, or wait for.
+    pub(super) gpus: u32,
+    /// Those of them that are not placed.
+    pub(super) gpus_waiting: u32,
+    /// What sandboxes wait for that may be placed in time, by the job that they were made for, and since when.
+    pub(super) unscheduled: BTreeMap<JobId, (&'a Machine, DateTime<Utc>)>,
+    /// The same as `live` per repository.
     pub(super) live_by_repo: Vec<u32>,
-    /// The same per class: those of the policy in their order, then those that it has no more.
+    /// And per class: those of the policy in their order, then those that it has no more.
     pub(super) live_by_class: Vec<ClassCount<'a>>,
     /// Sandboxes that failed to start, or were never placed.
     pub(super) failed: Vec<(&'a OurName, &'a OurSandbox, Option<&'a NameEvidence>)>,
@@ -181,6 +187,7 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
     let mut supply = Supply {
         // What carries our tag and cannot be read takes room all the same.
         live: u32::try_from(observed.fleet.unreadable.len()).unwrap_or(u32::MAX),
+        gpus: observed.fleet.unreadable.values().sum(),
         live_by_repo: vec![0; observed.repos.len()],
         live_by_class: classes.collect(),
         ..Supply::default()
@@ -192,7 +199,8 @@ pub(super) fn count<'a>(context: &Context<'a>, groups: &mut Groups<'_>, plan: &m
             let place = groups.of_name(name);
             let class = supply.class(&creating.origin.class);
             if !mutant::is(Mutant::LimitWithoutInFlight) {
-                supply.add_live(class, groups.repo(&creating.origin.scope), SandboxState::Creating);
+                let gpus = creating.origin.machine.gpus();
+                supply.add_live(class, groups.repo(&creating.origin.scope), SandboxState::Creating, gpus);
             }
             groups.note(place, Namesake::Occupied);
             supply.add_unclaimed(groups.of_origin(&creating.origin), creating.origin.run, place, groups);
@@ -261,13 +269,16 @@ fn count_sandboxes<'a>(context: &Context<'a>, groups: &mut Groups<'_>, supply: &
         let state = state_of(sandbox, evidence, supply.live_by_class[class].clocks, observed.skew, now);
         let is_over = matches!(state, SandboxState::Failed | SandboxState::Ending);
         if !is_over || !mutant::is(Mutant::EndingTakesNoRoom) {
-            supply.add_live(class, repo, state);
+            supply.add_live(class, repo, state, sandbox.origin.machine.gpus());
         }
+        supply.note_waiting(name, sandbox, state, observed.skew);
         groups.note(place, Namesake::Occupied);
         if state == SandboxState::Failed {
             supply.failed.push((name, sandbox, evidence));
         }
-        if state.is_supply() || is_claimed_unread(state, evidence, group, groups) {
+        // Once Modal places one that was given up, its runner finds its registration gone.
+        let is_shut_out = evidence.is_some_and(NameEvidence::is_shut_out);
+        if state.is_supply() && !is_shut_out || is_claimed_unread(state, evidence, group, groups) {
             supply.add_unclaimed(group, sandbox.origin.run, place, groups);
         } else if let Some((group, served)) = served {
             unread.entry(group).or_default().push(served);
@@ -353,12 +364,12 @@ fn count_unlisted<'a>(
         let class = known.origin.as_ref().map(|origin| &origin.class);
         let class = class.or_else(|| group.map(|group| &groups.get(group).class.name));
         let state = if runner.is_busy { SandboxState::Claimed } else { SandboxState::Idle };
-        match class.and_then(|class| context.policy.class(class)) {
-            Some(class) => {
-                let class = supply.class(&class.name);
-                supply.add_live(class, place, state);
-            }
-            None => supply.add_live_of_no_class(place),
+        let class = class.and_then(|class| context.policy.class(class));
+        let of_class = class.and_then(|class| class.gpu.as_ref()).map_or(0, |gpu| gpu.count);
+        let gpus = known.origin.as_ref().map_or(0, |origin| origin.machine.gpus()).max(of_class);
+        match class.map(|class| supply.class(&class.name)) {
+            Some(class) => supply.add_live(class, place, state, gpus),
+            None => supply.add_live_of_no_class(place, gpus),
         }
     }
 }
@@ -399,12 +410,25 @@ impl<'a> Supply<'a> {
         self.live_by_class.len() - 1
     }
 
-    fn add_live(&mut self, class: usize, repo: Option<RepoId>, state: SandboxState) {
+    fn add_live(&mut self, class: usize, repo: Option<RepoId>, state: SandboxState, gpus: u32) {
         self.live_by_class[class].by_state[state as usize] += 1;
-        self.add_live_of_no_class(repo);
+        self.add_live_of_no_class(repo, gpus);
     }
 
-    fn add_live_of_no_class(&mut self, repo: Option<RepoId>) {
+    /// Notes that a sandbox waits for its GPUs.
+    fn note_waiting(&mut self, name: &OurName, sandbox: &'a OurSandbox, state: SandboxState, skew: TimeDelta) {
+        let machine = &sandbox.origin.machine;
+        if sandbox.is_scheduled || machine.gpu.is_none() {
+            return;
+        }
+        self.gpus_waiting = self.gpus_waiting.saturating_add(machine.gpus());
+        if state == SandboxState::Unscheduled {
+            self.unscheduled.insert(name.job, (machine, sandbox.created(skew)));
+        }
+    }
+
+    fn add_live_of_no_class(&mut self, repo: Option<RepoId>, gpus: u32) {
+        self.gpus = self.gpus.saturating_add(gpus);
         self.live += 1;
         if let Some(repo) = repo {
             self.live_by_repo[repo.0] += 1;

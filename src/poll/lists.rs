@@ -258,13 +258,15 @@ pub(super) mod tests {
             required_label: "modal".into(),
             accounts: BTreeMap::new(),
             classes: Vec::new(),
-            limits: Limits { sandboxes: 1, sandboxes_per_repo: None, gpus: 0 },
+            limits: Limits { sandboxes: 1, sandboxes_per_repo: None, gpus: 0, spend_per_day: None },
             waves: Waves { first: 1, first_gpu: 1 },
             claim_window: Duration::from_secs(90),
             interval: Duration::from_secs(10),
             max_interval: Duration::from_secs(900),
             list_order: ListOrder::Index,
             follows_releases: false,
+            runner_dir: String::new(),
+            prices: crate::cost::Prices::default(),
         }
     }
 

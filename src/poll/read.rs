@@ -17,6 +17,10 @@ pub enum Read {
     Fleet,
     /// Modal's list of our sandboxes that ended lately.
     Ended,
+    /// What Modal's workspace may use, and uses.
+    Quota,
+    /// What Modal takes for sandboxes.
+    Rates,
     /// A sandbox by its id.
     Sandbox(OurName, SandboxId),
     /// A sandbox by its name.
@@ -75,7 +79,7 @@ impl Read {
     /// Whose budget it is charged to; none where it goes to Modal.
     pub fn credential(&self, policy: &Policy) -> Option<CredentialName> {
         match self {
-            Self::Fleet | Self::Ended | Self::Sandbox(..) | Self::Named(_) => None,
+            Self::Fleet | Self::Ended | Self::Quota | Self::Rates | Self::Sandbox(..) | Self::Named(_) => None,
             Self::Installations(account) => Some(CredentialName::of_account(account.clone())),
             Self::Directory(owner) => Some(policy.credential_at(&owner.account, &owner.login)),
             Self::Repo(scope)
@@ -96,6 +100,8 @@ impl Read {
             Self::Sweep(scope, _) => Self::Sweep(scope.clone(), Breadth::Usual),
             Self::Fleet
             | Self::Ended
+            | Self::Quota
+            | Self::Rates
             | Self::Sandbox(..)
             | Self::Named(_)
             | Self::Installations(_)

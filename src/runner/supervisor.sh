@@ -18,8 +18,8 @@ start_again() {
 main() {
   # Local and marked as not exported: otherwise a variable of the same name that the job is meant to get would be
   # changed here, or carry the config along.
-  local +x config runner_dir repositories trusted_only setup_info docker idle_limit start_limit stop_grace private listener
-  local +x connected_at=-1 job=0 deprecated=0 removed=0 signal='' ending='' asked_at=0 harder=TERM code why
+  local +x config runner_dir repositories trusted_only setup_info docker user idle_limit start_limit stop_grace private listener
+  local +x marks as_user=() connected_at=-1 job=0 deprecated=0 removed=0 signal='' ending='' asked_at=0 harder=TERM code why
   local +x SERVED=0 UNCLAIMED=64 VERSION_REFUSED=65 REGISTRATION_FAILED=66 POLICY_REFUSED=67 CRASHED=68 STOPPED=69
   read_settings
   prepare
@@ -61,12 +61,14 @@ read_settings() {
   trusted_only=${SANDRUNNER_TRUSTED_ONLY:-0}
   setup_info=${SANDRUNNER_SETUP_INFO:-}
   docker=${SANDRUNNER_DOCKER:-}
+  user=${SANDRUNNER_RUN_AS:-}
   unset "${!SANDRUNNER_@}"
   local entry='!?[A-Za-z0-9._-]+/[A-Za-z0-9._*-]+'
   [[ $repositories =~ ^$entry(\ $entry)*$ ]] ||
     give_up 'SANDRUNNER_REPOSITORIES does not hold owner/name or owner/prefix-* with spaces between them'
   [[ $trusted_only == [01] ]] || give_up 'SANDRUNNER_TRUSTED_ONLY is neither 0 nor 1'
   [[ $docker =~ ^(gvisor|vm)?$ ]] || give_up 'SANDRUNNER_DOCKER is neither gvisor nor vm'
+  [[ $user =~ ^([a-z_][a-z0-9_-]*)?$ ]] || give_up 'SANDRUNNER_RUN_AS is no name of a user'
 }
 
 # Prints a number of seconds from variable $1, or the default $2. Checked, because bash evaluates what it computes with.
@@ -80,13 +82,36 @@ prepare() {
   cd "$runner_dir" || give_up "there is no runner in $runner_dir"
   runner_dir=$PWD
   private=$(mktemp -d) || give_up 'cannot make a temporary folder'
+  marks=$private/marks
+  mkdir -m 700 "$marks" || give_up 'cannot make a temporary folder'
   hook >"$private/job-started.sh" || give_up 'cannot write the job-started hook'
   chmod 500 "$private/job-started.sh"
+  change_user
   # Open for reading and writing, so that neither side waits for the other and no end of file comes from either.
   { mkfifo "$private/output" && exec 4<>"$private/output"; } || give_up 'cannot make a pipe for the listener'
   if [[ -n $setup_info ]]; then
-    printf '%s' "$setup_info" >.setup_info || say 'cannot write .setup_info, the job will not show its machine'
+    local region=${MODAL_REGION:-} # set by Modal; kept to what needs no escaping in JSON
+    region=${region//[^A-Za-z0-9._-]/}
+    printf '%s' "${setup_info//'{region}'/"${region:-not told}"}" >.setup_info || say 'cannot write .setup_info, the job will not show its machine'
   fi
+}
+
+# Where jobs are not to run as root: the listener, and with it the job, gets another user. It reads the hook and leaves its
+# marks; what else is in the private folder stays out of its reach. By setpriv, which becomes the listener: su would stand
+# between it and our signals.
+change_user() {
+  [[ -n $user ]] || return 0
+  local uid gid home
+  { uid=$(id -u "$user" 2>/dev/null) && gid=$(id -g "$user" 2>/dev/null); } ||
+    give_up "there is no user $user in the image: add it, or set run_as_root = true for the class"
+  command -v setpriv >/dev/null ||
+    give_up "there is no setpriv (util-linux) in the image, by which jobs run as $user: add it, or set run_as_root = true"
+  home=$(getent passwd "$user" 2>/dev/null | cut -d: -f6)
+  as_user=(setpriv "--reuid=$uid" "--regid=$gid" --init-groups -- env "HOME=${home:-/home/$user}" "USER=$user" "LOGNAME=$user")
+  { chmod 711 "$private" && chmod 555 "$private/job-started.sh" && chown "$uid:$gid" "$marks"; } ||
+    give_up "cannot hand the marks of a job to $user"
+  "${as_user[@]}" test -w "$runner_dir" ||
+    give_up "$user cannot write to $runner_dir, where the runner keeps its files: chown it in the image, or set run_as_root = true"
 }
 
 # Starts Docker's daemon where jobs are to find it, and waits until it answers; what that takes counts as part of the
@@ -120,7 +145,8 @@ start_docker() {
 start_listener() {
   set -m # with job control a background process does not ignore SIGINT
   ACTIONS_RUNNER_INPUT_JITCONFIG=$config ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1 RUNNER_ALLOW_RUNASROOT=1 \
-    ACTIONS_RUNNER_HOOK_JOB_STARTED=$private/job-started.sh bin/Runner.Listener run </dev/null >&4 2>&1 4>&- &
+    ACTIONS_RUNNER_HOOK_JOB_STARTED=$private/job-started.sh "${as_user[@]}" bin/Runner.Listener run \
+    </dev/null >&4 2>&1 4>&- &
   listener=$!
   set +m
   unset config
@@ -187,7 +213,7 @@ insist() {
 
 # Whether a job has started. What the listener prints is enough, and so is the worker; the hook's mark confirms it.
 job_started() {
-  if ((!job)) && { [[ -e $private/started ]] || worker_exists; }; then
+  if ((!job)) && { [[ -e $marks/started ]] || worker_exists; }; then
     job=1
   fi
   ((job))
@@ -210,7 +236,7 @@ worker_exists() {
 # Says why the sandbox ended, from the listener's exit code and what was seen before. A started job comes first:
 # then GitHub knows its result, whatever became of the listener.
 reason() {
-  if [[ -e $private/refused ]]; then
+  if [[ -e $marks/refused ]]; then
     echo "$POLICY_REFUSED"
   elif job_started; then
     echo "$SERVED"
@@ -229,7 +255,7 @@ reason() {
 
 # Prints the job-started hook. The policy is part of its text: a workflow can set environment variables.
 hook() {
-  printf '#!/usr/bin/env bash\nallowed=%q trusted_only=%q marks=%q\n' "${repositories,,}" "$trusted_only" "$private"
+  printf '#!/usr/bin/env bash\nallowed=%q trusted_only=%q marks=%q\n' "${repositories,,}" "$trusted_only" "$marks"
   cat <<'HOOK'
 # Fails the job before its first step unless this runner may run it. A runner takes any job whose labels match, so
 # this is the first place where it is known which job came.

@@ -7,7 +7,7 @@ use super::engine::Due;
 use super::fault::{FaultMode, Strike};
 use super::jobs::Time;
 use super::runners::RunnerKey;
-use super::sandboxes::{End, SandboxKey};
+use super::sandboxes::{End, Sandbox, SandboxKey};
 use super::world::State;
 use crate::modal::api::generic_result::GenericStatus;
 
@@ -97,12 +97,24 @@ impl State {
         if is_told_wrongly { End::served() } else { End::unclaimed() }
     }
 
-    /// Whether Modal's workspace has room for one more sandbox, with a GPU unless `gpu` is empty.
-    pub(super) fn has_capacity(&self, gpu: &str) -> bool {
+    /// How many containers run in Modal's workspace, and how many GPUs they have.
+    pub(super) fn in_use(&self) -> (u32, u32) {
         let running = self.live.iter().map(|key| self.sandbox(*key)).filter(|sandbox| sandbox.scheduled_at.is_some());
-        let gpus = running.clone().filter(|sandbox| !sandbox.gpu.is_empty()).count();
-        let is_within = |limit: Option<u32>, count: usize| limit.is_none_or(|limit| count < limit as usize);
-        is_within(self.profile.modal_max_containers, running.count())
-            && (gpu.is_empty() || is_within(self.profile.modal_max_gpus, gpus))
+        running.fold((0, 0), |(containers, gpus), sandbox| (containers + 1, gpus + sandbox.gpus))
+    }
+
+    /// Whether Modal's workspace has room for one more sandbox, with so many GPUs.
+    pub(super) fn has_capacity(&self, gpus: u32) -> bool {
+        let (containers, in_use) = self.in_use();
+        let is_within = |limit: Option<u32>, count: u32| limit.is_none_or(|limit| count <= limit);
+        is_within(self.profile.modal_max_containers, containers + 1)
+            && (gpus == 0 || is_within(self.profile.modal_max_gpus, in_use + gpus))
+    }
+
+    /// Whether Modal has no machine of the kind that a sandbox asks for, wherever it may be.
+    pub(super) fn is_sold_out(&self, sandbox: &Sandbox) -> bool {
+        let is_listed = |kind: &str| self.profile.modal_gpus_sold_out.iter().any(|listed| listed == kind);
+        let in_region = |region: &String| is_listed(&format!("{}@{region}", sandbox.gpu));
+        is_listed(&sandbox.gpu) || (!sandbox.regions.is_empty() && sandbox.regions.iter().all(in_region))
     }
 }

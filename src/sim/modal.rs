@@ -1,6 +1,8 @@
 //! Modal's side of the World: the gRPC calls that Sandrunner and the official clients use.
 
 mod about;
+mod billing;
+mod builds;
 mod calls;
 mod endpoint;
 mod faults;
@@ -8,6 +10,7 @@ mod listing;
 mod memory;
 mod objects;
 mod sandbox_calls;
+mod workspace;
 
 use std::time::Duration;
 
@@ -228,5 +231,7 @@ fn wait_asked(status: &Status) -> Option<f64> {
     Some(f64::from(policy.retry_after_secs))
 }
 
-/// What the streaming call returns.
-type LogStream = tokio_stream::Iter<std::vec::IntoIter<Result<api::ImageJoinStreamingResponse, Status>>>;
+/// What the streaming calls return.
+type Stream<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
+type LogStream = Stream<api::ImageJoinStreamingResponse>;
+type BillStream = Stream<api::WorkspaceBillingReportItem>;

@@ -185,8 +185,14 @@ pub struct Profile {
     /// Modal's limit of running containers in the workspace; absent means none. Sandboxes without a GPU are
     /// refused beyond it, those with one wait.
     pub modal_max_containers: Option<u32>,
-    /// Modal's limit of running sandboxes with a GPU; absent means none.
+    /// Modal's limit of GPUs in use in the workspace; absent means none.
     pub modal_max_gpus: Option<u32>,
+    /// GPUs that Modal has none of, such as `H100`, or none in a region, such as `H100@us-east`.
+    pub modal_gpus_sold_out: Vec<String>,
+    /// Whether the spend limit of the workspace is reached: then Modal creates nothing.
+    pub modal_spend_limit_reached: bool,
+    /// What Modal takes, as a multiple of its price page.
+    pub modal_price_factor: f64,
     /// How long an auth token of Modal's can be used.
     pub modal_auth_token_secs: f64,
     /// Whether Modal answers a repeated call as it answered the first one with the same idempotency key.
@@ -273,6 +279,9 @@ impl Profile {
             modal_list_page: 50,
             modal_max_containers: None,
             modal_max_gpus: None,
+            modal_gpus_sold_out: Vec::new(),
+            modal_spend_limit_reached: false,
+            modal_price_factor: 1.0,
             modal_auth_token_secs: 1_200.0,
             modal_keeps_idempotency_keys: false,
             modal_created_at_step_secs: 0.0,
@@ -347,6 +356,9 @@ impl Profile {
         ];
         if let Some((knob, _)) = lags.iter().find(|(_, secs)| !secs.is_finite() || *secs < 0.0) {
             return out(knob, "a number of seconds that is not negative");
+        }
+        if !self.modal_price_factor.is_finite() || self.modal_price_factor < 0.0 {
+            return out("modal_price_factor", "a number that is not negative");
         }
         if !(0.0..=3_600.0).contains(&self.github_first_hour_secs) {
             return out("github_first_hour_secs", "from 0 to 3600");

@@ -278,6 +278,7 @@ mod tests {
             sandbox: sandbox.into(),
             name: name.to_owned(),
             gpu: false,
+            gpus: 0,
             config,
             tags: BTreeMap::new(),
             timeout_secs: 0,
@@ -301,7 +302,7 @@ mod tests {
     }
 
     fn ended(sandbox: &str, name: &str, status: i32) -> What {
-        What::SandboxEnded { sandbox: sandbox.into(), name: name.to_owned(), status, exit_code: 0 }
+        What::SandboxEnded { sandbox: sandbox.into(), name: name.to_owned(), status, exit_code: 0, dollars: 0.0 }
     }
 
     const ONE: &str = "sr-a-b-1-1";

@@ -76,6 +76,11 @@ pub(super) struct Sandbox {
     pub(super) generation: Generation,
     pub(super) image_id: String,
     pub(super) gpu: String,
+    /// How many of them.
+    pub(super) gpus: u32,
+    /// As asked for; 0 where nothing was.
+    pub(super) milli_cpu: u32,
+    pub(super) memory_mb: u32,
     pub(super) regions: Vec<String>,
     pub(super) timeout_secs: u32,
     pub(super) task_id: String,
@@ -90,6 +95,8 @@ pub(super) struct Sandbox {
     idle_limit: TimeDelta,
     admits: Admits,
     pub(super) boot_fault: Option<Strike>,
+    /// What it printed, in the order of its times.
+    pub(super) output: Vec<(Time, String)>,
 }
 
 impl Sandbox {
@@ -146,6 +153,9 @@ pub(super) struct NewSandbox {
     pub(super) generation: Generation,
     pub(super) image_id: String,
     pub(super) gpu: String,
+    pub(super) gpus: u32,
+    pub(super) milli_cpu: u32,
+    pub(super) memory_mb: u32,
     pub(super) regions: Vec<String>,
     pub(super) timeout_secs: u32,
     pub(super) environment: BTreeMap<String, String>,
@@ -170,6 +180,15 @@ const STALEST: TimeDelta = TimeDelta::minutes(5);
 const LOOK_FOR_ROOM: TimeDelta = TimeDelta::seconds(1);
 /// How long a runner tries before it gives up a refused registration.
 const REFUSED_AFTER: TimeDelta = TimeDelta::seconds(2);
+
+/// What the runner prints that does not start, by the exit code of its sandbox.
+fn failure_told(code: i32) -> &'static str {
+    match code {
+        65 => "Runner version is deprecated and cannot receive messages.\n",
+        66 => "Failed to create a session. The runner registration has been deleted from the server.\n",
+        _ => "An error occurred: the runner crashed.\n",
+    }
+}
 
 const BASE32: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -211,7 +230,10 @@ impl State {
         let registration = reachable.and_then(|secret| self.credentials.get(secret).copied());
         let idle_secs = new.environment.get(IDLE_LIMIT).and_then(|secs| secs.parse().ok());
         let repo = registration.map(|runner| Arc::clone(&self.repo(runner.repo).name)).unwrap_or_default();
-        let boot_fault = credential.as_ref().and_then(|_| self.strike(Operation::Boot, &repo));
+        let is_runner = credential.is_some();
+        let boot_fault = if is_runner { self.strike(Operation::Boot, &repo) } else { None };
+        let of_image = is_runner && boot_fault.is_none();
+        let boot_fault = if of_image { self.strike_of_image(&new.image_id) } else { boot_fault };
         let (id, task_id) = self.sandbox_ids(key, new.generation);
         let sandbox = Sandbox {
             id: id.into(),
@@ -221,6 +243,9 @@ impl State {
             generation: new.generation,
             image_id: new.image_id,
             gpu: new.gpu,
+            gpus: new.gpus,
+            milli_cpu: new.milli_cpu,
+            memory_mb: new.memory_mb,
             regions: new.regions,
             timeout_secs: new.timeout_secs,
             task_id,
@@ -233,6 +258,7 @@ impl State {
             admits: Admits::of(&new.environment),
             idle_limit: TimeDelta::seconds(idle_secs.unwrap_or(DEFAULT_IDLE_LIMIT_SECS)),
             boot_fault,
+            output: Vec::new(),
         };
         self.record(What::SandboxCreated {
             sandbox: Arc::clone(&sandbox.id),
@@ -241,6 +267,7 @@ impl State {
             config: credential.as_deref().map(fingerprint),
             tags: sandbox.tags.clone(),
             timeout_secs: sandbox.timeout_secs,
+            gpus: sandbox.gpus,
         });
         self.sandbox_by_id.insert(Arc::clone(&sandbox.id), key);
         self.sandboxes.push(sandbox);
@@ -285,7 +312,7 @@ impl State {
 
     pub(super) fn sandbox_scheduled(&mut self, key: SandboxKey) {
         if self.sandbox(key).is_alive() {
-            if !self.has_capacity(&self.sandbox(key).gpu) {
+            if !self.has_capacity(self.sandbox(key).gpus) || self.is_sold_out(self.sandbox(key)) {
                 return self.schedule(self.now + LOOK_FOR_ROOM, Due::SandboxScheduled(key));
             }
             self.record(What::SandboxScheduled { sandbox: Arc::clone(&self.sandbox(key).id) });
@@ -324,17 +351,25 @@ impl State {
         let failed = match fault.map(|fault| fault.mode) {
             Some(FaultMode::RegistrationFailed) => Some(66),
             Some(FaultMode::VersionRefused) => Some(65),
-            Some(FaultMode::Crash) => Some(68),
+            Some(FaultMode::Crash) => Some(fault.and_then(|fault| fault.status).map_or(68, i32::from)),
             Some(_) | None => self.is_version_refused(key).then_some(65),
         };
         if let Some(code) = failed {
+            self.print(key, failure_told(code));
             return self.end_sandbox(key, End::exit(code));
         }
         if !registration.is_some_and(|runner| self.connect(runner, Some(key))) {
+            self.print(key, failure_told(66));
             return self.schedule(self.now + REFUSED_AFTER, Due::SandboxEnds(key, End::exit(66)));
         }
+        self.print(key, "\n√ Connected to GitHub\n\nListening for Jobs\n");
         self.schedule(self.now + idle_limit, Due::SandboxIdles(key));
         self.dies_online(key);
+    }
+
+    fn print(&mut self, key: SandboxKey, text: &str) {
+        let now = self.now;
+        self.sandboxes[key.0].output.push((now, text.to_owned()));
     }
 
     /// The job that runs in a sandbox.
@@ -382,13 +417,22 @@ impl State {
         if sandbox.ended.is_some() {
             return;
         }
+        if matches!(end.status, GenericStatus::Success | GenericStatus::Failure) {
+            let told = format!("sandrunner: the listener ended, this sandbox with {}\n", end.exit_code);
+            sandbox.output.push((now, told));
+        }
         sandbox.ended = Some((now, end));
+        // It would have started later.
+        sandbox.started_at = sandbox.started_at.filter(|at| *at <= now);
         let registration = sandbox.registration;
+        let dollars = self.dollars(self.sandbox(key));
+        let sandbox = self.sandbox(key);
         let what = What::SandboxEnded {
             sandbox: Arc::clone(&sandbox.id),
             name: sandbox.name.clone(),
             status: end.status as i32,
             exit_code: end.exit_code,
+            dollars,
         };
         self.live.remove(&key);
         self.record(what);

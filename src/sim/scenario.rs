@@ -55,6 +55,28 @@ pub struct ScenarioImage {
     pub from_secs: f64,
 }
 
+/// A registry, or a part of one, that shows its images to one user alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioRegistry {
+    /// How references to its images begin, such as `ghcr.io/acme`.
+    pub prefix: String,
+    /// The user's name.
+    pub username: String,
+    /// The user's password.
+    pub password: String,
+}
+
+/// A Secret that somebody stored in Modal's workspace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioSecret {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub values: BTreeMap<String, String>,
+}
+
 /// Everything that happens in a World, and how its services behave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +112,12 @@ pub struct Scenario {
     /// could make one again under its id.
     #[serde(default)]
     pub images: Vec<String>,
+    /// Registries that ask for credentials; all others are public.
+    #[serde(default)]
+    pub private_registries: Vec<ScenarioRegistry>,
+    /// Secrets that somebody stored in Modal's workspace before.
+    #[serde(default)]
+    pub secrets: Vec<ScenarioSecret>,
     /// Other people's runners.
     #[serde(default)]
     pub foreign_runners: Vec<ForeignRunner>,

@@ -71,8 +71,17 @@ impl Observed {
         now: DateTime<Utc>,
     ) -> Option<(RunnerVersion, DateTime<Utc>)> {
         let version = *self.runners_in_use.get(class)?;
-        let at = self.releases.get(account)?.refused_at(version)?;
-        (at <= now + self.skew).then_some((version, at))
+        self.refused_since(account, version, now).map(|at| (version, at))
+    }
+
+    /// Since when GitHub refuses an account's runners of a version.
+    pub fn refused_since(
+        &self,
+        account: &AccountName,
+        version: RunnerVersion,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        self.releases.get(account)?.refused_at(version).filter(|at| *at <= now + self.skew)
     }
 
     /// When the first account refuses runners of a class, where GitHub has set a date.

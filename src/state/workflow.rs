@@ -40,6 +40,19 @@ impl WorkflowFile {
     }
 }
 
+/// The most characters of a tag (Modal).
+const TAG_MAX: usize = 63;
+
+impl WorkflowFile {
+    /// The name of the file in the form of a tag, cut where it is too long; none where nothing of it can stand in one.
+    pub fn as_tag(&self) -> Option<String> {
+        let name = self.path.rsplit('/').next()?;
+        let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let tag: String = name.chars().map(fits).take(TAG_MAX).collect();
+        tag.chars().any(|c| c.is_ascii_alphanumeric()).then_some(tag)
+    }
+}
+
 impl std::fmt::Display for WorkflowFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(repo) = &self.repo {

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::place::Place;
 use crate::ids::Deployment;
@@ -22,18 +22,31 @@ pub fn harm(dir: &Path, deployment: &Deployment, mishap: Mishap) -> io::Result<(
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         places.iter().try_for_each(change)
     };
+    let costs = cost_files(dir)?;
     match mishap {
         Mishap::StateLost => match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         },
-        Mishap::StateCorrupt => each(halve),
-        Mishap::StateFromFuture => each(|place| fs::write(&place.path, FROM_FUTURE)),
-        Mishap::StateReadOnly => each(close),
-        Mishap::StateFull => each(|place| {
-            fs::write(&place.path, "")?;
-            close(place)
-        }),
+        Mishap::StateCorrupt => {
+            costs.iter().try_for_each(|file| cut(file))?;
+            each(halve)
+        }
+        Mishap::StateFromFuture => {
+            costs.iter().try_for_each(|file| make_later(file))?;
+            each(|place| fs::write(&place.path, FROM_FUTURE))
+        }
+        Mishap::StateReadOnly => {
+            costs.iter().try_for_each(|file| block(file))?;
+            each(close)
+        }
+        Mishap::StateFull => {
+            costs.iter().try_for_each(|file| block(file))?;
+            each(|place| {
+                fs::write(&place.path, "")?;
+                close(place)
+            })
+        }
         Mishap::ControllerKilled
         | Mishap::SecondController
         | Mishap::ClockHourAhead
@@ -41,6 +54,38 @@ pub fn harm(dir: &Path, deployment: &Deployment, mishap: Mishap) -> io::Result<(
         | Mishap::ClockDayAhead
         | Mishap::ClockDayBehind => Ok(()),
     }
+}
+
+/// The cost files of whatever deployment; there may be none yet.
+fn cost_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut costs = Vec::new();
+    for file in files {
+        let path = file?.path();
+        let is_cost = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("cost-"));
+        costs.extend(is_cost.then_some(path).filter(|path| path.is_file()));
+    }
+    Ok(costs)
+}
+
+/// Leaves half of a file, which ends in the middle of a line then.
+fn cut(file: &Path) -> io::Result<()> {
+    let kept = fs::read(file)?;
+    fs::write(file, &kept[..kept.len() / 2])
+}
+
+/// Makes every line one of a program that is not there yet.
+fn make_later(file: &Path) -> io::Result<()> {
+    fs::write(file, fs::read_to_string(file)?.replace("{\"v\":1,", "{\"v\":1000,"))
+}
+
+/// Puts a folder where a file was, which no process can write to.
+fn block(file: &Path) -> io::Result<()> {
+    fs::remove_file(file)?;
+    fs::create_dir_all(file.join("taken"))
 }
 
 /// Leaves half of the file; there may be none yet.
@@ -65,6 +110,7 @@ fn close(place: &Place) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_dir::read_costs;
 
     const OLD: &[u8] = b"what was kept";
 
@@ -88,6 +134,24 @@ mod tests {
         assert_eq!(after(Mishap::StateFromFuture), (found(FROM_FUTURE), true));
         assert_eq!(after(Mishap::StateReadOnly), (found("what was kept"), false));
         assert_eq!(after(Mishap::StateFull), (found(""), false));
+    }
+
+    #[test]
+    fn cost_files_are_harmed_as_well() {
+        let line = r#"{"v":1,"id":"sb-1","name":"n","account":"gh","repo":"a/b","class":"c","ended":"2026-11-21T00:00:00Z","usd":"1"}"#;
+        let after = |mishap| {
+            let dir = tempfile::tempdir().unwrap();
+            let (file, deployment) = (dir.path().join("cost-main-2026-11.jsonl"), "main".parse().unwrap());
+            fs::write(&file, format!("{line}\n")).unwrap();
+            harm(dir.path(), &deployment, mishap).unwrap();
+            let costs = read_costs(dir.path(), &deployment, chrono::DateTime::UNIX_EPOCH);
+            let can_write = fs::OpenOptions::new().append(true).open(&file).is_ok();
+            (costs.ok().map(|costs| (costs.entries.len(), costs.unreadable, costs.later)), can_write)
+        };
+        assert_eq!(after(Mishap::ControllerKilled), (Some((1, 0, 0)), true));
+        assert_eq!(after(Mishap::StateCorrupt), (Some((0, 1, 0)), true));
+        assert_eq!(after(Mishap::StateFromFuture), (Some((0, 0, 1)), true));
+        assert_eq!([Mishap::StateReadOnly, Mishap::StateFull].map(after), [(None, false), (None, false)]);
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Place {
         Self { dir: dir.to_owned(), path, temporary }
     }
 
+    /// A file of a folder.
+    pub(super) fn at(folder: &Path, path: &Path) -> Self {
+        Self { dir: folder.to_owned(), path: path.to_owned(), temporary: path.with_extension("new") }
+    }
+
     /// What it holds, and one byte more than `longest` where that is more; none where there is no file.
     pub(super) fn read(&self, longest: usize) -> io::Result<Option<Vec<u8>>> {
         match read_bounded(&self.path, longest) {

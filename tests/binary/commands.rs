@@ -57,6 +57,41 @@ fn assert_says(text: &str, all: &[&str]) {
 }
 
 #[tokio::test]
+async fn what_dead_sandboxes_printed_is_listed_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir_text = dir.path().display().to_string();
+    let logs = async |which: &[&str]| {
+        let arguments = [&["logs", "--state-dir", dir_text.as_str()], which].concat();
+        Sandrunner::start(&arguments, &[]).ended(BOUND).await
+    };
+    let nothing = logs(&[]).await;
+    assert!(nothing.status.success() && nothing.stdout.starts_with("no sandbox that ended"), "{nothing:#?}");
+    let folder = dir.path().join("logs-main");
+    std::fs::create_dir(&folder).unwrap();
+    for (name, ended) in [("sr-main-gh-7-1", "2026-11-22T10:00:00Z"), ("sr-main-gh-7-2", "2026-11-22T10:05:00Z")] {
+        let text = format!("runner: {name}\nrepository: acme/web\nended: {ended}\nreason: crashed\n\nline of {name}\n");
+        std::fs::write(folder.join(format!("{name}.log")), text).unwrap();
+    }
+    let all = logs(&[]).await;
+    assert_eq!(all.stdout.lines().count(), 2, "{all:#?}");
+    assert_says(&all.stdout, &["2026-11-22T10:00:00Z  crashed", "sr-main-gh-7-1  acme/web"]);
+    assert_says(&logs(&["7"]).await.stdout, &["line of sr-main-gh-7-1", "line of sr-main-gh-7-2"]);
+    let one = logs(&["sr-main-gh-7-2"]).await;
+    assert!(one.stdout.ends_with("\n\nline of sr-main-gh-7-2\n") && !one.stdout.contains("7-1"), "{one:#?}");
+    let unknown = logs(&["8"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_says(&unknown.stderr, &["nothing is kept of `8`; `sandrunner logs` lists what is"]);
+    // Of a configuration only the directory counts: it needs no credentials.
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, format!("state_dir = \"{dir_text}\"\n[[github]]\n")).unwrap();
+    let configured = Sandrunner::start(&["logs", "--config", &config.display().to_string()], &[]).ended(BOUND).await;
+    assert_eq!(configured.stdout.lines().count(), 2, "{configured:#?}");
+    let odd = logs(&["build"]).await;
+    assert_eq!(odd.status.code(), Some(2));
+    assert_says(&odd.stderr, &["`build` is not a name of ours", "nor the id of a job"]);
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_ends_every_command_before_anything_is_contacted() {
     const REPOS: (&str, &str) = ("ALLOWED_REPOS", REPO);
     let wrong: [Wrong; 8] = [
@@ -153,8 +188,18 @@ async fn plan_says_what_would_be_done_and_changes_nothing() {
 
 /// Every call that is no reading, and everything that came of one.
 async fn changes(simulation: &Simulation) -> Vec<Value> {
-    let reading =
-        ["list_runs", "list_jobs", "list_runners", "get_run", "get_repo", "hello", "auth_token", "list_sandboxes"];
+    let reading = [
+        "list_runs",
+        "list_jobs",
+        "list_runners",
+        "get_run",
+        "get_repo",
+        "hello",
+        "auth_token",
+        "list_sandboxes",
+        "environments",
+        "rates",
+    ];
     let history = simulation.history().await;
     // An App that is only looked up is not found; one that is made would be.
     let is_lookup = |what: &Value| what["operation"] == "app" && what["status"] == 5;

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use crate::process::{BOUND, REPO, Sandrunner, Simulation, http, number, small};
+use crate::process::{BOUND, REPO, Sandrunner, Simulation, config, http, number, small};
 
 async fn daemon(simulation: &Simulation, extra: &[(&str, &str)]) -> (Sandrunner, String) {
     let mut daemon = Sandrunner::start(&["run"], &simulation.variables(extra));
@@ -58,7 +58,12 @@ async fn a_running_daemon_answers_and_an_interrupt_ends_it() {
     let mut scenario = small(2);
     scenario.profile.insert("personal_token_secs".to_owned(), 1_000_000.into());
     let simulation = Simulation::start(&folder, &scenario, &["--profile", "calm"]).await;
-    let (daemon, address) = daemon(&simulation, &[("SANDRUNNER__RECONCILE__INTERVAL", "1s")]).await;
+    // Without a limit there is no metric of it.
+    let far = "[[runner_classes]]\nname = \"far\"\nlabels = [\"far\"]\ngpu = \"X1\"\nregions = [\"eu\"]\nspend_per_day = 1000\n";
+    let path = config(&folder, far);
+    let variables = simulation.variables(&[("SANDRUNNER__RECONCILE__INTERVAL", "1s")]);
+    let mut daemon = Sandrunner::start(&["run", "--config", &path], &variables);
+    let address = daemon.logged("address=").await;
     simulation.reaches(BOUND, |state| number(state, "jobs_completed") == 2).await;
     assert_eq!(ask(&address, "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
     assert_eq!(ask(&address, "/readyz").await.0, StatusCode::OK);
@@ -72,6 +77,8 @@ async fn a_running_daemon_answers_and_an_interrupt_ends_it() {
         "sandrunner_build_info{version=",
         "sandrunner_actions_total{action=\"create\",",
         "sandrunner_sandboxes{class=\"default\",state=\"claimed\"}",
+        "sandrunner_spend_dollars_today{repo=\"acme/web\",class=\"default\"} 0.",
+        "sandrunner_spend_limit_dollars{class=\"far\"} 1000",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
@@ -82,7 +89,9 @@ async fn a_running_daemon_answers_and_an_interrupt_ends_it() {
     assert!(left.is_some_and(|left| (900_000.0..=1_000_001.0).contains(&left)), "{left:?} in\n{metrics}");
     let ended = daemon.interrupted().await;
     assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
-    assert!(ended.stderr.contains("stopping"), "{ended:#?}");
+    for told in ["stopping", "no price for this GPU: unless Modal tells one", "cost.region_factor is 1"] {
+        assert!(ended.stderr.contains(told), "{told}: {ended:#?}");
+    }
 }
 
 #[tokio::test]

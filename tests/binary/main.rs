@@ -6,7 +6,9 @@
 #[path = "../checker/checker.rs"]
 mod checker;
 mod commands;
+mod cost;
 mod daemon;
+mod images;
 mod kills;
 mod machine;
 mod process;

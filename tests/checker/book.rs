@@ -399,7 +399,7 @@ impl Book {
 
     fn take_sandbox(&mut self, mark: Mark, what: &What) {
         match what {
-            What::SandboxCreated { sandbox, name, gpu, config, tags, .. } => {
+            What::SandboxCreated { sandbox, name, gpu, gpus, config, tags, .. } => {
                 let index = self.sandboxes.len();
                 let attempt = config.as_ref().and_then(|config| self.by_config.get(config).copied());
                 let id = self.shared(sandbox);
@@ -417,6 +417,7 @@ impl Book {
                     name: self.names.get(name.as_str()).map_or_else(|| name.as_str().into(), Rc::clone),
                     is_ours,
                     is_gpu: *gpu,
+                    gpus: usize::try_from(*gpus).expect("a few").max(usize::from(*gpu)),
                     class: tags.get("class").cloned().unwrap_or_default(),
                     secret: tags.get("secret").cloned(),
                     created: mark,

@@ -74,6 +74,10 @@ fn limits_hold_for_each_repository_class_and_gpu() {
     let most = |gpus| limited(Limits { gpus: Some(gpus), ..Limits::default() });
     assert_eq!(gpus.violated(most(1)), [""; 0]);
     assert_eq!(gpus.violated(most(0)), ["limits"]);
+    let pair = created("sb-2", &name(2, 1), &json!({ "gpu": true, "gpus": 2 }));
+    let pair = two_of_three().minted(5.0, &name(2, 1)).then(5.4, pair);
+    let pair = pair.modal(5.4, "create", 0, &json!({ "target": name(2, 1) }));
+    assert_eq!((pair.violated(most(2)), pair.violated(most(1))), (vec![], vec!["limits"]));
     let stated = two_of_three().then(5.0, json!({ "event": "limits_stated", "limits": { "sandboxes": 1 } }));
     assert_eq!(stated.violated(running()), [""; 0], "what was before a limit was stated is not judged by it");
 }

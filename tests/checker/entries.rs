@@ -99,6 +99,7 @@ pub(crate) struct Sandbox {
     pub(crate) name: Rc<str>,
     pub(crate) is_ours: bool,
     pub(crate) is_gpu: bool,
+    pub(crate) gpus: usize,
     pub(crate) class: String,
     pub(crate) secret: Option<String>,
     pub(crate) created: Mark,

@@ -94,6 +94,9 @@ pub(crate) enum What {
         sandbox: String,
         name: String,
         gpu: bool,
+        /// How many; older histories do not tell.
+        #[serde(default)]
+        gpus: u32,
         config: Option<String>,
         #[serde(default)]
         tags: BTreeMap<String, String>,

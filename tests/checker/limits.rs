@@ -58,8 +58,8 @@ impl Judge<'_> {
     fn kind(&self, process: &Process, newest: &Sandbox, found: &mut Found) {
         let limits = &self.book.limits;
         if newest.is_gpu {
-            let gpus = self.known(process).filter(|it| it.is_gpu).count();
-            self.report("with a GPU", limits.gpus, gpus, found);
+            let gpus = self.known(process).map(|it| it.gpus).sum();
+            self.report("counted by their GPUs", limits.gpus, gpus, found);
         }
         let of_class = self.known(process).filter(|it| it.class == newest.class).count();
         let limit = limits.classes.get(&newest.class).copied();

@@ -258,7 +258,7 @@ impl Serving {
             }
         };
         note(is_reached(book.limits.sandboxes, live().count()), &mut self.full_at);
-        note(is_reached(book.limits.gpus, live().filter(|it| it.is_gpu).count()), &mut self.full_gpus_at);
+        note(is_reached(book.limits.gpus, live().map(|it| it.gpus).sum()), &mut self.full_gpus_at);
         for is_gpu in [false, true] {
             let of_class = |class: &str| live().filter(|it| it.is_gpu == is_gpu && it.class == class).count();
             let is_full = book.limits.classes.iter().any(|(class, limit)| is_reached(Some(*limit), of_class(class)));

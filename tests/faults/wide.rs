@@ -1,6 +1,6 @@
 //! What some seeds have beside: a GitHub App, runners of an organization, lists of repositories, webhooks, few
 //! requests, re-runs, and harm to the calls that come with it; faults by the names of the catalogue, and limits of
-//! GPUs and of a class.
+//! GPUs and of a class; and GPUs that Modal is short of, of which a class has a choice.
 //!
 //! Each is drawn apart, so that everything else of a seed does not depend on it.
 
@@ -15,6 +15,10 @@ use crate::swarm::{Drawn, brief, crash_at, lasting};
 const APART: u64 = 0x0bad_5eed;
 /// And others again.
 const APART_TOO: u64 = 0x0_ca7a_106e;
+/// And yet others.
+const APART_AGAIN: u64 = 0x0_fa11_bac5;
+/// A sandbox is given up that waits for a machine for a quarter of an hour.
+const SHORT_SECS: f64 = 2_000.0;
 /// A day, in seconds.
 const DAY: u32 = 86_400;
 
@@ -71,6 +75,28 @@ pub(crate) fn fill(seed: u64, drawn: &mut Drawn) {
         // Of what needs no GPU it takes everything.
         drawn.setup.add_class(&[], &["job-*"], rng.u32(1..=5));
     }
+}
+
+/// Has Modal be short of GPUs, of which a class has a choice, for as long as things go wrong.
+pub(crate) fn shorten(seed: u64, drawn: &mut Drawn) {
+    let mut rng = Rng::with_seed(seed ^ APART_AGAIN);
+    if rng.u8(..5) != 0 {
+        return;
+    }
+    let Setup { classes, scenario, .. } = &mut drawn.setup;
+    let class = json!({ "name": "choice", "labels": ["gpu:a100"], "extra_label_patterns": ["job-*"],
+        "gpu": "a100", "gpu_fallback": ["l4", "t4"] });
+    classes.push(serde_json::from_value(class).expect("a class"));
+    let labels = ["self-hosted", "modal", "gpu:a100"].map(str::to_owned);
+    let jobs = &mut scenario.jobs;
+    for _ in 0..rng.usize(1..=2) {
+        let job = rng.usize(..jobs.len());
+        jobs[job].labels = labels.to_vec();
+    }
+    drawn.phase_secs = drawn.phase_secs.max(SHORT_SECS);
+    let short = &["A100", "L4", "T4"][..rng.usize(1..=3)];
+    let knobs = json!({ "knobs": { "modal_gpus_sold_out": short }, "until_secs": drawn.phase_secs });
+    drawn.faults.push(serde_json::from_value(knobs).expect("a request"));
 }
 
 /// With what GitHub is asked, and how repositories are allowed; tells which calls come with it.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::act::{Effect, Outcome};
+use sandrunner::class::Machine;
 use sandrunner::evidence::Evidence;
 use sandrunner::evidence::kept::{LONGEST, Unusable, decode, encode};
 use sandrunner::ids::{ClassName, Fingerprint, ImageId, JobId, Labels, RunId, RunnerId, SandboxId};
-use sandrunner::state::Origin;
+use sandrunner::state::{ImageState, Origin};
 use serde_json::json;
 
 use crate::situation::{Situation, name, now, scope};
@@ -19,12 +20,14 @@ fn created(which: &str) -> Outcome {
         run: RunId(1),
         class: ClassName::new("default"),
         group: Labels::new(["modal"]).fingerprint(),
+        machine: Machine::default(),
     };
     let effect = Effect::Created {
         name: name(which),
         origin,
         runner: RunnerId(5),
         sandbox: SandboxId::new("sb-1"),
+        task: None,
         secret: None,
         image: ImageId::new("im-1"),
     };
@@ -97,6 +100,35 @@ fn other_settings_give_a_job_and_an_image_a_new_chance() {
     let job = &after.jobs[&JobId(9)];
     assert_eq!((job.attempt, job.fruitless, job.fruitless_at), (2, 0, None));
     assert!(after.proven.is_empty() && !after.parallel.is_empty());
+}
+
+#[test]
+fn images_that_brought_runners_online_survive_whatever_the_settings_are() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web idle 5s image=im-1; runner 7-1 acme/web online 5s");
+    learn(&mut situation, &[], now());
+    let class = ClassName::new("default");
+    let text = encode(&situation.evidence, settings()).unwrap();
+    let after = decode(text.as_bytes(), Fingerprint::of("other settings"), now()).unwrap();
+    assert_eq!(after.images.good(&class).unwrap().image, ImageId::new("im-1"));
+    assert!(after.images.is_on_trial(&class, &ImageId::new("im-2")));
+}
+
+#[test]
+fn what_kept_the_runners_of_an_image_may_be_mended_where_the_settings_are_others() {
+    let mut situation = Situation::parse("sandbox 7-1 acme/web idle 5s image=im-1; runner 7-1 acme/web online 5s");
+    learn(&mut situation, &[], now());
+    let class = ClassName::new("default");
+    let ended = "sandbox 1-1 acme/web ended=66 5s image=im-2; sandbox 2-1 acme/web ended=66 5s image=im-2; \
+                 sandbox 3-1 acme/web ended=66 5s image=im-2";
+    situation.observed = Situation::parse(ended).observed;
+    situation.observed.images.insert(class.clone(), ImageState::Ready(ImageId::new("im-2")));
+    learn(&mut situation, &[], now());
+    let text = encode(&situation.evidence, settings()).unwrap();
+    let is_held = |settings| {
+        let after = decode(text.as_bytes(), settings, now()).unwrap();
+        after.images.held_until(&class, &ImageId::new("im-2"), now()).is_some()
+    };
+    assert_eq!((is_held(settings()), is_held(Fingerprint::of("other settings"))), (true, false));
 }
 
 #[test]

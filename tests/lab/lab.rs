@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(crate) struct Lab {
     keeping: Keeping,
     /// Where the controllers keep what they learn.
     states: TempDir,
+    /// Where the first one does, if not there.
+    place: Option<PathBuf>,
     questions: Questions,
     nudges: Nudges,
     list_order: ListOrder,
@@ -150,7 +152,7 @@ impl Lab {
                 mutations_per_minute: 180,
                 ..GithubConfig::default()
             }],
-            modal: ModalConfig { token_id, token_secret, create_burst: 150, ..ModalConfig::default() },
+            modal: ModalConfig { token_id, token_secret, ..ModalConfig::default() },
             limits: LimitsConfig { max_sandboxes: 5_000, max_gpus: 1_000, ..LimitsConfig::default() },
             ..Config::default()
         };
@@ -163,6 +165,7 @@ impl Lab {
             wall_ahead: TimeDelta::zero(),
             keeping: Keeping::Nothing,
             states: TempDir::new().expect("a scratch directory"),
+            place: None,
             questions: Questions::default(),
             nudges: Nudges::default(),
             list_order: ListOrder::Index,
@@ -182,6 +185,11 @@ impl Lab {
     /// Gives each controller a state directory.
     pub(crate) fn keeping(self, keeping: Keeping) -> Self {
         Self { keeping, ..self }
+    }
+
+    /// Gives the only controller a state directory that stays.
+    pub(crate) fn keeping_in(self, dir: &Path) -> Self {
+        Self { keeping: Keeping::All, place: Some(dir.to_owned()), ..self }
     }
 
     /// What asks the first controller, whichever life it is in.
@@ -209,7 +217,7 @@ impl Lab {
     fn state_limits(&self) {
         let limit_of =
             |class: &ClassConfig| Some((class_tag(&ClassName::new(class.name.as_str())), class.max_sandboxes?));
-        let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus } = self.config.limits;
+        let LimitsConfig { max_sandboxes, max_sandboxes_per_repo, max_gpus, spend_per_day: _ } = self.config.limits;
         self.world.state_limits(StatedLimits {
             sandboxes: Some(max_sandboxes),
             sandboxes_per_repo: max_sandboxes_per_repo,
@@ -229,6 +237,7 @@ impl Lab {
         let github = settings.github.iter().map(connect).collect();
         let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
         let clients = Clients { github, modal: modal.expect("settings") };
+        let modal_reader = clients.modal.0.clone();
         let (ask, questions) = mpsc::channel(1);
         if number == 1 {
             *self.questions.0.lock().expect("no holder panics") = Some(ask);
@@ -244,7 +253,9 @@ impl Lab {
             let (kept, keeper) = state_dir::open(&self.state_dir(number), deployment, fingerprint, clock.now()).await;
             let dir = self.state_dir(number);
             let pages = state_dir::open_pages(&dir, deployment, controller.github_readers(), clock.now()).await;
-            controller = controller.with_kept(kept, keeper).with_pages(pages);
+            let logs = state_dir::open_logs(&dir, deployment, modal_reader, clock.clone());
+            let book = state_dir::open_book(&dir, deployment, clock.now()).await;
+            controller = controller.with_kept(kept, keeper).with_pages(pages).with_logs(logs).with_book(book);
         }
         self.world.note_controller(number, ControllerChange::Started);
         let mut tasks = JoinSet::new();
@@ -253,8 +264,8 @@ impl Lab {
     }
 
     /// Each has a machine of its own.
-    fn state_dir(&self, number: u32) -> PathBuf {
-        self.states.path().join(number.to_string())
+    pub(crate) fn state_dir(&self, number: u32) -> PathBuf {
+        self.place.clone().unwrap_or_else(|| self.states.path().join(number.to_string()))
     }
 
     /// Kills a controller, if it is not dead yet, and starts it again.
@@ -377,7 +388,7 @@ pub(crate) fn is_done_and_clean(world: &World) -> bool {
         return false;
     }
     let report = world.report();
-    report.sandboxes_live_at_end == 0 && report.runners_left_at_end == 0
+    (report.sandboxes_live_at_end, report.runners_left_at_end, report.secrets_left_at_end) == (0, 0, 0)
 }
 
 impl Outcome {

@@ -2,7 +2,9 @@
 
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::ids::ImageId;
-use sandrunner::modal::{self, BuildProgress, ImageDefinition, RunnerContents, Tools};
+use std::collections::BTreeMap;
+
+use sandrunner::modal::{self, Base, BuildProgress, ImageDefinition, Rebuilt, RunnerContents, Steps, Tools};
 use sandrunner::sim::{Fault, FaultMode, Operation};
 use tonic::Code;
 
@@ -47,11 +49,41 @@ async fn the_default_image_is_built_layer_by_layer_and_then_known() {
     let known = |layer| BuildProgress::Known { layer, layers: 2 };
     assert_eq!(seen, [known(1), known(2)]);
 
-    let existing = ImageDefinition::Existing(id.clone());
-    assert_eq!(modal::build(&sim.writer, &app, &existing, |_| ()).await.unwrap(), id);
-    let missing = ImageDefinition::Existing(ImageId::new("im-none"));
-    let error = modal::build(&sim.writer, &app, &missing, |_| ()).await.unwrap_err();
+    let on = |id: &str| {
+        let steps = Steps { apt: &[], env: &BTreeMap::new(), run: &[] };
+        ImageDefinition::made(Base::Existing(&ImageId::new(id)), steps, None).unwrap()
+    };
+    let without_entry_point = modal::build(&sim.writer, &app, &on(id.as_str()), |_| ()).await.unwrap();
+    assert_ne!(without_entry_point, id);
+    let error = modal::build(&sim.writer, &app, &on("im-none"), |_| ()).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_several_images_share_is_built_anew_once_and_all_are_known_after_that() {
+    let sim = Sim::new();
+    let app = sim.writer.ensure_app().await.unwrap();
+    let made = |command: &str| {
+        let run = [command.to_owned()];
+        let steps = Steps { apt: &[], env: &BTreeMap::new(), run: &run };
+        ImageDefinition::made(Base::Default(Tools::Usual), steps, None).unwrap()
+    };
+    let images = [made("echo one"), made("echo two"), default_image()];
+    let mut before = Vec::new();
+    for image in &images {
+        before.push(modal::build(&sim.writer, &app, image, |_| ()).await.unwrap());
+    }
+    let (mut rebuilt, mut anew, mut layers) = (Rebuilt::default(), Vec::new(), 0);
+    for image in &images {
+        let count = |step| layers += usize::from(matches!(step, BuildProgress::Building { .. }));
+        anew.push(modal::rebuild(&sim.writer, &app, image, &mut rebuilt, count).await.unwrap());
+    }
+    assert_eq!(layers, 4, "the base once, and what is on it");
+    assert!(anew.iter().all(|id| !before.contains(id)));
+    for (image, id) in images.iter().zip(&anew) {
+        let known = modal::build(&sim.writer, &app, image, |step| assert!(matches!(step, BuildProgress::Known { .. })));
+        assert_eq!(known.await.unwrap(), *id);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,4 +117,32 @@ async fn a_broken_stream_is_opened_again_but_not_for_ever() {
     let third = ImageDefinition::registry_layers("debian:12").unwrap();
     let error = modal::build(&sim.writer, &app, &third, |_| ()).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Forbidden);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_ends_the_log_and_nothing_after_it_is_carried_out() {
+    let sim = Sim::new();
+    let app = sim.writer.ensure_app().await.unwrap();
+    let run = ["echo one", "echo two && exit 7", "echo three"].map(str::to_owned);
+    let made = |run: &[String]| {
+        let steps = Steps { apt: &[], env: &BTreeMap::new(), run };
+        ImageDefinition::made(Base::Default(Tools::Usual), steps, None).unwrap()
+    };
+    let error = modal::build(&sim.writer, &app, &made(&run), |_| ()).await.unwrap_err();
+    let log = error.build_log().unwrap().to_owned();
+    assert!(log.contains("echo one") && log.ends_with("the command ended with exit code 7\n"), "{log}");
+    assert!(!log.contains("echo three"), "{log}");
+    let told = CallFailure::from(error).message;
+    assert!(told.contains("cannot build layer 2 of the image") && told.contains("exit code 7"), "{told}");
+    modal::build(&sim.writer, &app, &made(&run[..1]), |_| ()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_looked_up_with_what_must_be_in_it() {
+    let sim = Sim::new();
+    let value = ("REGISTRY_USERNAME".to_owned(), "acme".to_owned().into());
+    let stored = sim.writer.store_secret("ghcr", &[value]).await.unwrap();
+    assert_eq!(sim.writer.find_secret_with("ghcr", &["REGISTRY_USERNAME"]).await.unwrap(), stored);
+    let error = sim.writer.find_secret_with("ghcr", &["REGISTRY_USERNAME", "REGISTRY_PASSWORD"]).await.unwrap_err();
+    assert!(CallFailure::from(error).message.contains("REGISTRY_PASSWORD"));
 }

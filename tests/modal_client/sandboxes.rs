@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use sandrunner::error::ErrorClass;
 use sandrunner::ids::{SandboxId, SecretId};
-use sandrunner::modal::{Deletion, Generation, Gpu, NameOf, Origin, SandboxFate, SandboxSpec};
-use sandrunner::sim::{Fault, FaultMode, Operation};
-use sandrunner::state::{Reading, SandboxEnd};
+use sandrunner::modal::{
+    CreatedSandbox, Deletion, Generation, Gpu, ModalSettings, NameOf, Origin, OutputOf, SandboxFate, SandboxSpec,
+};
+use sandrunner::sim::{Event, Fault, FaultMode, Operation, What};
+use sandrunner::state::{Reading, SandboxEnd, Spend};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -119,6 +123,53 @@ async fn a_gpu_sandbox_waits_for_a_machine_with_its_secret() {
     assert_eq!(sim.writer.delete_secret(&secret).await.unwrap(), Deletion::NotThere);
     let error = sim.writer.create_sandbox(&SandboxSpec { name: "sr-main-gh-8-1".to_owned(), ..spec }).await;
     assert_eq!(error.unwrap_err().class(), ErrorClass::NotFound, "its Secret is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn output_is_asked_for_by_task_and_for_the_older_interface_by_sandbox() {
+    let (sim, spec) = Sim::prepared().await;
+    let newer = sim.writer.create_sandbox(&spec).await.unwrap();
+    let secret = sim.writer.store_secret(&spec.name, &spec.env).await.unwrap();
+    let gpu = Some(Gpu { name: "t4".to_owned(), count: 1 });
+    let name = "sr-main-gh-8-1".to_owned();
+    let older = SandboxSpec { name, gpu, env: Vec::new(), secret_ids: vec![secret], ..spec.clone() };
+    let older = sim.writer.create_sandbox(&older).await.unwrap();
+    let task = newer.task.clone().expect("a newer sandbox has a machine when the create is answered");
+    assert_eq!(older.task, None);
+    let listed = sim.reader.list_sandboxes(&spec.app, &deployment()).await;
+    assert!(listed.seen().unwrap().iter().any(|sandbox| sandbox.task.as_ref() == Some(&task)));
+    let of = |sandbox: &CreatedSandbox, task| OutputOf {
+        sandbox: sandbox.id.clone(),
+        task,
+        since: sim.clock.now() - TimeDelta::minutes(1),
+        until: sim.clock.now(),
+    };
+    for of in [of(&newer, Some(task.clone())), of(&older, None), of(&newer, None)] {
+        assert_eq!(sim.reader.output(&spec.app, &of, 100).await.unwrap(), "", "no runner is in it that could print");
+    }
+    let target = |event: Event| {
+        let What::Call { operation: Operation::Logs, target, .. } = event.what else { return None };
+        Some(target)
+    };
+    let asked: Vec<String> = sim.world.history(0).into_iter().filter_map(target).collect();
+    assert_eq!(asked, [task.to_string(), older.id.to_string()], "nothing leads to that of the third");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_quota_is_that_of_the_environment_of_our_app() {
+    let sim = Sim::new();
+    let quota = sim.reader.quota().await.unwrap();
+    assert_eq!(
+        (quota.environment.as_str(), quota.max_tasks, quota.tasks, quota.spend),
+        ("main", None, 0, Spend::Within)
+    );
+    sim.world.add_fault("modal_spend_limit").unwrap();
+    sim.clock.sleep(Duration::from_secs(1)).await;
+    assert_eq!(sim.reader.quota().await.unwrap().spend, Spend::LimitReached);
+    let settings =
+        ModalSettings { environment: "other".to_owned(), ..super::settings("http://modal.invalid".to_owned()) };
+    let error = Sim::with(settings).reader.quota().await.unwrap_err().to_string();
+    assert_eq!(error, "cannot read the quota of environment other: the list of environments lacks it");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Random situations for the properties of the planner and its bench, from a seed.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::evidence::{Agreement, Claim, NameEvidence};
 use sandrunner::ids::{JobId, Labels, RunId, RunnerId, SandboxId};
 use sandrunner::plan::Policy;
@@ -91,6 +91,12 @@ fn add_job(situation: &mut Situation, random: &mut fastrand::Rng, id: u64, (scop
     view.runs.entry(run).or_insert_with(|| run_view(run)).jobs.insert(job.id, job);
 }
 
+fn ended(random: &mut fastrand::Rng, at: DateTime<Utc>) -> Ended {
+    let exit_code = random.i32(64..70);
+    let result = SandboxResult { status: SandboxEnd::Failure, exit_code, message: String::new() };
+    Ended { at, result: Some(result) }
+}
+
 fn add_sandbox(
     situation: &mut Situation,
     random: &mut fastrand::Rng,
@@ -100,12 +106,14 @@ fn add_sandbox(
     let which = name(&format!("{job}-{}", random.u32(1..=3)));
     let group = &labels[random.usize(0..6)];
     let class = if group.contains("gpu:t4") { "gpu:t4" } else { "default" };
-    let class = situation.policy.classes.iter().find(|known| known.name.as_str() == class).unwrap().name.clone();
+    let class = situation.policy.classes.iter().find(|known| known.name.as_str() == class).unwrap();
+    let (class, machine) = (class.name.clone(), class.machines().swap_remove(0));
     let origin = Origin {
         scope: scopes[random.usize(0..scopes.len())].clone(),
         run: RunId(job / 5 + 1),
         class,
         group: group.fingerprint(),
+        machine,
     };
     let age = TimeDelta::seconds(random.i64(0..1_000));
     let since = now() - age;
@@ -127,14 +135,7 @@ fn add_sandbox(
         4 => evidence.stale = Some(Agreement { first: since, last: now() }),
         _ => {}
     }
-    let ended = (random.u8(0..5) == 0).then(|| Ended {
-        at: since,
-        result: Some(SandboxResult {
-            status: SandboxEnd::Failure,
-            exit_code: random.i32(64..70),
-            message: String::new(),
-        }),
-    });
+    let ended = (random.u8(0..5) == 0).then(|| ended(random, since));
     let sandbox = OurSandbox {
         id: SandboxId::new(format!("sb-{which}")),
         origin: origin.clone(),
@@ -145,6 +146,8 @@ fn add_sandbox(
         secret: None,
         runner: None,
         image: None,
+        task: None,
+        resources: sandrunner::cost::Resources::default(),
         seen_at: now(),
         missing_since: None,
         asked_at: None,

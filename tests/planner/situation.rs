@@ -1,12 +1,14 @@
 //! Situations for the planner in a small text notation, statements separated by semicolons.
 //!
 //! ```text
+//! spend 9.5 [of=default|all] [limit=10] · spend unknown [limit=10]
 //! limit 5 · limit repo 2 · gpus 1 · mints 3 · creates 3      limits and admissions
 //! job 7 acme/web queued 40s [run=1] [labels=modal] [runner=7-1] [advanced=5s]
-//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|unplaced|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [image=im-1] [placed=30s]
+//! sandbox 7-1 acme/web starting|idle|claimed|busy|failed|unscheduled|unplaced|gone|ended=64 60s [run=1] [labels=modal] [secret] [fenced=100s] [seen=60s] [kept=60s] [terminated=60s] [tagged] [image=im-1] [placed=30s] [on=h100:2] [region=eu]
 //! creating 7-1 acme/web · unsure 7-1 acme/web
 //! runner 7-1 acme/web offline|online|busy 600s [stale]
-//! fleet unknown · unreadable sb-1 · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
+//! fleet unknown · unreadable sb-1 [2] · unproven · image building|absent|failed 1 60s · fruitless 7 3 10s · run 1 completed
+//! fallback a100,l4:2 · regions us,eu (of class gpu:t4) · spent 30s · gpu-quota 8 8 30s
 //! old-jobs 30s · unheard 30s · partly-read 7 10s
 //! org acme · group acme/web [workflows=acme/web/.github/workflows/ci.yml@main]; a job has then [workflow=.github/workflows/ci.yml] [calls]
 //! ```
@@ -16,16 +18,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::allow::RepoPatterns;
-use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Risks, RunnerClass, SandboxOptions};
+use sandrunner::class::{ClassClocks, Gpu, ImageSource, LabelPattern, Machine, Risks, RunnerClass, SandboxOptions};
+use sandrunner::cost::{Known, Prices, Resources};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::{Agreement, Claim, Evidence, JobEvidence, NameEvidence};
 use sandrunner::ids::{ClassName, ImageId, JobId, Labels, OurName, RunId, RunnerId, SandboxId, SecretId};
 use sandrunner::plan::{AccountPolicy, Credentials, Limits, Plan, Policy, RunnerGroupChoice, Waves, plan};
 use sandrunner::poll::ListOrder;
+use sandrunner::retry;
 use sandrunner::state::{
     AdmittedRepos, AdmittedWorkflows, Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs,
-    Observed, Origin, OurSandbox, ReadState, RegistryView, RepoView, RunStatus, RunView, Runner, RunnerGroup,
-    SandboxEnd, SandboxResult, Scope, SelectedWorkflow, Workflow, WorkflowFile, WorkflowJob, WorkflowRun, WrittenIn,
+    Observed, Origin, OurSandbox, Quota, ReadState, RegistryView, RepoView, RunStatus, RunView, Runner, RunnerGroup,
+    SandboxEnd, SandboxResult, Scope, SelectedWorkflow, Spend, Workflow, WorkflowFile, WorkflowJob, WorkflowRun,
+    WrittenIn,
 };
 
 /// Everything that a plan is made from.
@@ -59,9 +64,11 @@ fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
         admits: Risks::NONE,
         cpu: 2.0,
         memory_mib: 4096,
-        gpu: gpu.map(|name| Gpu { name: name.to_owned(), count: 1 }),
+        gpu: gpu.and_then(Gpu::parse),
+        gpu_fallback: Vec::new(),
         image: ImageSource::Default { has_docker: false },
         regions: Vec::new(),
+        region_fallback: Vec::new(),
         env: BTreeMap::new(),
         options: SandboxOptions::default(),
         clocks: ClassClocks {
@@ -71,6 +78,8 @@ fn class(name: &str, gpu: Option<&str>) -> RunnerClass {
             schedule_timeout: Duration::from_secs(120),
         },
         max_sandboxes: None,
+        spend_per_day: None,
+        price: None,
     }
 }
 
@@ -93,13 +102,15 @@ impl Situation {
                 },
             )]),
             classes: vec![class("gpu:t4", Some("T4")), class("default", None)],
-            limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000 },
+            limits: Limits { sandboxes: 1_000_000, sandboxes_per_repo: None, gpus: 1_000, spend_per_day: None },
             waves: Waves { first: 20, first_gpu: 4 },
             claim_window: Duration::from_secs(90),
             interval: Duration::from_secs(10),
             max_interval: Duration::from_secs(900),
             list_order: ListOrder::Index,
             follows_releases: true,
+            runner_dir: "/opt/actions-runner".to_owned(),
+            prices: Prices::default(),
         };
         let mut observed = Observed::default();
         observed.fleet.read.succeeded(now() - TimeDelta::seconds(1));
@@ -154,9 +165,8 @@ impl Situation {
             }
             ["runner", which, repo, state, rest @ ..] => self.runner(which, repo, state, &Options::parse(rest)),
             ["fleet", "unknown"] => {
-                let failure = no_answer();
                 self.observed.fleet.read = ReadState::default();
-                self.observed.fleet.read.failed(now(), failure);
+                self.observed.fleet.read.failed(now(), no_answer());
             }
             ["runners", "unknown", repo] => self.registry(repo).runners_read = ReadState::default(),
             ["unproven"] => self.evidence.proven.clear(),
@@ -165,12 +175,15 @@ impl Situation {
             }
             ["image", "absent"] => self.observed.images.clear(),
             ["image", "failed", failures, age] => {
-                let (failures, at) = (failures.parse().unwrap(), now() - seconds(age));
-                let failed = ImageState::Failed { message: "no space".into(), failures, at };
+                let failures = failures.parse().unwrap();
+                let pause = TimeDelta::from_std(retry::delay(retry::IMAGE, failures)).unwrap();
+                let again_at = now() - seconds(age) + pause;
+                let failed = ImageState::Failed { message: "no space".into(), failures, again_at };
                 self.observed.images.values_mut().for_each(|image| *image = failed.clone());
             }
-            ["unreadable", id] => {
-                self.observed.fleet.unreadable.insert(SandboxId::new(*id), "no tags".into());
+            ["unreadable", id, gpus @ ..] => {
+                let gpus = gpus.first().map_or(0, |gpus| gpus.parse().unwrap());
+                self.observed.fleet.unreadable.insert(SandboxId::new(*id), gpus);
             }
             ["fruitless", id, count, age] => {
                 let at = now() - seconds(age);
@@ -183,7 +196,16 @@ impl Situation {
                 let id = RunId(id.parse().unwrap());
                 self.repo(repo).runs.get_mut(&id).unwrap().run.status = RunStatus::Completed;
             }
+            ["fallback", gpus] => {
+                self.policy.classes[0].gpu_fallback = gpus.split(',').map(|gpu| Gpu::parse(gpu).unwrap()).collect();
+            }
+            ["regions", regions] => {
+                let mut regions = regions.split(',').map(str::to_owned);
+                self.policy.classes[0].regions = regions.next().into_iter().collect();
+                self.policy.classes[0].region_fallback = regions.collect();
+            }
             ["org" | "group", ..] => self.organization(words),
+            ["spend", rest @ ..] => self.spend(rest),
             _ => self.readings(words),
         }
     }
@@ -207,6 +229,33 @@ impl Situation {
         }
     }
 
+    /// Says what was spent today: six hours are left of it.
+    fn spend(&mut self, words: &[&str]) {
+        let spend = &mut self.observed.spend;
+        (spend.known, spend.day_ends_at) = (Known::Yes, now() + TimeDelta::hours(6));
+        let Policy { classes, prices, .. } = &self.policy;
+        spend.prices = classes.iter().map(|class| (class.name.clone(), prices.of_machines(class))).collect();
+        let mut class = None;
+        for word in words {
+            match word.split_once('=') {
+                Some(("of", name)) => class = Some(ClassName::new(name)),
+                Some(("limit", limit)) => match &class {
+                    None => self.policy.limits.spend_per_day = Some(limit.parse().unwrap()),
+                    Some(name) => {
+                        let mut classes = self.policy.classes.iter_mut();
+                        classes.find(|it| it.name == *name).unwrap().spend_per_day = Some(limit.parse().unwrap());
+                    }
+                },
+                None if *word == "unknown" => spend.known = Known::NotYet,
+                None => {
+                    spend.total = word.parse().unwrap();
+                    spend.by_class.insert(ClassName::new("default"), spend.total);
+                }
+                Some(_) => panic!("not an option: {word}"),
+            }
+        }
+    }
+
     /// Says how old what was read is.
     fn readings(&mut self, words: &[&str]) {
         match *words {
@@ -222,6 +271,28 @@ impl Situation {
                 for repo in self.observed.repos.values_mut() {
                     repo.runs.values_mut().for_each(|run| run.jobs_read.succeeded(at));
                 }
+            }
+            ["spent", age] => {
+                self.observed.quota.read.succeeded(now() - seconds(age));
+                self.observed.quota.known = Some(Quota {
+                    environment: "main".to_owned(),
+                    max_tasks: Some(100),
+                    tasks: 60,
+                    max_gpus: None,
+                    gpus: 0,
+                    spend: Spend::LimitReached,
+                });
+            }
+            ["gpu-quota", used, most, age] => {
+                self.observed.quota.read.succeeded(now() - seconds(age));
+                self.observed.quota.known = Some(Quota {
+                    environment: "main".to_owned(),
+                    max_tasks: None,
+                    tasks: 0,
+                    max_gpus: Some(most.parse().unwrap()),
+                    gpus: used.parse().unwrap(),
+                    spend: Spend::Within,
+                });
             }
             ["partly-read", job, age] => {
                 let (job, at) = (JobId(job.parse().unwrap()), now() - seconds(age));
@@ -314,6 +385,8 @@ impl Situation {
             secret: options.secret.then(|| SecretId::new("st-1")),
             runner: options.tagged.then_some(RunnerId(8)),
             image: options.image.map(ImageId::new),
+            task: None,
+            resources: Resources::default(),
             seen_at: options.seen.map_or(now(), |age| now() - age),
             missing_since: None,
             asked_at: None,
@@ -393,7 +466,9 @@ pub(crate) fn run_view(id: RunId) -> RunView {
 fn origin(repo: &str, options: &Options<'_>) -> Origin {
     let labels = options.labels();
     let class = if labels.contains("gpu:t4") { "gpu:t4" } else { "default" };
-    Origin { scope: scope(repo), run: options.run, class: ClassName::new(class), group: labels.fingerprint() }
+    let gpu = options.on.or(labels.contains("gpu:t4").then_some("t4")).and_then(Gpu::parse);
+    let machine = Machine { gpu, regions: options.region.map(str::to_owned).into_iter().collect() };
+    Origin { scope: scope(repo), run: options.run, class: ClassName::new(class), group: labels.fingerprint(), machine }
 }
 
 fn seconds(text: &str) -> TimeDelta {
@@ -415,6 +490,8 @@ struct Options<'a> {
     placed: Option<TimeDelta>,
     tagged: bool,
     image: Option<&'a str>,
+    on: Option<&'a str>,
+    region: Option<&'a str>,
     seen: Option<TimeDelta>,
     secret: bool,
     stale: bool,
@@ -436,6 +513,8 @@ impl Default for Options<'_> {
             placed: None,
             tagged: false,
             image: None,
+            on: None,
+            region: None,
             seen: None,
             secret: false,
             stale: false,
@@ -451,6 +530,8 @@ impl<'a> Options<'a> {
                 Some(("run", run)) => options.run = RunId(run.parse().unwrap()),
                 Some(("labels", labels)) => options.labels = Some(labels),
                 Some(("image", image)) => options.image = Some(image),
+                Some(("on", gpu)) => options.on = Some(gpu),
+                Some(("region", region)) => options.region = Some(region),
                 Some(("runner", runner)) => options.runner = Some(runner),
                 Some(("workflow", workflow)) => options.workflow = Some(workflow),
                 Some(("advanced", age)) => options.advanced = Some(seconds(age)),

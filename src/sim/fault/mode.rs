@@ -24,7 +24,8 @@ listed_enum! {
         /// A rate-limit answer, with a wait of `seconds` (default 60 at GitHub, 1.5 at Modal). GitHub answers
         /// with 403 (or `status`), and refuses all calls of the credential for as long.
         RateLimited,
-        /// GitHub answers 401, Modal `UNAUTHENTICATED`.
+        /// GitHub answers 401, Modal `UNAUTHENTICATED`. For `image_build`: the registry shows the base to nobody with such
+        /// credentials, and the build fails.
         Unauthorized,
         /// GitHub answers 404, Modal `NOT_FOUND`.
         NotFound,
@@ -140,13 +141,16 @@ listed_enum! {
         OldGhost,
 
         // The start of the runner in a sandbox.
-        /// For `boot`: the runner never connects and the sandbox ends with exit code 66.
+        /// For `boot`: the runner never connects and the sandbox ends with exit code 66. For `image_build`: so do all of the
+        /// image that are created within `seconds` (default 900) of the begin of its build.
         RegistrationFailed,
         /// For `boot`: GitHub refuses the runner's version; exit code 65.
         VersionRefused,
-        /// For `boot`: the runner crashes before it connects; exit code 68.
+        /// For `boot`: the runner crashes before it connects; exit code 68 (or `status`). For `image_build`: so do all of the
+        /// image that are created within `seconds` (default 900) of the begin of its build.
         Crash,
-        /// For `boot`: the sandbox lives and its runner never connects.
+        /// For `boot`: the sandbox lives and its runner never connects. For `image_build`: so do all of the image that are
+        /// created within `seconds` (default 900) of the begin of its build.
         NeverOnline,
         /// For `boot`: the runner connects `seconds` (default 240) late.
         SlowBoot,
@@ -189,14 +193,10 @@ impl FaultMode {
         // A deletion is answered without a body.
         let has_body = is_github && operation != Operation::DeleteRunner;
         match self {
-            Self::Error => operation.is_call() || operation == Operation::ImageBuild,
-            Self::ReplyLost
-            | Self::Slow
-            | Self::RateLimited
-            | Self::Unauthorized
-            | Self::NotFound
-            | Self::Cut
-            | Self::Silent => operation.is_call(),
+            Self::Error | Self::Unauthorized => operation.is_call() || operation == Operation::ImageBuild,
+            Self::ReplyLost | Self::Slow | Self::RateLimited | Self::NotFound | Self::Cut | Self::Silent => {
+                operation.is_call()
+            }
             Self::AppliedLate | Self::CutAfter => operation.is_write(),
             Self::TokensExpired => is_modal || operation == Operation::ListRuns,
             Self::Warned | Self::ImagesGone | Self::AppStopped => is_modal,
@@ -232,10 +232,10 @@ impl FaultMode {
             | Self::HeldBack
             | Self::BusyLate => operation == Operation::Assign,
             Self::Ghost | Self::RunCompleted | Self::OldGhost => operation == Operation::Queue,
-            Self::RegistrationFailed
-            | Self::VersionRefused
-            | Self::Crash
-            | Self::NeverOnline
+            Self::RegistrationFailed | Self::NeverOnline | Self::Crash => {
+                matches!(operation, Operation::Boot | Operation::ImageBuild)
+            }
+            Self::VersionRefused
             | Self::SlowBoot
             | Self::Preempted
             | Self::NeverStarted

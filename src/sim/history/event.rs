@@ -195,7 +195,7 @@ pub enum What {
     RunnerRemoved { repo: Arc<str>, runner: String, reason: RemovalReason },
     /// A Secret was created or deleted in Modal.
     SecretChanged { secret: String, exists: bool },
-    /// A sandbox was created; `config` is the fingerprint of the JIT config in its environment.
+    /// A sandbox was created, with so many GPUs; `config` is the fingerprint of the JIT config in its environment.
     SandboxCreated {
         sandbox: Arc<str>,
         name: String,
@@ -205,13 +205,23 @@ pub enum What {
         tags: BTreeMap<String, String>,
         #[serde(default)]
         timeout_secs: u32,
+        #[serde(skip_serializing_if = "is_unknown", default)]
+        gpus: u32,
     },
     /// A GPU sandbox was placed on a machine.
     SandboxScheduled { sandbox: Arc<str> },
     /// `SandboxTerminate` was asked for, of a sandbox that was alive; `job` is what ran in it.
     TerminateAsked { sandbox: Arc<str>, name: String, job: Option<u64> },
     /// A sandbox ended with Modal's `status` and an exit code.
-    SandboxEnded { sandbox: Arc<str>, name: String, status: i32, exit_code: i32 },
+    SandboxEnded {
+        sandbox: Arc<str>,
+        name: String,
+        status: i32,
+        exit_code: i32,
+        /// What it has cost, by Modal's own account.
+        #[serde(default)]
+        dollars: f64,
+    },
     /// A process was killed at a call of its own.
     ClientKilled { client: u32, operation: Operation, phase: CrashPhase },
     /// A fault was put in; `fault` is its name in the catalogue.

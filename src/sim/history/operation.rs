@@ -98,6 +98,14 @@ pub enum Operation {
     GetTags,
     /// `SandboxGetTaskId`.
     TaskId,
+    /// `EnvironmentList`.
+    Environments,
+    /// `AppFetchLogs`.
+    Logs,
+    /// `WorkspaceBillingRates`.
+    Rates,
+    /// `WorkspaceBillingReport`.
+    Bill,
     /// The start of the runner in a sandbox; only for faults.
     Boot,
     /// The build of an image; only for faults.

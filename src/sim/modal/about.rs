@@ -31,6 +31,14 @@ impl Subject for api::AppGetOrCreateRequest {}
 impl Subject for api::EnvironmentGetOrCreateRequest {}
 impl Subject for api::ImageGetOrCreateRequest {}
 impl Subject for api::VolumeGetOrCreateRequest {}
+impl Subject for api::WorkspaceBillingRatesRequest {}
+impl Subject for api::WorkspaceBillingReportRequest {}
+
+impl Subject for api::AppFetchLogsRequest {
+    fn about(&self) -> About {
+        About::target(if self.sandbox_id.is_empty() { &self.task_id } else { &self.sandbox_id })
+    }
+}
 
 impl Subject for api::SandboxListRequest {
     fn about(&self) -> About {

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::listing::Listed;
 use super::objects::BUILDER_VERSION;
-use super::{Call, LogStream, ModalService, Page};
+use super::{BillStream, Call, LogStream, ModalService, Page};
 use crate::modal::api;
 use crate::modal::api::modal_client_server::ModalClient;
 use crate::sim::draws::seconds;
@@ -18,7 +18,7 @@ use crate::sim::world::State;
 /// How long a long poll sleeps at most before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The name of the one environment.
-const ENVIRONMENT: &str = "main";
+pub(super) const ENVIRONMENT: &str = "main";
 /// The entry at which the first part of a build log ends.
 const FIRST_PART: &str = "1-0";
 
@@ -62,7 +62,8 @@ fn page_of(request: &Request<api::SandboxListRequest>) -> Page {
     if request.get_ref().before_timestamp > 0.0 { Page::Later } else { Page::First }
 }
 
-/// The build log: one line and an early end first, the rest and the result when it is reopened.
+/// The build log: one line and an early end first, the rest and the result when it is reopened. The last line follows the
+/// result, as the official client expects of Modal.
 fn log(state: &State, asked: &api::ImageJoinStreamingRequest) -> Result<Vec<api::ImageJoinStreamingResponse>, Status> {
     let Some(image) = state.objects.images.get(&asked.image_id) else {
         return Err(Status::not_found(format!("Image '{}' not found", asked.image_id)));
@@ -81,20 +82,22 @@ fn log(state: &State, asked: &api::ImageJoinStreamingRequest) -> Result<Vec<api:
         }]);
     }
     let Some(result) = result else { return Ok(Vec::new()) };
-    let lines = image.commands.iter().map(|command| line(format!("=> {command}\n"))).collect();
-    Ok(vec![
-        api::ImageJoinStreamingResponse {
-            task_logs: lines,
-            entry_id: "2-0".to_owned(),
-            ..api::ImageJoinStreamingResponse::default()
-        },
-        api::ImageJoinStreamingResponse { result: Some(result), eof: true, ..Default::default() },
-    ])
+    let mut lines: Vec<api::TaskLogs> = image.log().into_iter().map(line).collect();
+    let last = lines.pop();
+    let logs = |task_logs, entry_id: &str| api::ImageJoinStreamingResponse {
+        task_logs,
+        entry_id: entry_id.to_owned(),
+        ..api::ImageJoinStreamingResponse::default()
+    };
+    let result = api::ImageJoinStreamingResponse { result: Some(result), ..Default::default() };
+    let end = api::ImageJoinStreamingResponse { eof: true, ..Default::default() };
+    Ok(vec![logs(lines, "2-0"), result, logs(last.into_iter().collect(), "3-0"), end])
 }
 
 #[tonic::async_trait]
 impl ModalClient for ModalService {
     type ImageJoinStreamingStream = LogStream;
+    type WorkspaceBillingReportStream = BillStream;
 
     async fn client_hello(&self, request: Request<()>) -> Result<Response<api::ClientHelloResponse>, Status> {
         self.call(Call::plain(Operation::Hello), request, |_, ()| {
@@ -140,6 +143,10 @@ impl ModalClient for ModalService {
             })
         })
         .await
+    }
+
+    async fn environment_list(&self, request: Request<()>) -> Result<Response<api::EnvironmentListResponse>, Status> {
+        self.call(Call::plain(Operation::Environments), request, |state, ()| Ok(state.environments())).await
     }
 
     async fn image_get_or_create(
@@ -322,6 +329,22 @@ impl ModalClient for ModalService {
         .await
     }
 
+    async fn workspace_billing_rates(
+        &self,
+        request: Request<api::WorkspaceBillingRatesRequest>,
+    ) -> Result<Response<api::WorkspaceBillingRatesResponse>, Status> {
+        self.call(Call::plain(Operation::Rates), request, |state, _| Ok(state.rates())).await
+    }
+
+    async fn workspace_billing_report(
+        &self,
+        request: Request<api::WorkspaceBillingReportRequest>,
+    ) -> Result<Response<BillStream>, Status> {
+        let answered = self.call(Call::plain(Operation::Bill), request, |state, asked| state.bill(&asked)).await?;
+        let items: Vec<Result<_, Status>> = answered.into_inner().into_iter().map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(items)))
+    }
+
     async fn sandbox_get_task_id(
         &self,
         request: Request<api::SandboxGetTaskIdRequest>,
@@ -330,5 +353,12 @@ impl ModalClient for ModalService {
             state.sandbox_of(&asked.sandbox_id, Generation::V1).map(|key| state.task_id(key))
         })
         .await
+    }
+
+    async fn app_fetch_logs(
+        &self,
+        request: Request<api::AppFetchLogsRequest>,
+    ) -> Result<Response<api::AppFetchLogsResponse>, Status> {
+        self.call(Call::plain(Operation::Logs), request, |state, asked| state.output(&asked)).await
     }
 }

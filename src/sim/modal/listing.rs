@@ -25,6 +25,13 @@ pub(super) enum Listed {
     Both,
 }
 
+/// What kind of list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Living,
+    EndedToo,
+}
+
 /// How a fault bends the list that is being answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(in crate::sim) enum Bend {
@@ -106,6 +113,7 @@ impl View<'_> {
             tags: to_tags(&sandbox.tags),
             name: sandbox.name.clone(),
             image_id: sandbox.image_id.clone(),
+            resource_info: Some(resources(sandbox)),
             regions: sandbox.regions.clone(),
             timeout_secs: sandbox.timeout_secs,
             metadata: Some(api::SandboxHandleMetadata { result: Some(result), app_id: sandbox.app_id.clone() }),
@@ -113,10 +121,23 @@ impl View<'_> {
     }
 }
 
+/// What was asked for; what was not is Modal's default.
+fn resources(sandbox: &Sandbox) -> api::ResourceInfo {
+    let value = |asked: u32, default: u32| {
+        let is_default = asked == 0;
+        Some(api::resource_info::ResourceValue { value: if is_default { default } else { asked }, is_default })
+    };
+    api::ResourceInfo {
+        memory_mb: value(sandbox.memory_mb, 128),
+        milli_cpu: value(sandbox.milli_cpu, 125),
+        gpu_type: sandbox.gpu.clone(),
+    }
+}
+
 impl State {
     pub(super) fn list(&mut self, asked: &api::SandboxListRequest, listed: Listed) -> api::SandboxListResponse {
         let bend = self.bend;
-        let mut when = self.modal_list_moment();
+        let mut when = self.modal_list_moment(if asked.include_finished { Listing::EndedToo } else { Listing::Living });
         if let Bend::Older(span) = bend {
             when -= span;
         }
@@ -159,9 +180,19 @@ impl State {
     }
 
     /// The moment that a list shows, which lies a little back.
-    fn modal_list_moment(&mut self) -> Time {
-        self.answers += 1;
-        let lag = self.seed.stream(Purpose::ModalLag, self.answers).lag(self.profile.modal_list_lag_secs);
+    fn modal_list_moment(&mut self, kind: Listing) -> Time {
+        let number = match kind {
+            Listing::Living => {
+                self.answers += 1;
+                self.answers
+            }
+            // Draws of their own: how often somebody counts what has ended changes nothing for what lives.
+            Listing::EndedToo => {
+                self.ended_answers += 1;
+                u64::MAX - self.ended_answers
+            }
+        };
+        let lag = self.seed.stream(Purpose::ModalLag, number).lag(self.profile.modal_list_lag_secs);
         self.now - lag
     }
 }

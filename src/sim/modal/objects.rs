@@ -8,13 +8,14 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Status;
 
+use super::builds::{Failure, Image};
 use crate::modal::api;
 use crate::modal::api::ObjectCreationType;
-use crate::modal::api::generic_result::GenericStatus;
 use crate::sim::draws::{Purpose, seconds};
-use crate::sim::history::{Operation, What, fingerprint};
+use crate::sim::history::{What, fingerprint};
 use crate::sim::jobs::Time;
 use crate::sim::sandboxes::{End, Generation, NewSandbox};
+use crate::sim::scenario::{Scenario, ScenarioSecret};
 use crate::sim::world::State;
 
 /// The builder version of the one environment.
@@ -23,38 +24,6 @@ pub(super) const BUILDER_VERSION: &str = "2025.06";
 const FOR_EVER_SECS: u32 = 10 * 365 * 86_400;
 
 const BASE62: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-
-/// An image: built, being built, or failed.
-#[derive(Debug)]
-pub(super) struct Image {
-    pub(super) commands: Vec<String>,
-    pub(super) built_at: Time,
-    pub(super) has_failed: bool,
-    /// The version of the runner that is in it, as far as its definition tells.
-    pub(super) runner: Option<String>,
-}
-
-impl Image {
-    /// One that nobody made here.
-    fn given(now: Time) -> Self {
-        Self { commands: Vec::new(), built_at: now, has_failed: false, runner: None }
-    }
-
-    fn is_given(&self) -> bool {
-        self.commands.is_empty()
-    }
-
-    /// How its build ended; none while it goes on.
-    pub(super) fn result(&self, now: Time) -> Option<api::GenericResult> {
-        let (status, exception) = if self.has_failed {
-            (GenericStatus::Failure, "simulated fault: the build failed")
-        } else {
-            (GenericStatus::Success, "")
-        };
-        let result = api::GenericResult { status: status.into(), exception: exception.to_owned(), exitcode: 0 };
-        (now >= self.built_at).then_some(result)
-    }
-}
 
 /// What is left of images that are gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +36,14 @@ pub(super) enum ImagesLeft {
 #[derive(Debug)]
 struct Secret {
     values: BTreeMap<String, String>,
+    /// Whether somebody stored it before.
+    is_given: bool,
+}
+
+impl Secret {
+    fn made(values: HashMap<String, String>) -> Self {
+        Self { values: values.into_iter().collect(), is_given: false }
+    }
 }
 
 /// Everything that has an id but is no sandbox.
@@ -74,7 +51,7 @@ struct Secret {
 pub(in crate::sim) struct Objects {
     apps: BTreeMap<String, String>,
     pub(super) images: BTreeMap<String, Image>,
-    image_by_definition: BTreeMap<String, String>,
+    pub(super) image_by_definition: BTreeMap<String, String>,
     secrets: BTreeMap<String, Secret>,
     secret_by_name: BTreeMap<String, String>,
     volumes: BTreeMap<String, String>,
@@ -85,10 +62,19 @@ pub(in crate::sim) struct Objects {
 }
 
 impl Objects {
-    /// Nothing but images that were made before.
-    pub(in crate::sim) fn with_images(ids: &[String], now: Time) -> Self {
-        let images = ids.iter().map(|id| (id.clone(), Image::given(now))).collect();
-        Self { images, ..Self::default() }
+    /// Nothing but what somebody made before: images and Secrets.
+    pub(in crate::sim) fn given(scenario: &Scenario, now: Time) -> Self {
+        let images = scenario.images.iter().map(|id| (id.clone(), Image::given(now))).collect();
+        let id = |name: &str| format!("st-{name}");
+        let secret = |ScenarioSecret { name, values }: &ScenarioSecret| {
+            (id(name), Secret { values: values.clone(), is_given: true })
+        };
+        Self {
+            images,
+            secrets: scenario.secrets.iter().map(secret).collect(),
+            secret_by_name: scenario.secrets.iter().map(|secret| (secret.name.clone(), id(&secret.name))).collect(),
+            ..Self::default()
+        }
     }
 
     /// The version of the runner that is in an image, as far as its definition tells.
@@ -98,7 +84,7 @@ impl Objects {
 }
 
 impl State {
-    fn new_object_id(&mut self, prefix: &str) -> String {
+    pub(super) fn new_object_id(&mut self, prefix: &str) -> String {
         self.objects.made += 1;
         // Sandboxes and mints draw their identities from small keys; these come from the other end.
         let mut draw = self.seed.stream(Purpose::Identity, !self.objects.made);
@@ -136,7 +122,7 @@ impl State {
             ImagesLeft::Nothing => self.objects.images.retain(|_, image| image.is_given()),
             ImagesLeft::Unbuilt => {
                 let made = self.objects.images.values_mut().filter(|image| !image.is_given());
-                made.for_each(|image| image.has_failed = true);
+                made.for_each(|image| image.failure = Some(Failure::lost()));
             }
         }
         self.objects.image_by_definition.clear();
@@ -168,6 +154,9 @@ impl State {
                 generation: Generation::V2,
                 image_id: String::new(),
                 gpu: String::new(),
+                gpus: 0,
+                milli_cpu: 0,
+                memory_mb: 0,
                 regions: Vec::new(),
                 timeout_secs: FOR_EVER_SECS,
                 environment: BTreeMap::new(),
@@ -182,46 +171,6 @@ impl State {
 
     pub(super) fn app_by_name(&self, name: &str) -> Option<&str> {
         self.objects.apps.get(name).map(String::as_str)
-    }
-
-    /// The id of a definition, and how its build ended.
-    pub(super) fn image(
-        &mut self,
-        asked: &api::ImageGetOrCreateRequest,
-    ) -> Result<(String, Option<api::GenericResult>), Status> {
-        let definition = asked.image.as_ref().ok_or_else(|| Status::invalid_argument("image is missing"))?;
-        if definition.dockerfile_commands.is_empty() {
-            return Err(Status::invalid_argument("the image has no dockerfile_commands"));
-        }
-        let missing = |base: &&api::BaseImage| !self.objects.images.contains_key(&base.image_id);
-        if let Some(base) = definition.base_images.iter().find(missing) {
-            return Err(Status::not_found(format!("base image '{}' not found", base.image_id)));
-        }
-        let key = definition_key(definition, &asked.builder_version);
-        if let Some(id) = self.objects.image_by_definition.get(&key).filter(|_| !asked.force_build) {
-            let result = self.objects.images.get(id).and_then(|image| image.result(self.now));
-            return Ok((id.clone(), result));
-        }
-        let id = self.new_object_id("im");
-        let of_base = |base: &api::BaseImage| self.objects.images.get(&base.image_id)?.runner.clone();
-        let runner = runner_installed(&definition.dockerfile_commands)
-            .or_else(|| self.runner_behind(&definition.dockerfile_commands))
-            .or_else(|| definition.base_images.iter().find_map(of_base));
-        let mut environment = BTreeMap::new();
-        for secret in &definition.secret_ids {
-            environment.extend(self.secret_values(secret)?.clone());
-        }
-        let mut commands = definition.dockerfile_commands.iter();
-        let is_refused = commands.any(|command| self.is_download_refused(command, &environment));
-        let image = Image {
-            runner,
-            commands: definition.dockerfile_commands.clone(),
-            built_at: self.now + seconds(self.profile.image_build_secs),
-            has_failed: self.strike(Operation::ImageBuild, "").is_some() || is_refused,
-        };
-        self.objects.images.insert(id.clone(), image);
-        self.objects.image_by_definition.insert(key, id.clone());
-        Ok((id, None))
     }
 
     pub(super) fn secret(&mut self, asked: api::SecretGetOrCreateRequest) -> Result<String, Status> {
@@ -239,7 +188,7 @@ impl State {
                 return self.secret_with_keys(id, &asked.required_keys);
             }
             (ObjectCreationType::CreateOverwriteIfExists, Some(id)) => {
-                self.objects.secrets.insert(id.clone(), Secret { values: asked.env_dict.into_iter().collect() });
+                self.objects.secrets.insert(id.clone(), Secret::made(asked.env_dict));
                 return Ok(id);
             }
             _ => {}
@@ -248,7 +197,7 @@ impl State {
             return Err(Status::invalid_argument("an unnamed Secret needs the id of its App"));
         }
         let id = self.new_object_id("st");
-        self.objects.secrets.insert(id.clone(), Secret { values: asked.env_dict.into_iter().collect() });
+        self.objects.secrets.insert(id.clone(), Secret::made(asked.env_dict));
         self.record(What::SecretChanged { secret: id.clone(), exists: true });
         if is_named {
             self.objects.secret_by_name.insert(asked.deployment_name, id.clone());
@@ -296,23 +245,14 @@ impl State {
         self.objects.volumes.values().any(|volume| volume == id)
     }
 
-    /// Secrets that exist; none should be left over.
+    /// Secrets that were made here and exist; none should be left over.
     pub(in crate::sim) fn secrets_left(&self) -> usize {
-        self.objects.secrets.len()
+        self.objects.secrets.values().filter(|secret| !secret.is_given).count()
     }
 }
 
-/// The version of the runner whose archive some commands fetch.
-fn runner_installed(commands: &[String]) -> Option<String> {
-    let version = |command: &String| {
-        let (_, rest) = command.split_once("actions-runner-linux-x64-")?;
-        Some(rest.split_once(".tar.gz")?.0.to_owned())
-    };
-    commands.iter().find_map(version)
-}
-
 /// Definitions are known by their content. A message's maps have no order, so they are sorted here.
-fn definition_key(definition: &api::Image, builder_version: &str) -> String {
+pub(super) fn definition_key(definition: &api::Image, builder_version: &str) -> String {
     let arguments: BTreeMap<_, _> = definition.build_args.iter().collect();
     let rest = api::Image { build_args: HashMap::default(), ..definition.clone() };
     fingerprint(&format!("{builder_version}\0{}\0{arguments:?}", hex::encode(rest.encode_to_vec())))

@@ -74,7 +74,11 @@ impl State {
             .admit(now, &self.profile)
             .map_err(|wait| throttled(wait.as_seconds_f64(), self.profile.modal_creates_per_second))?;
         self.check_definition(&app_id, &definition)?;
-        if generation == Generation::V2 && !self.has_capacity("") {
+        if self.profile.modal_spend_limit_reached {
+            // In which form Modal says it is not known (`modal-api.md` §4.3).
+            return Err(Status::resource_exhausted("the workspace's spend limit is reached"));
+        }
+        if generation == Generation::V2 && !self.has_capacity(0) {
             // V1 would leave it queued. In which form V2 says it is not known (`modal-api.md` §19).
             return Err(Status::resource_exhausted("the workspace's limit of running containers is reached"));
         }
@@ -83,12 +87,16 @@ impl State {
         if !name.is_empty() && self.live_sandbox(&app_id, &name).is_some() {
             return Err(Status::already_exists(format!("Sandbox with name '{name}' already exists")));
         }
+        let resources = definition.resources.clone().unwrap_or_default();
         Ok(self.create_sandbox(NewSandbox {
             app_id,
             name,
             tags: to_map(tags),
             generation,
+            gpus: gpus_of(&definition),
             gpu: gpu_of(&definition).unwrap_or_default(),
+            milli_cpu: resources.milli_cpu,
+            memory_mb: resources.memory_mb,
             image_id: definition.image_id,
             regions: definition.scheduler_placement.map(|placement| placement.regions).unwrap_or_default(),
             timeout_secs: definition.timeout_secs,
@@ -104,7 +112,7 @@ impl State {
         let Some(image) = self.objects.images.get(&definition.image_id) else {
             return Err(Status::not_found(format!("Image '{}' not found", definition.image_id)));
         };
-        if image.has_failed || self.now < image.built_at {
+        if image.failure.is_some() || self.now < image.built_at {
             return Err(Status::failed_precondition("the image has not been built"));
         }
         if definition.timeout_secs == 0 || definition.timeout_secs > MAX_TIMEOUT_SECS {
@@ -224,6 +232,12 @@ fn is_offline(network: &api::NetworkAccess) -> bool {
 fn gpu_of(definition: &api::Sandbox) -> Option<String> {
     let gpu = definition.resources.as_ref()?.gpu_config.as_ref()?;
     (gpu.count > 0 || !gpu.gpu_type.is_empty()).then(|| gpu.gpu_type.clone())
+}
+
+/// How many GPUs are asked for.
+fn gpus_of(definition: &api::Sandbox) -> u32 {
+    let gpu = definition.resources.as_ref().and_then(|resources| resources.gpu_config.as_ref());
+    gpu.filter(|gpu| !gpu.gpu_type.is_empty()).map_or(0, |gpu| gpu.count.max(1))
 }
 
 fn is_name(name: &str) -> bool {

@@ -154,6 +154,18 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[("modal_max_containers", "3"), ("modal_max_gpus", "1")],
         Some(WHILE_SECS),
     ),
+    turned(
+        "modal_spend_limit",
+        "For 15 minutes the spend limit of Modal's workspace is reached, and it creates nothing.",
+        &[("modal_spend_limit_reached", "true")],
+        Some(WHILE_SECS),
+    ),
+    turned(
+        "gpu_sold_out",
+        "For 15 minutes Modal has no machine with a T4.",
+        &[("modal_gpus_sold_out", "[\"T4\"]")],
+        Some(WHILE_SECS),
+    ),
     // Lists.
     named("modal_list_empty", "A list of sandboxes is empty.", &[at(Op::ListSandboxes, Mode::Empty).rate(OFTEN)]),
     named(
@@ -237,6 +249,23 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[at(Op::Create, Mode::Error).status(FAILED_PRECONDITION).times(3)],
     ),
     named("image_build_fails", "An image cannot be built.", &[at(Op::ImageBuild, Mode::Error).times(2)]),
+    named(
+        "image_pull_denied",
+        "A registry refuses the credentials with which it is asked for the base of an image.",
+        &[at(Op::ImageBuild, Mode::Unauthorized).times(2)],
+    ),
+    named(
+        "image_never_registers",
+        "For ten minutes no runner connects that is made from an image that was just built.",
+        &[at(Op::ImageBuild, Mode::NeverOnline).seconds(600.0)],
+    ),
+    named(
+        "image_runners_give_up",
+        "For ten minutes runners give up that are made from an image that was just built: exit code 66.",
+        &[at(Op::ImageBuild, Mode::RegistrationFailed).seconds(600.0)],
+    ),
+    named("image_log_cut", "The connection breaks under the log of a build.", &[at(Op::ImageLog, Mode::Cut).times(2)]),
+    named("image_log_half", "Of the log of a build one half arrives.", &[at(Op::ImageLog, Mode::Truncated).times(2)]),
     named(
         "app_stopped",
         "Somebody stops the App at a look at its sandboxes: they all end, and creates do not find it.",
