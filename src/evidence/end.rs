@@ -2,7 +2,8 @@
 
 use chrono::TimeDelta;
 
-use super::{Evidence, GivenUp, Lesson, NameEvidence, Phase, shortage};
+use super::shortage::has_waited_too_long;
+use super::{Evidence, GivenUp, Lesson, NameEvidence, Phase};
 use crate::class::{Machine, RunnerClass};
 use crate::ids::OurName;
 use crate::runner::Exit;
@@ -31,7 +32,7 @@ impl Evidence {
         } else if reason == Exit::Unclaimed.as_str() {
             self.job(name.job, now).waiting.unclaimed += 1;
             self.learn_start(sandbox, lesson);
-        } else if reason == NO_CAPACITY && (sandbox.is_scheduled || self.is_next_elsewhere(&sandbox.origin, lesson)) {
+        } else if reason == NO_CAPACITY && (sandbox.was_placed() || self.is_next_elsewhere(&sandbox.origin, lesson)) {
             // That it was placed too late tells nothing of it; and the next one has a machine of another kind.
         } else {
             let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
@@ -56,25 +57,27 @@ impl Evidence {
 
 /// Why a sandbox ended, with what is known beside Modal's word: whether we ended it, and whether Modal may take a machine
 /// away. It does so only with those that have a GPU (Modal's guide on preemption); how it says so is not known.
+///
+/// No controller ends one that waits for a machine before it has waited too long: one that ended sooner was placed, and
+/// taken away again, between two lists; or a person ended it.
 fn reason_of(sandbox: &OurSandbox, ended: &Ended, evidence: &NameEvidence, lesson: &Lesson<'_>) -> &'static str {
     let reason = end_reason(ended.result.as_ref());
-    let Origin { class, machine, .. } = &sandbox.origin;
     let is_terminated = ended.result.as_ref().is_some_and(|result| result.status == SandboxEnd::Terminated);
-    let is_online = evidence.online_at.is_some() || evidence.claim.is_some();
-    // Whatever it ended with: its runner could not register any more.
-    let was_late = evidence.given_up == Some(GivenUp::Unplaced) && !is_online && reason != Exit::Served.as_str();
     let is_ours = evidence.is_given_up();
-    // Nobody but a controller ends one that waits for a machine, and not before it has waited too long.
-    let was_waiting = is_terminated && !sandbox.is_scheduled && !is_online;
-    if was_late || was_waiting && (is_ours || shortage::has_waited_too_long(sandbox, lesson)) {
+    let has_run = evidence.online_at.is_some() || evidence.busy_at.is_some() || evidence.claim.is_some();
+    let was_waiting = is_terminated && !has_run && !sandbox.was_placed();
+    // Whatever it ended with: its runner could not register any more.
+    let was_late = evidence.given_up == Some(GivenUp::Unplaced) && !has_run && reason != Exit::Served.as_str();
+    if was_late || was_waiting && (is_ours || has_waited_too_long(sandbox, lesson)) {
         return NO_CAPACITY;
     }
-    let limit = lesson.policy.class(class).and_then(|class| TimeDelta::from_std(class.clocks.start_timeout).ok());
-    // A controller ends what did not come online within that time. What ended before a list showed its machine was
-    // placed, and taken away again, between two lists.
+    let class = lesson.policy.class(&sandbox.origin.class);
+    let limit = class.and_then(|class| TimeDelta::from_std(class.clocks.start_timeout).ok());
+    // Any controller ends what has not come online by then.
     let may_start = limit.is_some_and(|limit| ended.at - sandbox.started(lesson.observed.skew) <= limit);
-    let may_be_taken = machine.gpu.is_some() && !is_ours && (is_online || may_start);
-    if is_terminated && may_be_taken { PREEMPTED } else { reason }
+    let may_be_taken = has_run || was_waiting || may_start;
+    let has_gpu = sandbox.origin.machine.gpu.is_some();
+    if is_terminated && !is_ours && has_gpu && may_be_taken { PREEMPTED } else { reason }
 }
 
 /// Whether Modal's machine is to blame for an end, and neither the sandbox nor its job.

@@ -179,7 +179,6 @@ const OPERATIONS: &[Operation] = &[
     Operation::App,
     Operation::Environment,
     Operation::Image,
-    Operation::ImageFromId,
     Operation::ImageLog,
     Operation::Secret,
     Operation::SecretDelete,

@@ -248,11 +248,8 @@ async fn a_refused_create_does_not_cost_the_image_that_stands_in_for_one_that_wa
     let (outcome, status) = asked(lab, 2.0 * HOUR, &[0.9 * HOUR, 1.8 * HOUR]).await;
     let struck = outcome.times(|what| matches!(what, What::FaultStruck { operation: Operation::Create, .. }));
     assert_eq!(struck.len(), 1, "{struck:?}");
-    let image = |status: &Status| {
-        let mut classes = status.classes.iter();
-        classes.find(|(name, _)| name.as_str() == "default").and_then(|(_, class)| class.image.clone())
-    };
-    let images: Vec<_> = status.iter().map(image).collect();
+    let image = |status: &Status| status.classes.iter().find(|(name, _)| name.as_str() == "default")?.1.image.clone();
+    let images: Vec<Option<String>> = status.iter().map(image).collect();
     assert!(images[0].is_some() && images[0] == images[1], "{images:?}");
     assert!(in_vain(&outcome).iter().all(|at| *at < struck[0]), "the new one is not tried early");
 }
