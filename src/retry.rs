@@ -49,7 +49,8 @@ pub fn delay(growth: Growth, failures: u32) -> Duration {
     for _ in 0..failures.min(STEPS_MAX) {
         delay = delays.next_backoff().unwrap_or(growth.longest);
     }
-    delay
+    // Also with a factor of zero the crate adds a random part of a nanosecond, which rounds up at times.
+    Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How the delays grow before a read is repeated that failed for such a reason.
@@ -84,6 +85,12 @@ mod tests {
         let seconds: Vec<u64> = (0..8).map(|failures| delay(PROBE, failures).as_secs()).collect();
         assert_eq!(seconds, [0, 60, 120, 240, 480, 960, 1920, 3600]);
         assert_eq!(delay(PROBE, u32::MAX), PROBE.longest);
+    }
+
+    #[test]
+    fn a_delay_is_the_same_each_time() {
+        let day = Growth { first: Duration::from_secs(3_600), longest: Duration::from_secs(24 * 3_600) };
+        assert!((0..20_000).all(|_| delay(day, 9) == day.longest));
     }
 
     #[test]
