@@ -187,7 +187,11 @@ impl Report {
         for text in &tally.limited {
             self.violations.push(format!("a rate limit was hit: {text}"));
         }
-        for (config, sandboxes) in tally.configs.iter().filter(|(_, sandboxes)| sandboxes.len() > 1) {
+        for (config, sandboxes) in &tally.configs {
+            let put_off = sandboxes.first().and_then(|name| tally.put_off.get(name)).copied().unwrap_or_default();
+            if sandboxes.len() <= 1 + put_off {
+                continue;
+            }
             self.violations.push(format!("JIT config {config} was used by {}", sandboxes.join(", ")));
         }
         for text in &tally.doubled_names {
@@ -327,6 +331,45 @@ mod tests {
         assert_eq!(report.pickup_seconds, PickupSeconds { p50: 11.0, p95: 11.0, max: 11.0 });
         assert_eq!(report.pickup_with_boot_seconds, PickupSeconds { p50: 26.0, p95: 26.0, max: 26.0 });
         assert_eq!((report.virtual_seconds, report.jobs_completed), (91.0, 1));
+    }
+
+    /// A create of Modal's, as it was answered.
+    fn create_call(name: &str, status: u16) -> What {
+        What::Call {
+            service: Service::Modal,
+            operation: Operation::Create,
+            status,
+            points: 0,
+            token: "a".into(),
+            limited: None,
+            subject: String::new(),
+            client: 0,
+            target: name.to_owned(),
+            wait_secs: None,
+            delay_secs: 0.0,
+            page: None,
+            more: false,
+            quota: None,
+        }
+    }
+
+    #[test]
+    fn a_config_is_used_again_by_modal_alone_where_it_carries_a_refused_create_out() {
+        let struck = What::FaultStruck {
+            operation: Operation::Create,
+            mode: FaultMode::AppliedLate,
+            subject: "".into(),
+            fault: "late".into(),
+        };
+        let twice = |first: Vec<(i64, What)>| {
+            let creates = [(2, created("sb-1", ONE)), (2, create_call(ONE, 0)), (9, ended("sb-1", ONE, 1))];
+            let late = [(300, created("sb-2", ONE)), (310, ended("sb-2", ONE, 1))];
+            report([vec![(0, registered(ONE))], first, creates.to_vec(), late.to_vec()].concat(), 0)
+        };
+        let is_reused = |report: &Report| report.violations.iter().any(|text| text.starts_with("JIT config"));
+        assert!(!is_reused(&twice(vec![(1, struck.clone()), (1, create_call(ONE, 14))])));
+        assert!(is_reused(&twice(vec![(1, struck), (1, create_call(TWO, 14))])), "another's create was put off");
+        assert!(is_reused(&twice(vec![(1, create_call(ONE, 14))])), "a refusal alone is none");
     }
 
     #[test]

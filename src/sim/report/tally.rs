@@ -1,13 +1,14 @@
 //! What a history says, counted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::ids::{Labels, OurName};
 use crate::sim::fault::FaultMode;
-use crate::sim::history::{Cause, Event, LimitKind, RemovalReason, Service, What};
+use crate::sim::history::{Cause, Event, LimitKind, Operation, RemovalReason, Service, What};
 
 type Time = DateTime<Utc>;
 
@@ -128,6 +129,10 @@ pub(super) struct Tally {
     pub(super) runners: BTreeMap<(Arc<str>, String), SeenRunner>,
     /// Which sandboxes were created with a config, by its fingerprint.
     pub(super) configs: BTreeMap<String, Vec<String>>,
+    /// How many creates under a name are carried out after Modal has refused them: their client may send them again.
+    pub(super) put_off: BTreeMap<String, usize>,
+    /// Whether the next create is one of them.
+    puts_off_next: bool,
     /// Which group a config was minted for.
     config_groups: BTreeMap<String, (Arc<str>, String)>,
     pub(super) claimed_terminated: Vec<String>,
@@ -216,8 +221,9 @@ impl Tally {
                     self.secrets.remove(secret);
                 }
             }
-            What::FaultStruck { subject, mode, .. } => {
+            What::FaultStruck { subject, mode, operation, .. } => {
                 self.early_timeouts += usize::from(*mode == FaultMode::TimesOut);
+                self.puts_off_next |= (*operation, *mode) == (Operation::Create, FaultMode::AppliedLate);
                 self.faulted.insert(Arc::clone(subject));
             }
             // All repositories: whatever was under way on the machine.
@@ -237,7 +243,12 @@ impl Tally {
     }
 
     fn take_call(&mut self, at: Time, call: &What) {
-        let What::Call { service, operation, status, points, token, limited, subject, .. } = call else { return };
+        let What::Call { service, operation, status, points, token, limited, subject, target, .. } = call else {
+            return;
+        };
+        if *operation == Operation::Create && mem::take(&mut self.puts_off_next) {
+            *self.put_off.entry(target.clone()).or_default() += 1;
+        }
         // The workspace's capacity is met, not overrun: nobody tells it beforehand.
         if let Some(kind) = limited.filter(|kind| !matches!(kind, LimitKind::Injected | LimitKind::Capacity)) {
             self.limited.push(format!("{kind:?} at {operation:?} {subject}").to_lowercase());
