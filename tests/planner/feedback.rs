@@ -1,16 +1,10 @@
 //! Claim feedback and breakers: what waiting in vain and failed starts hold back, and for how long.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "the notation is for situations to plan in")]
-#[path = "planner/situation.rs"]
-mod situation;
-
+use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
 use sandrunner::ids::RunId;
 use sandrunner::plan::{Action, Plan, plan};
 use sandrunner::state::JobStatus;
-use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, after: i64) {
     situation.evidence.learn(&situation.observed, &situation.policy, &[], now() + TimeDelta::seconds(after));

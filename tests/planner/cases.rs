@@ -1,12 +1,8 @@
 //! What the planner does in which situation.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "planner/situation.rs"]
-mod situation;
-
 use std::time::Duration;
 
+use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
 use sandrunner::act::{BuiltImage, Effect, Outcome};
 use sandrunner::class::ImageSource;
@@ -16,7 +12,6 @@ use sandrunner::ids::{ClassName, ImageId};
 use sandrunner::plan::{Action, SandboxState};
 use sandrunner::runner::VersionNotice;
 use sandrunner::state::{ImageState, Overdue, ReachesBack, Rebuilds, Registry, ReleaseView};
-use situation::{Situation, now, scope};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
 fn check(situation: &str, expected: &str) {
@@ -758,7 +753,7 @@ fn an_image_of_a_registry_whose_runner_is_refused_is_made_anew_ever_more_seldom(
 #[test]
 fn an_image_that_was_made_anew_gets_one_runner_at_once_and_the_others_once_that_is_online() {
     let mut situation = Situation::parse("job 7 acme/web queued 40s; job 8 acme/web queued 40s");
-    let (class, name) = (ClassName::new("default"), situation::name("7-1"));
+    let (class, name) = (ClassName::new("default"), name("7-1"));
     situation.policy.classes.last_mut().unwrap().image = ImageSource::Registry("acme/runner:1".to_owned());
     let image = BuiltImage { image: ImageId::new("im-2"), runner: None, made_of: None };
     situation.observed.images.insert(class.clone(), ImageState::Ready(image.image.clone()));

@@ -1,11 +1,6 @@
 //! What sandboxes have cost: from Modal's lists to entries and to what was spent today, and what is read for that.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[expect(dead_code, reason = "what other tests need of it")]
-#[path = "planner/situation.rs"]
-mod situation;
-
+use crate::situation::{Situation, name, now};
 use chrono::{DateTime, TimeDelta, Utc};
 use sandrunner::budget::Capacity;
 use sandrunner::class::{Gpu, Machine};
@@ -15,7 +10,6 @@ use sandrunner::evidence::Claim;
 use sandrunner::ids::{ClassName, JobId, SandboxId};
 use sandrunner::poll::{self, Read};
 use sandrunner::state::{EndedSandbox, SandboxEnd};
-use situation::{Situation, now};
 
 /// A daemon at noon; `now()` of situations is midnight.
 struct Day {
@@ -229,14 +223,14 @@ fn lists_reach_back_to_what_is_not_accounted_and_then_there_are_none() {
 fn one_that_complete_lists_lack_is_accounted_by_what_we_know() {
     let mut day = Day::new("sandbox 7-1 acme/web ended=0 0s; sandbox 8-1 acme/web unplaced 0s");
     let fleet = &mut day.situation.observed.fleet;
-    let end = fleet.sandboxes[&situation::name("7-1")].ended.clone();
-    fleet.sandboxes.get_mut(&situation::name("8-1")).unwrap().id = SandboxId::new(V1);
+    let end = fleet.sandboxes[&name("7-1")].ended.clone();
+    fleet.sandboxes.get_mut(&name("8-1")).unwrap().id = SandboxId::new(V1);
     for sandbox in fleet.sandboxes.values_mut() {
         sandbox.started_at = sandbox.is_scheduled.then(|| now() + TimeDelta::hours(10));
         sandbox.ended = end.clone();
         sandbox.ended.as_mut().unwrap().at = now() + TimeDelta::hours(11);
     }
-    let unplaced = fleet.sandboxes.get_mut(&situation::name("8-1")).unwrap();
+    let unplaced = fleet.sandboxes.get_mut(&name("8-1")).unwrap();
     unplaced.ended.as_mut().unwrap().result.as_mut().unwrap().status = SandboxEnd::Terminated;
     day.list(Vec::new());
     // The view forgets them; what they cost does not depend on that.
@@ -352,7 +346,7 @@ fn one_that_could_not_be_read_is_looked_for_once_it_lives_no_more() {
 fn one_that_a_list_shows_as_ended_and_the_view_as_living_counts_once() {
     for finished in [Some(now() + TimeDelta::minutes(720)), None] {
         let mut day = Day::new("sandbox 7-1 acme/web claimed 0s");
-        let sandbox = day.situation.observed.fleet.sandboxes.get_mut(&situation::name("7-1")).unwrap();
+        let sandbox = day.situation.observed.fleet.sandboxes.get_mut(&name("7-1")).unwrap();
         sandbox.started_at = Some(now() + TimeDelta::minutes(660));
         day.pass(Vec::new());
         assert_eq!((day.spent().as_str(), day.situation.observed.spend.rate_in_all()), ("1.00", usd("1")));
@@ -369,7 +363,7 @@ fn what_lives_costs_what_it_was_made_with() {
         (sandbox.created_at, sandbox.started_at) = (now() + TimeDelta::hours(11), Some(now() + TimeDelta::hours(11)));
     }
     let large = Resources { milli_cpu: Some(8000), memory_mib: Some(16_384), gpu: None, machine: None };
-    let sandbox = sandboxes.get_mut(&situation::name("7-1")).unwrap();
+    let sandbox = sandboxes.get_mut(&name("7-1")).unwrap();
     // Modal tells no start: of the newer interface it has run all the while.
     (sandbox.resources, sandbox.started_at) = (large, None);
     day.pass(Vec::new());
@@ -418,7 +412,7 @@ fn a_sandbox_is_accounted_to_the_job_that_it_ran() {
     let mut day = Day::new(
         "sandbox 7-1 acme/web claimed 0s; job 9 acme/api in_progress run=2 workflow=.github/workflows/nightly.yml",
     );
-    let evidence = day.situation.evidence.names.get_mut(&situation::name("7-1")).unwrap();
+    let evidence = day.situation.evidence.names.get_mut(&name("7-1")).unwrap();
     evidence.claim = Some(Claim { job: JobId(9), runner: None, at: now() });
     day.pass(Vec::new());
     // Its run is over and out of sight before a list shows the sandbox.

@@ -1,21 +1,13 @@
 //! What holds for every plan, checked without the planner's own code.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "planner/generate.rs"]
-mod generate;
-#[expect(dead_code, reason = "the text notation is for the tables")]
-#[path = "planner/situation.rs"]
-mod situation;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use generate::Size;
+use crate::generate::{self, Size};
+use crate::situation::{Situation, now};
 use proptest::prelude::*;
 use sandrunner::ids::{Fingerprint, JobId};
 use sandrunner::plan::{Action, Plan};
 use sandrunner::state::{Creating, JobStatus, Scope};
-use situation::{Situation, now};
 
 fn situations() -> impl Strategy<Value = Situation> {
     (0_u64..120, 0_u64..120, 1_u64..8, any::<u64>())

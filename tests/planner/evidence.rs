@@ -1,12 +1,8 @@
 //! What the evidence learns from readings and outcomes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "planner/situation.rs"]
-mod situation;
-
 use std::time::Duration;
 
+use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::class::{Gpu, Machine, User};
@@ -19,7 +15,6 @@ use sandrunner::runner::VersionNotice;
 use sandrunner::state::{
     Connection, Ended, EndedSecret, ImageState, Origin, ReadTimes, ReleaseView, SandboxEnd, SandboxResult,
 };
-use situation::{Situation, name, now, scope};
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
     situation.evidence.learn(&situation.observed, &situation.policy, outcomes, now() + TimeDelta::seconds(after));

@@ -1,0 +1,11 @@
+//! The pure part: what is learned from readings and outcomes, what is planned, and what sandboxes have cost.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cases;
+mod evidence;
+mod feedback;
+mod generate;
+mod ledger;
+mod properties;
+mod situation;
