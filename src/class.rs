@@ -372,6 +372,7 @@ mod tests {
             }
         };
         let (fork, public) = (Risks::NONE.with(Risk::Fork), Risks::NONE.with(Risk::Public));
+        assert_eq!(fork.with(Risk::Fork), fork, "it cannot be there twice");
         assert_eq!(found(&["modal"], Risks::NONE), "default");
         assert_eq!(found(&["modal"], fork), "forks");
         assert_eq!(

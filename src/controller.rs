@@ -20,7 +20,7 @@ use crate::budget::CreateBudget;
 use crate::clock::Clock;
 use crate::cost::{Entry, Ledger, Reach};
 use crate::error::ErrorClass;
-use crate::evidence::{Evidence, INIT_FAILURE, Learned, is_refused_machine};
+use crate::evidence::{Evidence, INIT_FAILURE, Learned};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, CredentialName, ImageId, OurName};
@@ -349,7 +349,7 @@ impl Controller {
                 Effect::CreateFailed { origin, failure, .. }
                     if matches!(failure.class, ErrorClass::NotFound | ErrorClass::Invalid) =>
                 {
-                    if !is_refused_machine(origin, failure, &self.policy) {
+                    if !self.evidence.is_refused_machine(origin, failure, &self.policy, now) {
                         self.doubt_image(&origin.class, failure.class, now);
                     }
                     if let Some(actor) = &self.actor {

@@ -38,7 +38,7 @@ pub use images::{GoodImage, HeldImage, Images};
 use name::is_another;
 pub use name::{AGREEMENT_APART, Agreement, Claim, GivenUp, NameEvidence};
 pub use secrets::{SecretState, Secrets};
-pub use shortage::{Shortage, is_refused_machine};
+pub use shortage::Shortage;
 
 /// How much later a list must be read that shows a job as queued which was seen in progress, to be believed.
 ///
@@ -332,7 +332,7 @@ impl Evidence {
             }
             Effect::CreateFailed { name, origin, runner, failure } => {
                 self.registered(name, *runner, now).left_at = Some(now);
-                if is_refused_machine(origin, failure, policy) {
+                if self.is_refused_machine(origin, failure, policy, now) {
                     self.learn_refused_machine(origin, now);
                     return;
                 }

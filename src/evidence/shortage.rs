@@ -87,6 +87,35 @@ impl Evidence {
         }
     }
 
+    /// Whether a refused create tells only of its machine: one that its class falls back to, which this workspace may not
+    /// have or Modal does not know. Whatever else is wrong with the class, its first choice tells.
+    ///
+    /// An image that is gone or not built is refused likewise: only what is refused once more, when the image has been looked
+    /// up again, is refused for its machine. What Modal does not find is never a machine.
+    pub fn is_refused_machine(
+        &self,
+        origin: &Origin,
+        failure: &CallFailure,
+        policy: &Policy,
+        now: DateTime<Utc>,
+    ) -> bool {
+        let before = self.create_failures.get(&origin.class).filter(|before| before.again_at <= now);
+        let is_refused = match failure.class {
+            ErrorClass::Forbidden => true,
+            ErrorClass::Invalid => before.is_some_and(|before| before.failure.class == ErrorClass::Invalid),
+            ErrorClass::Unauthorized
+            | ErrorClass::Policy
+            | ErrorClass::NotFound
+            | ErrorClass::Conflict
+            | ErrorClass::RateLimited
+            | ErrorClass::Unavailable
+            | ErrorClass::Unreadable
+            | ErrorClass::Unsent => false,
+        };
+        let machines = policy.class(&origin.class).filter(|_| is_refused).map(RunnerClass::machines);
+        machines.is_some_and(|machines| machines.iter().skip(1).any(|machine| *machine == origin.machine))
+    }
+
     fn note_shortage(&mut self, origin: &Origin, seen_at: DateTime<Utc>) {
         let known = self.shortage(&origin.class, &origin.machine);
         let failures = known.map_or(0, |known| known.failures).saturating_add(1);
@@ -97,12 +126,4 @@ impl Evidence {
     pub(super) fn forget_shortages(&mut self, now: DateTime<Utc>) {
         self.shortages.retain(|_, known| now - known.again_at() < FORGET_AFTER);
     }
-}
-
-/// Whether a refused create tells only of its machine: one that its class falls back to, which this workspace may not have or
-/// Modal does not know. Whatever else is wrong with the class, its first choice tells.
-pub fn is_refused_machine(origin: &Origin, failure: &CallFailure, policy: &Policy) -> bool {
-    let is_refused = matches!(failure.class, ErrorClass::Forbidden | ErrorClass::Invalid | ErrorClass::NotFound);
-    let machines = policy.class(&origin.class).filter(|_| is_refused).map(RunnerClass::machines);
-    machines.is_some_and(|machines| machines.iter().skip(1).any(|machine| *machine == origin.machine))
 }

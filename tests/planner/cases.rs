@@ -377,6 +377,37 @@ fn limits_hold_and_say_so() {
         &at("limits.max_sandboxes_per_repo = 1"),
     );
     check("gpus 0; job 7 acme/web queued labels=modal,gpu:t4", &at("limits.max_gpus = 0"));
+    let two_gpus = ["6-1", "5-1"].map(|name| format!("sandbox {name} acme/web claimed 60s labels=modal,gpu:t4"));
+    check(&format!("gpus 1; {}; job 7 acme/web queued", two_gpus.join("; ")), CREATE_7);
+}
+
+#[test]
+fn a_class_has_no_more_sandboxes_than_it_may() {
+    let plan = |limit: u32, text: &str| {
+        let mut situation = Situation::parse(text);
+        situation.policy.classes.last_mut().unwrap().max_sandboxes = Some(limit);
+        situation.plan().to_string().trim_end().to_owned()
+    };
+    let one_lives = "sandbox 6-1 acme/web claimed 60s; job 7 acme/web queued";
+    assert!(plan(1, one_lives).ends_with("at limit: max_sandboxes = 1 of its class"), "{}", plan(1, one_lives));
+    assert_eq!(plan(2, one_lives), CREATE_7);
+    let two = plan(1, "job 7 acme/web queued; job 8 acme/web queued");
+    assert!(two.starts_with(CREATE_7) && two.contains("skip job 8"), "{two}");
+    let of_another = "sandbox 6-1 acme/web claimed 60s labels=modal,gpu:t4; job 7 acme/web queued";
+    assert_eq!(plan(1, of_another), CREATE_7);
+}
+
+#[test]
+fn a_runner_joins_the_group_that_its_account_or_its_organization_names() {
+    let group = |situation: &Situation| match situation.plan().actions.into_iter().next() {
+        Some(Action::Create(create)) => create.runner_group_id,
+        other => panic!("{other:?}"),
+    };
+    let mut situation = Situation::parse("job 7 acme/web queued");
+    assert_eq!(group(&situation), 1);
+    situation.policy.accounts.values_mut().for_each(|account| account.runner_group_id = 7);
+    assert_eq!(group(&situation), 7);
+    assert_eq!(group(&Situation::parse("org acme; job 7 acme/web queued; group acme/web")), 4);
 }
 
 #[test]
@@ -436,6 +467,25 @@ fn a_full_repo_does_not_starve_the_next_one() {
 fn what_the_budgets_do_not_admit_waits_with_its_reason() {
     check("mints 0; job 7 acme/web queued", "skip job 7 of acme/web: the GitHub budget admits no registration yet");
     check("creates 0; job 7 acme/web queued", "skip job 7 of acme/web: Modal's rate of creates admits none yet");
+    let two = "job 7 acme/web queued 50s; job 8 acme/web queued 40s";
+    let second = |why: &str| format!("{CREATE_7}; skip job 8 of acme/web: {why}");
+    check(&format!("mints 1; {two}"), &second("the GitHub budget admits no registration yet"));
+    check(&format!("creates 1; {two}"), &second("Modal's rate of creates admits none yet"));
+    let waiting = |text: &str| Situation::parse(text).plan().waits_for_mints.into_values().collect::<Vec<_>>();
+    assert_eq!(waiting(&format!("mints 0; {two}")), [2], "how many have to be admitted before anything else is asked");
+    assert!(waiting(&format!("creates 0; {two}")).is_empty());
+}
+
+#[test]
+fn nothing_is_created_by_a_list_of_sandboxes_that_is_too_old() {
+    let plan = |age: TimeDelta| {
+        let mut situation = Situation::parse("job 7 acme/web queued");
+        situation.observed.fleet.read.known_at = Some(now() - age);
+        situation.plan().to_string().trim_end().to_owned()
+    };
+    assert_eq!(plan(TimeDelta::seconds(10)), CREATE_7);
+    let old = plan(TimeDelta::hours(1));
+    assert!(old.starts_with("skip job 7 of acme/web: the list of sandboxes is not known"), "{old}");
 }
 
 #[test]

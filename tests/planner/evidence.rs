@@ -333,8 +333,11 @@ fn machines_that_are_taken_away_are_no_fruitless_attempts_and_bounded_all_the_sa
 
 #[test]
 fn a_machine_to_fall_back_to_that_modal_refuses_is_passed_over() {
+    use ErrorClass::{Forbidden, Invalid, NotFound};
+
     let on = |gpu: &str| Machine { gpu: Gpu::parse(gpu), regions: Vec::new() };
-    let creates = |gpu: &str, class: ErrorClass| {
+    // After refusals of a machine so many seconds from now, and how often the job has failed to start by then.
+    let after = |gpu: &str, class: ErrorClass, refusals: &[i64]| {
         let mut situation = Situation::parse("fallback a100,l4; job 7 acme/web queued labels=modal,gpu:t4");
         // Modal is short of the first choice.
         let late = "sandbox 9-9 acme/web unscheduled 130s labels=modal,gpu:t4";
@@ -342,15 +345,24 @@ fn a_machine_to_fall_back_to_that_modal_refuses_is_passed_over() {
         let failure = CallFailure { class, message: "no".into(), retry_after: None };
         let origin = Origin { class: ClassName::new("gpu:t4"), machine: on(gpu), ..origin() };
         let effect = Effect::CreateFailed { name: name("7-1"), origin, runner: RunnerId(1), failure };
-        learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 0);
-        assert_eq!(situation.evidence.jobs[&JobId(7)].fruitless, u32::from(gpu == "t4"), "{gpu}");
-        situation.plan().to_string()
+        for at in refusals {
+            let effect = effect.clone();
+            learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], *at);
+        }
+        let plan = situation.plan().to_string();
+        let creates = if plan.ends_with("on L4\n") { "on L4" } else { "nothing" };
+        assert!(creates == "on L4" || plan.contains("Modal creates no sandbox: no"), "{plan}");
+        (creates, situation.evidence.jobs[&JobId(7)].fruitless)
     };
-    for class in [ErrorClass::Forbidden, ErrorClass::Invalid, ErrorClass::NotFound] {
-        let plan = creates("a100", class);
-        assert!(plan.ends_with("on L4\n"), "{class:?}: {plan}");
-        // Of its first choice the class lives, or does not.
-        assert!(creates("t4", class).contains("Modal creates no sandbox: no"), "{class:?}");
+    assert_eq!(after("a100", Forbidden, &[0]), ("on L4", 0));
+    // An image that is not built is refused likewise: that is looked at first.
+    assert_eq!(after("a100", Invalid, &[0]), ("nothing", 1));
+    assert_eq!(after("a100", Invalid, &[-600, 0]), ("on L4", 1));
+    assert_eq!(after("a100", Invalid, &[-1, 0]), ("nothing", 2), "both were under way");
+    assert_eq!(after("a100", NotFound, &[-600, 0]), ("nothing", 2), "an image, a Volume or a Secret is gone");
+    // Of its first choice the class lives, or does not.
+    for class in [Forbidden, Invalid, NotFound] {
+        assert_eq!(after("t4", class, &[-600, 0]), ("nothing", 2), "{class:?}");
     }
 }
 
@@ -406,6 +418,29 @@ fn creates_are_held_to_what_modal_had_room_for_and_one_more_is_tried_after_a_pau
     assert_eq!(admits(&situation, 17), Some(6));
     learn(&mut situation, &[], 1_900);
     assert_eq!(admits(&situation, 1_900), None, "it is too old to say anything");
+}
+
+#[test]
+fn where_modal_has_no_room_only_what_needs_a_gpu_is_created() {
+    let mut refused = Situation::parse("sandbox 1-1 acme/web claimed 9s; sandbox 2-1 acme/web claimed 9s");
+    learn(&mut refused, &[without_room(11)], 1);
+    let plan = |text: &str| {
+        let mut situation = refused.clone();
+        let Situation { observed, evidence, .. } = Situation::parse(text);
+        situation.observed = observed;
+        (situation.evidence.names, situation.evidence.jobs) = (evidence.names, evidence.jobs);
+        situation.plan().to_string()
+    };
+    let one = "sandbox 1-1 acme/web claimed 9s; job 7 acme/web queued";
+    let create = "create sr-main-gh-7-1 for job 7 of acme/web: class";
+    assert!(plan(one).starts_with(create), "{}", plan(one));
+    for more in ["2-1", "2-1 acme/web claimed 9s; sandbox 3-1"] {
+        let plan = plan(&format!("sandbox {more} acme/web claimed 9s; {one}"));
+        assert!(plan.contains("Modal has room for 2 sandboxes"), "{plan}");
+        assert!(!plan.contains("create"), "{plan}");
+    }
+    let gpu = plan(&format!("sandbox 2-1 acme/web claimed 9s; {one} labels=modal,gpu:t4"));
+    assert!(gpu.starts_with(create), "{gpu}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
+use sandrunner::class::ImageSource;
 use sandrunner::ids::RunId;
 use sandrunner::plan::{Action, Plan, plan};
 use sandrunner::state::JobStatus;
@@ -276,6 +277,20 @@ fn three_starts_that_never_registered_open_the_class_and_one_online_runner_close
     becomes(&mut situation, &format!("sandbox 9-1 acme/api starting 5s; runner 9-1 acme/api online 5s{}", queued(5)));
     learn(&mut situation, 2);
     assert_eq!(creates(&planned(&situation, 2)).len(), 5);
+}
+
+#[test]
+fn an_image_of_a_registry_is_made_anew_where_its_runners_are_refused_and_not_where_they_fail() {
+    for (exit, expected) in [(65, true), (66, false)] {
+        let sandboxes: Vec<String> = (1..=3).map(|id| format!("sandbox {id}-1 acme/web ended={exit} 5s; ")).collect();
+        let mut situation = Situation::parse(&format!("{}{}", sandboxes.concat(), queued(1).trim_start_matches("; ")));
+        situation.policy.classes.last_mut().unwrap().image = ImageSource::Registry("acme/runner:1".to_owned());
+        learn(&mut situation, 0);
+        let plan = planned(&situation, 1);
+        assert_eq!(plan.skips[0].reason.as_str(), "breaker");
+        let is_made_anew = plan.actions.iter().any(|action| matches!(action, Action::PrepareImage { .. }));
+        assert_eq!(is_made_anew, expected, "after exit {exit}: {plan}");
+    }
 }
 
 #[test]
