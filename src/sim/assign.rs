@@ -19,6 +19,8 @@ use super::world::State;
 const TAKEN_LATE_SECS: Span = Span::new(0.0, 60.0);
 /// How late a runner is shown busy where the fault does not say.
 const BUSY_LATE_SECS: Span = Span::new(0.0, 120.0);
+/// How late a hook fires where the fault does not say.
+const HOOK_LATE_SECS: Span = Span::new(0.0, 60.0);
 /// The age of an idle runner at which it gets a job where the fault does not say: just below the idle limit.
 const CHOSEN_AGE_SECS: f64 = 299.5;
 
@@ -188,6 +190,11 @@ impl State {
             FaultMode::BusyLate => {
                 let late = self.fault_span(strike, BUSY_LATE_SECS);
                 self.give_job(job, runner, Some(self.now + late));
+            }
+            FaultMode::HookLate => {
+                let late = self.fault_span(strike, HOOK_LATE_SECS);
+                self.job_mut(job).hook_late = late;
+                self.give_job(job, runner, None);
             }
             _ => self.give_job(job, runner, None),
         }

@@ -108,6 +108,8 @@ pub(super) struct Job {
     pub(super) taker: Option<Taker>,
     /// A second runner that GitHub gave it to by mistake.
     pub(super) second_taker: Option<RunnerKey>,
+    /// How long after it was taken its first step begins.
+    pub(super) hook_late: TimeDelta,
     /// What keeps it from every runner while it is listed as queued.
     pub(super) hold: Option<Held>,
     /// Whether its sandbox died under it; it shows as running until GitHub notices.
@@ -135,6 +137,7 @@ impl Job {
             states: Vec::new(),
             taker: None,
             second_taker: None,
+            hook_late: TimeDelta::zero(),
             hold: None,
             is_lost: false,
         }
@@ -343,7 +346,7 @@ impl State {
         jobs.iter().map(|id| &self.jobs[id]).filter(move |job| job.spec.attempt == attempt)
     }
 
-    fn job_mut(&mut self, id: u64) -> &mut Job {
+    pub(in crate::sim) fn job_mut(&mut self, id: u64) -> &mut Job {
         self.jobs.get_mut(&id).expect("jobs are never removed")
     }
 

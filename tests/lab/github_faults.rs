@@ -2,22 +2,20 @@
 
 use std::time::Duration;
 
-use sandrunner::sim::{FaultMode, FaultRequest, NamedFault, Operation, Profile, Scenario, Span, What};
+use sandrunner::sim::{FaultMode, NamedFault, Operation, Profile, Scenario, Span, What};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, Outcome, app_account, is_done_and_clean};
+use crate::log::keeping_secrets;
+use crate::modal_faults::{is_modals, judge};
 
 const HOURS_6: Duration = Duration::from_secs(6 * 3600);
 /// How long the work of a run takes at most beside what its fault lasts.
 const USUAL_SECS: f64 = 2_400.0;
 
-/// Whether a fault is GitHub's alone, or of jobs and runners.
+/// Whether a fault is played here: all that are not Modal's alone, and runners that GitHub does not admit.
 fn is_githubs(fault: &NamedFault) -> bool {
-    let mut operations = fault.operations().into_iter();
-    let is_its = |operation| operation < Operation::Modal || operation > Operation::ImageBuild;
-    // A runner that GitHub does not admit is a start that fails.
-    let is_start = || fault.name.starts_with("runner_");
-    fault.knobs.iter().all(|(knob, _)| !knob.starts_with("modal_")) && (operations.all(is_its) || is_start())
+    !is_modals(fault) || fault.name.starts_with("runner_")
 }
 
 /// A matrix, single jobs later on, and one with a label more.
@@ -61,9 +59,7 @@ async fn run(fault: &NamedFault) -> Outcome {
     if fault.name.starts_with("app_") {
         lab = lab.configure(|config| config.github = vec![app_account("gh", &["acme/web"])]);
     }
-    // Jobs of a run that is said to be over are cancelled after a day.
-    let seconds = (fault.name == "job_in_completed_run").then_some(1_200.0);
-    lab.world.add_fault(FaultRequest { seconds, ..fault.name.into() }).expect("a named fault");
+    lab.world.add_fault(fault.name).expect("a named fault");
     if fault.operations().contains(&Operation::DeleteRunner) && !needs_busy {
         // A registration that nobody uses is deleted.
         lab.world.add_fault("runner_never_online").expect("a named fault");
@@ -79,10 +75,11 @@ fn has_struck(outcome: &Outcome, fault: &NamedFault) -> bool {
 #[tokio::test(start_paused = true)]
 async fn every_named_fault_of_githubs_strikes_and_ends_in_peace() {
     for fault in NamedFault::all().filter(|fault| is_githubs(fault)) {
-        let outcome = run(fault).await;
+        let outcome = Box::pin(keeping_secrets(fault.name, run(fault))).await;
         let (name, report) = (fault.name, &outcome.report);
         assert!(has_struck(&outcome, fault), "{name} did not take effect: {}", outcome.summary());
         assert!(report.violations.is_empty(), "{name}: {}", outcome.summary());
+        judge(&outcome, name);
         assert_eq!(report.jobs_completed, report.jobs_expected, "{name}: {}", outcome.summary());
         assert_eq!((report.sandboxes_live_at_end, report.runners_left_at_end), (0, 0), "{name}: {}", outcome.summary());
         // What lasts for an hour holds some jobs back for as long.

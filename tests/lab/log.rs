@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use crate::checker::CANARIES;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
@@ -25,6 +26,20 @@ impl Log {
         let written = String::from_utf8_lossy(&written);
         written.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
+}
+
+/// Runs something with everything logged that there is to log, and fails where a secret is in it.
+pub(crate) async fn keeping_secrets<T>(what: &str, run: impl Future<Output = T>) -> T {
+    let log = Log::default();
+    let guard = log.begin(Level::TRACE);
+    let outcome = run.await;
+    drop(guard);
+    assert!(!log.lines("sandrunner").is_empty(), "{what}: nothing is logged");
+    for secret in CANARIES {
+        let leaked = log.lines(secret);
+        assert!(leaked.is_empty(), "{what}: {secret} is logged: {}", leaked[0]);
+    }
+    outcome
 }
 
 impl io::Write for Log {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sandrunner::sim::{Fault, FaultMode, Lognormal, NamedFault, Operation, Profile, Scenario, What};
 use serde_json::{Value, json};
 
+use crate::checker::{Rules, check};
 use crate::lab::{Lab, Outcome, is_done_and_clean};
+use crate::log::keeping_secrets;
 
 const HOURS_6: Duration = Duration::from_secs(6 * 3600);
 
@@ -24,7 +27,7 @@ fn jobs() -> Scenario {
 }
 
 /// Whether a fault is Modal's or a sandbox's.
-fn is_modals(fault: &NamedFault) -> bool {
+pub(crate) fn is_modals(fault: &NamedFault) -> bool {
     let operations = fault.operations();
     let knobs = fault.knobs.iter().all(|(knob, _)| knob.starts_with("modal_"));
     knobs && operations.iter().all(|operation| *operation >= Operation::Modal && *operation <= Operation::ImageBuild)
@@ -40,6 +43,15 @@ async fn run(fault: &NamedFault) -> Outcome {
     lab.run(HOURS_6, is_done_and_clean).await
 }
 
+/// The independent checker has nothing to say of it either.
+pub(crate) fn judge(outcome: &Outcome, what: &str) {
+    let lines: String =
+        outcome.history.iter().map(|event| serde_json::to_string(event).expect("an event") + "\n").collect();
+    let (recover_within, serve_within) = (TimeDelta::minutes(15), TimeDelta::minutes(10));
+    let violations = check(&lines, Rules { recover_within, serve_within, quiet: None, ..Rules::default() });
+    assert!(violations.is_empty(), "{what}: {violations:#?}");
+}
+
 /// Whether the fault itself took effect, beside those that only lead to it.
 fn has_struck(outcome: &Outcome, fault: &NamedFault) -> bool {
     let is_it = |what: &What| {
@@ -52,10 +64,11 @@ fn has_struck(outcome: &Outcome, fault: &NamedFault) -> bool {
 #[tokio::test(start_paused = true)]
 async fn every_named_fault_strikes_and_ends_in_peace() {
     for fault in NamedFault::all().filter(|fault| is_modals(fault)) {
-        let outcome = run(fault).await;
+        let outcome = Box::pin(keeping_secrets(fault.name, run(fault))).await;
         let (name, report) = (fault.name, &outcome.report);
         assert!(has_struck(&outcome, fault), "{name} did not take effect: {}", outcome.summary());
         assert!(report.violations.is_empty(), "{name}: {}", outcome.summary());
+        judge(&outcome, name);
         assert_eq!(report.jobs_completed, report.jobs_expected, "{name}: {}", outcome.summary());
         assert_eq!((report.sandboxes_live_at_end, report.runners_left_at_end), (0, 0), "{name}: {}", outcome.summary());
         assert!(report.virtual_seconds < 2_400.0, "{name}: {}", outcome.summary());

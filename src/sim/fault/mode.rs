@@ -130,6 +130,9 @@ listed_enum! {
         HeldBack,
         /// For `assign`: the runner is shown busy `seconds` (default 0 to 120) late.
         BusyLate,
+        /// For `assign`: the job-started hook fires, and with it the job's first step begins, `seconds` (default 0 to 60)
+        /// after the runner took the job. The runner has said by then that it runs one.
+        HookLate,
         /// For `queue`: the job is listed as queued and given to nobody as long as the fault lasts, or for
         /// `seconds`.
         Ghost,
@@ -230,7 +233,8 @@ impl FaultMode {
             | Self::AssignedTwice
             | Self::TakenByLarger
             | Self::HeldBack
-            | Self::BusyLate => operation == Operation::Assign,
+            | Self::BusyLate
+            | Self::HookLate => operation == Operation::Assign,
             Self::Ghost | Self::RunCompleted | Self::OldGhost => operation == Operation::Queue,
             Self::RegistrationFailed | Self::NeverOnline | Self::Crash => {
                 matches!(operation, Operation::Boot | Operation::ImageBuild)

@@ -89,8 +89,9 @@ impl State {
         self.leave_queue(id);
         self.job_mut(id).taker = Some(taker);
         self.change_job(id, JobState::InProgress);
-        let lasts = if is_refused { HOOK_SECS } else { self.jobs[&id].spec.duration_secs };
-        self.schedule(now + seconds(lasts), Due::JobEnds(id));
+        let job = &self.jobs[&id];
+        let lasts = if is_refused { HOOK_SECS } else { job.spec.duration_secs };
+        self.schedule(now + job.hook_late + seconds(lasts), Due::JobEnds(id));
     }
 
     pub(in crate::sim) fn record_assignment(&mut self, id: u64, runner: String, key: Option<RunnerKey>) {

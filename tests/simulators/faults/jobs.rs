@@ -208,6 +208,23 @@ async fn a_foreign_runner_may_take_a_job_while_ours_starts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hook_may_fire_late() {
+    let completed = async |late: Option<f64>, secs: f64| {
+        let world = world(Profile::calm(), jobs(1));
+        if late.is_some() {
+            world.add_fault(Fault { seconds: late, ..Fault::new(Operation::Assign, FaultMode::HookLate) }).unwrap();
+        }
+        start(&world, &mut Modal::connect(&world).await, 1, &PLAIN).await;
+        pass(&world, 20.0).await;
+        assert_eq!(statuses(&world).await, ["in_progress"]);
+        pass(&world, secs).await;
+        world.summary().jobs_completed
+    };
+    assert_eq!([completed(None, 60.0).await, completed(Some(40.0), 60.0).await], [1, 0]);
+    assert_eq!(completed(Some(40.0), 100.0).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runner_may_be_shown_busy_late() {
     let world = world(Profile::calm(), jobs(1));
     let mut modal = Modal::connect(&world).await;

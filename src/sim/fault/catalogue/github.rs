@@ -385,6 +385,11 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[at(Op::Assign, Mode::TakenLate).rate(OFTEN)],
     ),
     named(
+        "hook_late",
+        "The job-started hook of a runner fires 0 to 60 s after it took its job.",
+        &[at(Op::Assign, Mode::HookLate).times(u32::MAX)],
+    ),
+    named(
         "job_assigned_twice",
         "GitHub gives one job to two runners.",
         &[at(Op::Assign, Mode::AssignedTwice).times(3)],
@@ -416,7 +421,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
     ),
     named(
         "job_in_completed_run",
-        "A run completes with a job queued in it; GitHub cancels the job after a day.",
-        &[at(Op::Queue, Mode::RunCompleted).times(3)],
+        "A run completes with a job queued in it; GitHub cancels the job 20 min later.",
+        &[at(Op::Queue, Mode::RunCompleted).times(3).seconds(1_200.0)],
     ),
 ];
