@@ -22,6 +22,8 @@ macro_rules! mutants {
 }
 
 mutants! {
+    /// Sandboxes are created before it is known which there are.
+    FleetUnread,
     /// A created sandbox does not count until a list shows it.
     NoExpectation,
     /// A create whose answer was lost is forgotten.

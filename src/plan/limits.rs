@@ -301,7 +301,7 @@ fn refused(group: &Group<'_>, context: &Context<'_>) -> Result<(), Refusal> {
     let soon = context.soon;
     let fleet = &observed.fleet.read;
     let oldest = (soon - now) * FLEET_AGE_INTERVALS;
-    if fleet.known_at.is_none_or(|at| now - at > oldest) {
+    if fleet.known_at.is_none_or(|at| now - at > oldest) && !mutant::is(Mutant::FleetUnread) {
         let why = fleet.failure.as_ref().map_or_else(|| "it was not read yet".to_owned(), ToString::to_string);
         return Err((SkipReason::FleetUnknown(why), soon));
     }

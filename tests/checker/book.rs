@@ -13,6 +13,9 @@ use super::{OurNames, Rules};
 
 pub(crate) use super::entries::{Answer, Attempt, Done, Group, Job, Mark, Process, Sandbox, Stage};
 
+/// Why a job is nobody's need: it asks for nothing that there is, or strangers had a hand in it.
+const NO_NEEDS: [&str; 4] = ["no_opt_in_label", "unknown_label", "fork", "public_repo"];
+
 /// The jobs and attempts of a group.
 #[derive(Debug, Default)]
 pub(crate) struct GroupBook {
@@ -63,6 +66,8 @@ pub(crate) struct Book {
     untold: BTreeMap<String, (u32, Time)>,
     /// How often each caller was started anew, and when it last was.
     lives: BTreeMap<Caller, (usize, Time)>,
+    /// When a caller's process started that runs now; none where that is not known.
+    started: BTreeMap<Caller, Time>,
     names: BTreeSet<Rc<str>>,
     ours: OurNames,
 }
@@ -96,6 +101,7 @@ impl Book {
             fresh: Vec::new(),
             untold: BTreeMap::new(),
             lives: BTreeMap::new(),
+            started: BTreeMap::new(),
             names: BTreeSet::new(),
             ours: rules.names.clone(),
         }
@@ -119,8 +125,14 @@ impl Book {
                 self.limits = stated;
             }
             What::ControllerChanged { client, change } => match change {
-                Change::Started => self.born(*client, mark.at),
-                Change::Killed => self.disturb(mark.at),
+                Change::Started => {
+                    self.born(*client, mark.at);
+                    self.started.insert(Caller::of(*client), mark.at);
+                }
+                Change::Killed => {
+                    self.disturb(mark.at);
+                    self.started.remove(&Caller::of(*client));
+                }
                 Change::CutOff => {
                     self.disturb(mark.at);
                     self.cuts.push((mark.at, None));
@@ -165,8 +177,7 @@ impl Book {
 
     /// A caller was started anew, or died: whatever calls in its name from now on is another process.
     fn born(&mut self, client: u32, at: Time) {
-        let caller = if client > 0 { Caller::Client(client) } else { Caller::Unknown };
-        let life = self.lives.entry(caller).or_insert((0, at));
+        let life = self.lives.entry(Caller::of(client)).or_insert((0, at));
         *life = (life.0 + 1, at);
     }
 
@@ -184,6 +195,11 @@ impl Book {
     /// When the process of a caller was started, where another one was before.
     pub(crate) fn born_at(&self, caller: Caller) -> Option<Time> {
         self.lives.get(&caller).map(|(_, at)| *at)
+    }
+
+    /// When the process of a caller started, if it is known to run.
+    pub(crate) fn started_at(&self, caller: Caller) -> Option<Time> {
+        self.started.get(&caller).copied()
     }
 
     /// The lags that faults have put in; a knob keeps its widest value, because what is known from before
@@ -321,9 +337,11 @@ impl Book {
 
     fn take_job(&mut self, mark: Mark, what: &What) {
         match what {
-            What::JobQueued { job, run, repo, labels, .. } => {
+            What::JobQueued { job, run, repo, labels, skip, .. } => {
                 let group = (self.registry(repo), self.shared(&label_set(labels)));
-                self.groups.entry(group.clone()).or_default().jobs.push(*job);
+                if skip.as_deref().is_none_or(|skip| !NO_NEEDS.contains(&skip)) {
+                    self.groups.entry(group.clone()).or_default().jobs.push(*job);
+                }
                 let repo = self.shared(repo);
                 let seen = Job { repo, group, run: *run, queued: mark, left: None, stage: Stage::Open, taker: None };
                 self.jobs.insert(*job, seen);

@@ -86,7 +86,7 @@ impl Budgets {
             }
             // What one process was told the next one does not know.
             What::ControllerChanged { change: Change::Started, client } | What::ClientKilled { client } => {
-                let dead = if *client > 0 { Caller::Client(*client) } else { Caller::Unknown };
+                let dead = Caller::of(*client);
                 let is_other = |caller: Caller| caller != dead;
                 self.settled.retain(|(caller, ..)| is_other(*caller));
                 self.holds.retain(|(_, caller, _), _| is_other(*caller));

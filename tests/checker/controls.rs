@@ -86,10 +86,10 @@ fn limits_hold_for_each_repository_class_and_gpu() {
 fn a_limit_may_be_exceeded_by_what_another_process_had_under_way_and_by_no_more() {
     let restarted = || two_of_three().controller(4.6, "killed").controller(4.7, "started");
     let third = |tale: Tale, at| tale.started(at, "sb-2", &name(2, 1));
-    // Nothing was listed since: the new process cannot know of the two.
-    assert_eq!(third(restarted(), 8.0).violated(most(2)), [""; 0]);
+    // Nothing was listed since: the new process cannot know of the two, and has to look first.
+    assert_eq!(third(restarted(), 8.0).violated(most(2)), ["blind"]);
     let read_before = two_of_three().fleet(4.55).controller(4.6, "killed").controller(4.7, "started").jobs(60.0);
-    assert_eq!(third(read_before, 70.0).violated(most(2)), [""; 0], "what its life before has read is forgotten");
+    assert_eq!(third(read_before, 70.0).violated(most(2)), ["blind"], "what its life before has read is forgotten");
     // It was listed, so it knows; a kill may put off what follows by a minute.
     assert_eq!(third(restarted().fleet(5.0).jobs(60.0), 70.0).violated(most(2)), ["limits"]);
     // Another controller knows of them when it has read them.
@@ -352,6 +352,37 @@ fn a_ghost_is_excused_while_it_is_one_and_until_it_is_to_be_looked_at_again() {
 }
 
 #[test]
+fn runners_of_one_wave_that_wait_in_vain_are_one_failure() {
+    let served_after = |secs: f64| {
+        let seven = (1..7).fold(held("ghost"), |tale, job| tale.queued(1.0, job)).jobs(2.5);
+        let of = |job: u8| (name(u64::from(job), 1), format!("sb-{job}"), f64::from(job));
+        let started = (0..7_u8).fold(seven, |tale, job| {
+            let (runner, sandbox, at) = of(job);
+            tale.started(3.0 + at, &sandbox, &runner)
+        });
+        let online = (0..7_u8).fold(started, |tale, job| {
+            let (runner, sandbox, at) = of(job);
+            tale.online(13.0 + at, &sandbox, &runner)
+        });
+        let waited = (0..7_u8).fold(online, |tale, job| {
+            let (runner, sandbox, at) = of(job);
+            let gave_up =
+                json!({ "event": "sandbox_ended", "sandbox": sandbox, "name": runner, "status": 2, "exit_code": 64 });
+            tale.then(313.0 + at, gave_up).removed(313.5 + at, &runner)
+        });
+        let gone = (1..7).fold(waited, |tale, job| tale.completed(323.0, job, "cancelled_queued"));
+        let released = gone.then(1_201.0, json!({ "event": "job_held", "job": JOB, "why": null }));
+        let (at, last) = (1_201.0 + secs, name(0, 2));
+        let late = released.jobs(at - 1.0).started(at, "sb-9", &last).online(at + 4.0, "sb-9", &last);
+        let done = late.assigned(at + 5.0, 0, &last).completed(at + 65.0, 0, "ran").removed(at + 65.0, &last);
+        quiet(done.ended(at + 66.0, "sb-9", &last), at + 70.0).violated(Rules::default())
+    };
+    // Five minutes with the pause of a minute, and a fifth of the time since it was queued.
+    assert_eq!(served_after(640.0), [""; 0]);
+    assert_eq!(served_after(760.0), ["served_late"]);
+}
+
+#[test]
 fn a_gpu_that_modal_has_none_of_is_waited_for_as_long_as_that_may_take() {
     let served = |secs: f64, placed: Option<f64>| {
         let labels = ["self-hosted", "modal", "gpu:t4"];
@@ -425,8 +456,13 @@ fn nothing_is_left_and_nothing_changes_at_the_end() {
     assert_eq!(denied([80.0, 139.0]), ["left_over"], "59 s apart");
     assert_eq!(denied([80.0, 140.0]), [""; 0], "Modal said twice that there is none");
     // One that appears when nobody waits for it any more is not known to be there.
-    let last = json!({ "event": "secret_changed", "secret": "st-2", "exists": false });
-    assert_eq!(quiet(late(done()).then(71.0, last), 71.0).violated(Rules::default()), [""; 0]);
+    assert_eq!(quiet(late(done()).then(71.0, nothing()), 71.0).violated(Rules::default()), [""; 0]);
+    let deleted = |secret: &str| json!({ "event": "secret_changed", "secret": secret, "exists": false });
+    assert_eq!(quiet(secret(done()).then(71.0, deleted("st-1")), 71.0).violated(Rules::default()), [""; 0]);
+    assert_eq!(done().then(71.0, deleted("st-2")).violated(running()), ["foreign"], "it was there before");
+    let building = |secs| quiet(done().modal(secs, "image_log", 0, &json!({ "target": "im-1" })), 90.0);
+    assert_eq!(building(91.0).violated(Rules::default()), [""; 0]);
+    assert_eq!(building(92.0).violated(Rules::default()), ["silence"]);
     // One whose creation was not answered is found by its name.
     let unanswered = done().then(60.0, json!({ "event": "fault_struck", "operation": "secret", "mode": "reply_lost" }));
     assert_eq!(quiet(secret(unanswered), 70.0).violated(Rules::default()), ["left_over"]);

@@ -158,7 +158,9 @@ fn a_sandbox_that_was_never_placed_may_be_terminated_after_its_limit() {
 fn a_secret_is_kept_until_the_runner_has_read_it() {
     let tags = json!({ "gpu": true, "tags": { "class": "gpu..t4", "secret": "st-1" } });
     let with_secret = || {
-        let tale = Tale::new().queued(1.0, 0).minted(3.0, &name(0, 1)).then(3.4, created("sb-1", &name(0, 1), &tags));
+        let made = json!({ "event": "secret_changed", "secret": "st-1", "exists": true });
+        let tale = Tale::new().queued(1.0, 0).minted(3.0, &name(0, 1)).then(3.2, made);
+        let tale = tale.then(3.4, created("sb-1", &name(0, 1), &tags));
         tale.then(3.5, json!({ "event": "sandbox_scheduled", "sandbox": "sb-1" }))
     };
     let deleted = |tale: Tale| {

@@ -234,6 +234,7 @@ pub(crate) enum Operation {
     Secret,
     SecretDelete,
     SetTags,
+    ImageLog,
     /// Any other.
     #[serde(other)]
     Other,
@@ -251,6 +252,8 @@ impl Operation {
                 | Self::Secret
                 | Self::SecretDelete
                 | Self::SetTags
+                // An image is being made.
+                | Self::ImageLog
         )
     }
 }
@@ -330,9 +333,16 @@ pub(crate) enum Caller {
     Unknown,
 }
 
+impl Caller {
+    /// The one of a number; 0 where it is not known.
+    pub(crate) fn of(client: u32) -> Self {
+        if client > 0 { Self::Client(client) } else { Self::Unknown }
+    }
+}
+
 impl Call {
     pub(crate) fn caller(&self) -> Caller {
-        if self.client > 0 { Caller::Client(self.client) } else { Caller::Unknown }
+        Caller::of(self.client)
     }
 }
 

@@ -23,7 +23,7 @@
 //! - `create`: the last create under its name was refused, and no sandbox came of any.
 //! - `unsure`: no sandbox came of it within three minutes (a create in doubt, a kill between both calls).
 //! - `late`: its runner was not online within the start limit after the sandbox's start, or Modal did not
-//!   place the sandbox within the schedule limit.
+//!   place the sandbox within the schedule limit, as far as its list can show.
 //! - `gone`: Modal said that there is no such sandbox, and once more a minute later.
 //!
 //! - `hidden`: the process was never shown it online, and was shown it unconnected twice, a minute apart, the second
@@ -35,6 +35,10 @@
 //!
 //! A list of jobs that is older than lists are known to be (a fault, a lag above 15 s) may show a job queued that
 //! was taken: each such job is one more need, once.
+//!
+//! A process registers nothing before it has read which sandboxes there are.
+//!
+//! Jobs that ask for no class, or that strangers had a hand in, are no need of anybody's.
 //!
 //! Beside both, no runner of ours takes a job of a repository that is not allowed: one that is registered in an
 //! organization takes those of every repository that its group admits.
@@ -56,6 +60,8 @@ pub(crate) const UNSURE: TimeDelta = TimeDelta::minutes(3);
 pub(crate) const LISTS_LAG: TimeDelta = TimeDelta::seconds(15);
 /// Two answers that there is no such sandbox agree when they are so far apart.
 const GONE_AGREED: TimeDelta = TimeDelta::seconds(60);
+/// So long after its caller was killed a call may arrive.
+const UNDER_WAY: TimeDelta = TimeDelta::seconds(1);
 /// A runner that ends sooner has crashed.
 const WAIT_LEAST: TimeDelta = TimeDelta::minutes(1);
 /// Modal's number for the end of a sandbox whose entry point says that it has not served.
@@ -90,6 +96,11 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         let text = format!("{} is registered in {}, which is not allowed", attempt.name, attempt.group.0);
         found.add("allow_list", &[line.seq], line.at, text);
     }
+    if is_blind(process, book) {
+        let text =
+            format!("{} is registered by a process that has not read yet which sandboxes there are", attempt.name);
+        found.add("blind", &[line.seq], line.at, text);
+    }
     let tally = Tally::new(attempt, process, book, rules);
     let place = format!("{} [{}]", attempt.group.0, attempt.group.1);
     if tally.registered > tally.needs + tally.spent {
@@ -111,6 +122,16 @@ pub(crate) fn see(line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         );
         found.add("runners_without_need", &[line.seq], line.at, text);
     }
+}
+
+/// Whether a process, of which it is known when it started, has not read a whole list of sandboxes since: it cannot know
+/// what another, or its own life before, has made, and so not what its limits leave.
+///
+/// What a process that was killed had under way may arrive when the next one has just started.
+fn is_blind(process: &Process, book: &Book) -> bool {
+    let Some(started) = book.started_at(process.caller) else { return false };
+    let lists = book.readings.by(process.caller).of((Operation::ListSandboxes, "", ""));
+    book.now - started >= UNDER_WAY && !lists.iter().any(|reading| reading.began >= started)
 }
 
 /// The counts of a group.
@@ -145,7 +166,7 @@ impl Tally {
             let is_lost = excuse(attempt, book, rules).is_some() || reader.is_hidden(attempt, rules);
             let is_over = is_over(attempt, book);
             let has_served = attempt.job.is_some_and(|(_, job)| {
-                book.jobs.get(&job).is_some_and(|job| job.group == newest.group && job.taker == Some(*index))
+                group.jobs.contains(&job) && book.jobs.get(&job).is_some_and(|job| job.taker == Some(*index))
             });
             let is_in_vain = !has_served && (attempt.job.is_some() || is_over);
             tally.spent += usize::from(is_lost || is_in_vain);
@@ -297,6 +318,11 @@ pub(crate) fn excuse(attempt: &Attempt, book: &Book, rules: &Rules) -> Option<&'
     let Some(scheduled) = sandbox.scheduled else {
         return (now - sandbox.created.at >= rules.clocks.schedule).then_some("late");
     };
+    // Modal's list shows it without a machine for as long as it lags.
+    let limit = sandbox.created.at + rules.clocks.schedule;
+    if now >= limit && scheduled + book.modal_lag() >= limit {
+        return Some("late");
+    }
     // A limit counts from the start, which lies a little after the placement.
     let until = attempt.online.or(sandbox.ended.map(|end| end.at)).unwrap_or(now);
     (until - scheduled >= rules.clocks.start).then_some("late")

@@ -69,7 +69,9 @@ pub(crate) struct Serving {
     /// The same for classes, of those without GPUs and of those with.
     full_class_at: [Option<Time>; 2],
     mutated: Option<(Mark, String)>,
-    /// Modal Secrets that exist.
+    /// Modal Secrets that were made in this run.
+    ever: BTreeSet<String>,
+    /// Those of them that exist.
     secrets: BTreeMap<String, u64>,
     /// When Modal first and last answered that it does not know a Secret that was to be deleted.
     denied: BTreeMap<String, (Time, Time)>,
@@ -173,13 +175,7 @@ impl Serving {
             What::SandboxCreated { .. } | What::SandboxEnded { .. } | What::LimitsStated { .. } => {
                 self.note_limits(line.at, book);
             }
-            What::SecretChanged { secret, exists: true } => {
-                self.secrets.insert(secret.clone(), line.seq);
-                self.newest_secret = Some(secret.clone());
-            }
-            What::SecretChanged { secret, .. } => {
-                self.secrets.remove(secret);
-            }
+            What::SecretChanged { secret, exists } => self.note_secret((secret, *exists), line, found),
             What::FaultStruck { mode, .. } if mode == "app_stopped" => self.app_stopped_at = Some(line.at),
             What::ControllerChanged { change: Change::Killed, .. } => self.forget_unlisted(book),
             What::Call(call) if call.operation == Operation::ListJobs => self.note_reading(call, book),
@@ -191,6 +187,20 @@ impl Serving {
             }
             _ => {}
         }
+    }
+
+    /// Notes that a Secret exists, or does no more; none goes that was there before.
+    fn note_secret(&mut self, (secret, exists): (&str, bool), line: &Line, found: &mut Found) {
+        if exists {
+            self.ever.insert(secret.to_owned());
+            self.secrets.insert(secret.to_owned(), line.seq);
+            self.newest_secret = Some(secret.to_owned());
+            return;
+        }
+        if !self.ever.contains(secret) {
+            found.add("foreign", &[line.seq], line.at, format!("Secret {secret}, which nobody of ours made"));
+        }
+        self.secrets.remove(secret);
     }
 
     /// Notes which jobs a reading showed to whoever made it.
@@ -334,14 +344,17 @@ fn placed_by(job: u64, book: &Book, rules: &Rules) -> Option<Time> {
 /// How long a job may be left alone that runners waited for in vain.
 ///
 /// Each that waits in vain makes the pause of its label set twice as long, from a minute to an hour, until a runner is
-/// given a job again. A job that the third one of its own waited for is left alone for an hour, then for two, up to a
-/// day. What shows when a pause is over is read the less often the longer it has been there.
+/// given a job again; what waits then is served as soon as any other. A job that the third one of its own waited for is
+/// left alone for an hour, then for two, up to a day. What shows when a pause is over is read the less often the longer it
+/// has been there.
 fn left_alone(job: u64, waiting: &Waiting, now: Time, book: &Book, rules: &Rules) -> TimeDelta {
     let Some(group) = book.jobs.get(&job).and_then(|known| book.groups.get(&known.group)) else {
         return TimeDelta::zero();
     };
     let attempts = || group.attempts.iter().map(|index| &book.attempts[*index]);
-    let claimed = attempts().filter_map(|attempt| attempt.job).map(|(at, _)| at).filter(|at| *at < now).max();
+    // A claim ends the pause: what waited through it has as long after that as every job.
+    let since = now - rules.serve_within;
+    let claimed = attempts().filter_map(|attempt| attempt.job).map(|(at, _)| at).filter(|at| *at < since).max();
     // When it stopped to wait, where that was long enough.
     let in_vain = |attempt: &Attempt| {
         let ended = attempt.sandbox.and_then(|index| book.sandboxes[index].ended).map(|end| end.at);
@@ -351,7 +364,20 @@ fn left_alone(job: u64, waiting: &Waiting, now: Time, book: &Book, rules: &Rules
     };
     let is_own = |attempt: &&Attempt| rules.names.job_of(&attempt.name) == Some(job);
     let own = attempts().filter(is_own).filter_map(in_vain).count();
-    let all = attempts().filter_map(in_vain).filter(|until| claimed.is_none_or(|claimed| *until > claimed)).count();
+    // What was let start before one of them had waited in vain is one failure with it.
+    let mut failures: Vec<(Time, Time)> = attempts()
+        .filter(|attempt| in_vain(attempt).is_some_and(|until| claimed.is_none_or(|claimed| until > claimed)))
+        .filter_map(|attempt| Some((attempt.registered.at, attempt.online?.max(waiting.since.at) + IN_VAIN_LEAST)))
+        .collect();
+    failures.sort_unstable();
+    let mut known_at: Option<Time> = None;
+    let mut all = 0;
+    for (began, told) in failures {
+        if known_at.is_none_or(|known| began > known) {
+            all += 1;
+            known_at = Some(told);
+        }
+    }
     let pause =
         doubled(TimeDelta::minutes(1), all, HOUR).max(doubled(HOUR, (own + 1).saturating_sub(GHOST_AFTER), DAY));
     if pause.is_zero() { pause } else { pause + ((now - waiting.since.at) / 5).min(HOUR) }

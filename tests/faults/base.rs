@@ -1,5 +1,6 @@
 //! The runs that faults are put into: small ones, each with something of its own.
 
+use chrono::TimeDelta;
 use sandrunner::sim::Span;
 use serde_json::{Value, json};
 
@@ -68,6 +69,14 @@ pub(crate) const BASES: &[Base] = &[
         make: strangers,
     },
     Base {
+        name: "steps",
+        about: "a class with an image of steps on one in a private registry, beside a class without",
+        make: steps,
+    },
+    Base { name: "fallback", about: "two jobs for a GPU that Modal has none of, which get the next", make: fallback },
+    Base { name: "room", about: "four jobs in a workspace that has room for two sandboxes", make: room },
+    Base { name: "account", about: "what three jobs cost, one of them on a GPU, over a kill", make: account },
+    Base {
         name: "ghost",
         about: "a job that GitHub lists as queued and gives to nobody for half an hour",
         make: ghost,
@@ -91,6 +100,7 @@ const OTHER: &str = "acme/api";
 const RUN: u64 = 7_000_000_000;
 const JOB: u64 = 5_000_000_000;
 const PLAIN: &[&str] = &["self-hosted", "modal"];
+const TRAIN: &[&str] = &["self-hosted", "modal", "job-train"];
 const GPU: &[&str] = &["self-hosted", "modal", "gpu:t4"];
 
 /// A job that arrives after the controller has looked around.
@@ -226,10 +236,10 @@ fn limits() -> Setup {
 }
 
 fn classes() -> Setup {
-    let own = &["self-hosted", "modal", "own"];
+    let own = &["self-hosted", "modal", "job-own"];
     let jobs = [GPU, own, GPU, own].into_iter().zip(0..).map(|(labels, number)| job(number, labels, 40.0)).collect();
     let mut setup = Setup { max_gpus: 1, ..Setup::calm(scenario(jobs)) };
-    setup.add_class(&["own"], &[], 1);
+    setup.add_class(&["job-own"], &[], 1);
     setup
 }
 
@@ -333,6 +343,40 @@ fn quota() -> Setup {
     setup.profile.github_first_hour_secs = 600.0;
     setup.profile.github_charges_unchanged = true;
     setup
+}
+
+fn steps() -> Setup {
+    let mut scenario = scenario(vec![job(0, &["self-hosted", "modal", "job-own"], 60.0), job(1, PLAIN, 60.0)]);
+    let login = json!({ "REGISTRY_USERNAME": "acme", "REGISTRY_PASSWORD": "right" });
+    scenario["private_registries"] = json!([{ "prefix": "ghcr.io/acme", "username": "acme", "password": "right" }]);
+    scenario["secrets"] = json!([{ "name": "registry", "values": login }]);
+    let mut setup = Setup::calm(scenario);
+    setup.image(&json!({ "name": "own", "base": "ghcr.io/acme/base:1", "registry_secret": "registry",
+        "apt": ["make"], "run": ["true"] }));
+    setup.class(&json!({ "name": "own", "labels": ["job-own"], "image": "own" }));
+    setup
+}
+
+fn fallback() -> Setup {
+    let jobs = (0..2).map(|number| job(number, TRAIN, 60.0));
+    let mut setup = Setup { schedule_within: TimeDelta::minutes(2), ..Setup::calm(scenario(jobs.collect())) };
+    setup.class(&json!({ "name": "train", "labels": ["job-train"], "gpu": "a100", "gpu_fallback": ["l4"],
+        "schedule_timeout": "2m" }));
+    setup.profile.modal_gpus_sold_out = vec!["A100".to_owned()];
+    setup
+}
+
+fn room() -> Setup {
+    let mut setup = Setup::calm(run_of(4, 60.0));
+    setup.profile.modal_max_containers = Some(2);
+    setup
+}
+
+fn account() -> Setup {
+    let mut jobs: Vec<Value> = [PLAIN, GPU, PLAIN].into_iter().zip(0..).map(|(of, at)| job(at, of, 90.0)).collect();
+    // It is queued when the first ones have ended.
+    jobs[2]["arrival_secs"] = json!(130.0);
+    Setup { kills_at: vec![60.0], is_accounted: true, ..Setup::calm(scenario(jobs)) }
 }
 
 fn ghost() -> Setup {

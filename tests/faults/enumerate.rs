@@ -41,7 +41,7 @@ pub(crate) fn terms(harms: usize, setup: &Setup) -> Terms {
     let harms = i32::try_from(harms).unwrap_or(1);
     Terms {
         recover_within: TimeDelta::minutes(6) * harms,
-        serve_within: TimeDelta::minutes(4),
+        serve_within: TimeDelta::minutes(4) + setup.sold_out_for(),
         swept_within: SWEPT,
         quiet: TimeDelta::minutes(3),
         limit: Duration::from_secs(hours * 3_600),

@@ -212,16 +212,19 @@ fn enumerate(options: &Options) -> Tally {
         let singles = part.plans;
         let flavoured: u64 =
             part.fired.iter().filter(|((_, harm), _)| harm.is_flavoured()).map(|(_, count)| count).sum();
+        let mut both_in_full = 0;
         if pairs > 0 && index < 2 {
             let plans: Vec<Plan> = reference.pairs().into_iter().step_by(pairs).collect();
-            part.add(enumerate::pairs(&plans, options.threads).0);
+            let (all, struck) = enumerate::pairs(&plans, options.threads);
+            part.add(all);
+            both_in_full = struck;
         }
         let in_full = part.plans - singles;
         let (sample, both) = enumerate::pairs(&reference.drawn_pairs(drawn), options.threads);
         part.add(sample);
         println!(
-            "{}: {singles} plans of one fault ({flavoured} with parameters), {in_full} of two, {drawn} of any two that were drawn (both happened in \
-             {both}), {} failed, {:.0} s ({})",
+            "{}: {singles} plans of one fault ({flavoured} with parameters), {in_full} of two (both happened in {both_in_full}), \
+             {drawn} of any two that were drawn (both happened in {both}), {} failed, {:.0} s ({})",
             base.name,
             part.failures.len(),
             begin.elapsed().as_secs_f64(),

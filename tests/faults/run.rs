@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::Hasher;
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHasher;
+use sandrunner::cost::Entry;
 use sandrunner::ids::OurName;
 use sandrunner::sim::{FaultMode, Operation, What, World};
+use sandrunner::state_dir::read_costs;
+use tempfile::TempDir;
 
-use crate::checker::{Checker, Rules, Violation};
+use crate::checker::{Checker, Clocks, Rules, Violation};
 use crate::lab::{Keeping, Next, epoch};
 use crate::nudge::Messenger;
 use crate::setup::Setup;
@@ -19,6 +23,12 @@ use crate::setup::Setup;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// From one sweep to the next where the quota is large, with the time that it takes.
 pub(crate) const SWEPT: TimeDelta = TimeDelta::seconds(10 * 60 + 20);
+
+/// By which part of a sandbox's cost its account may be wrong.
+const COST_WITHIN: f64 = 1e-3;
+
+/// A sandbox that lived no longer may be on no list: they are read every ten seconds, and lag.
+const UNSEEN_LIFE: TimeDelta = TimeDelta::seconds(20);
 
 /// How a run is judged and when it ends.
 #[derive(Debug, Clone)]
@@ -99,7 +109,7 @@ pub(crate) fn play(
     // One thread for what blocks, so that what is read from a state directory does not depend on chance.
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).max_blocking_threads(1);
-    if setup.keeping != Keeping::Nothing {
+    if setup.keeping != Keeping::Nothing || setup.is_accounted {
         // For the signal that the state directory listens to; it costs a third of the speed.
         builder.enable_io();
     }
@@ -113,7 +123,11 @@ async fn drive(
     prepare: impl FnOnce(&World),
     mut meddle: impl FnMut(&World, f64) -> Next,
 ) -> Run {
-    let lab = setup.lab();
+    let mut lab = setup.lab();
+    let place = setup.is_accounted.then(|| TempDir::new().expect("a scratch directory"));
+    if let Some(place) = &place {
+        lab = lab.keeping_in(place.path());
+    }
     prepare(&lab.world);
     let (world, clock) = (lab.world.clone(), lab.clock.clone());
     let messenger = Messenger::new(lab.nudges(), setup.lost_nudges, setup.seed);
@@ -133,7 +147,41 @@ async fn drive(
     };
     lab.drive(terms.limit, LOOK_EVERY, looked).await;
     watch.read(&world);
-    watch.finish(clock.now())
+    let accounts = place.map(|place| accounts(place.path(), &watch.bills, clock.now()));
+    let mut run = watch.finish(clock.now());
+    run.violations.extend(accounts.into_iter().flatten());
+    run
+}
+
+/// What Modal took for a sandbox that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Bill {
+    dollars: f64,
+    lived: TimeDelta,
+    /// Whether no list may show it.
+    is_lost: bool,
+}
+
+/// Holds the cost files against what Modal took for each sandbox that has ended.
+///
+/// What an App held that was stopped is not judged: no list shows it. One that lived so shortly that no list showed it is accounted with the next that ends, which may not come. An estimate
+/// may be too high: Modal had not said then that the sandbox never ran.
+fn accounts(dir: &Path, bills: &BTreeMap<String, Bill>, now: DateTime<Utc>) -> Vec<Violation> {
+    let costs = read_costs(dir, &"main".parse().expect("a name"), epoch()).expect("the directory of a run");
+    let entries: BTreeMap<String, Entry> =
+        costs.entries.into_iter().map(|entry| (entry.id.to_string(), entry)).collect();
+    let wrong = bills.iter().filter_map(|(sandbox, Bill { dollars, lived, is_lost })| match entries.get(sandbox) {
+        None if *lived <= UNSEEN_LIFE || *is_lost => None,
+        None => Some(format!("{sandbox} took {dollars} USD and is not accounted")),
+        Some(entry) if (entry.usd.dollars() - dollars).abs() <= dollars * COST_WITHIN => None,
+        Some(entry) if entry.estimate && entry.usd.dollars() > *dollars => None,
+        Some(entry) => Some(format!("{sandbox} took {dollars} USD, and {entry:?} is accounted")),
+    });
+    let unknown = entries.keys().filter(|sandbox| !bills.contains_key(*sandbox));
+    wrong
+        .chain(unknown.map(|sandbox| format!("{sandbox} is accounted and has not ended")))
+        .map(|text| Violation { invariant: "account", events: Vec::new(), at: now, text })
+        .collect()
 }
 
 /// Reads the history as it grows.
@@ -155,6 +203,12 @@ struct Watch<'a> {
     foreign_runners: usize,
     /// Somebody else's sandboxes that live.
     foreign_sandboxes: BTreeSet<String>,
+    /// When sandboxes were created.
+    created: BTreeMap<String, DateTime<Utc>>,
+    /// Those whose App was stopped.
+    lost: BTreeSet<String>,
+    /// What those of ours that have ended cost.
+    bills: BTreeMap<String, Bill>,
     history: String,
 }
 
@@ -167,6 +221,7 @@ impl<'a> Watch<'a> {
             swept_within: terms.swept_within,
             quiet: Some(terms.quiet),
             controllers: setup.controllers as usize,
+            clocks: Clocks { schedule: setup.schedule_within, ..Rules::default().clocks },
             ..Rules::default()
         };
         Self {
@@ -183,6 +238,9 @@ impl<'a> Watch<'a> {
             converged_at: None,
             foreign_runners: setup.scenario.foreign_runners.len(),
             foreign_sandboxes: BTreeSet::new(),
+            created: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            bills: BTreeMap::new(),
             history: String::new(),
         }
     }
@@ -216,14 +274,21 @@ impl<'a> Watch<'a> {
                     phase: self.phase,
                     is_struck,
                 });
-                // What only looks an App or an image up may come at any time.
-                let is_change =
-                    operation.is_write() && !matches!(operation, Operation::App | Operation::Image | Operation::Volume);
+                // What only looks an App or an image up may come at any time; what is said of a build comes of one.
+                let is_lookup = matches!(operation, Operation::App | Operation::Image | Operation::Volume);
+                let is_change = (operation.is_write() && !is_lookup) || *operation == Operation::ImageLog;
                 if is_change {
                     self.moved_at = at;
                 }
             }
             What::FaultStruck { operation, mode, .. } => {
+                if *mode == FaultMode::AppStopped {
+                    // No list shows what was in it, to whoever starts later.
+                    for bill in self.bills.values_mut() {
+                        bill.is_lost = true;
+                    }
+                    self.lost.extend(self.created.keys().cloned());
+                }
                 *self.struck.entry((*operation, Some(*mode))).or_default() += 1;
                 self.struck_last = Some(*operation);
                 self.moved_at = at;
@@ -241,13 +306,19 @@ impl<'a> Watch<'a> {
             | What::RunnerRemoved { .. } => self.phase += 1,
             What::SandboxCreated { sandbox, config, name, .. } => {
                 self.phase += 1;
+                self.created.insert(sandbox.to_string(), at);
                 if config.is_none() && name.parse::<OurName>().is_err() {
                     self.foreign_sandboxes.insert(sandbox.to_string());
                 }
             }
-            What::SandboxEnded { sandbox, .. } => {
+            What::SandboxEnded { sandbox, name, dollars, .. } => {
                 self.phase += 1;
                 self.foreign_sandboxes.remove(&**sandbox);
+                let created = self.created.remove(&**sandbox);
+                if let Some(created) = created.filter(|_| name.parse::<OurName>().is_ok()) {
+                    let is_lost = self.lost.contains(&**sandbox);
+                    self.bills.insert(sandbox.to_string(), Bill { dollars: *dollars, lived: at - created, is_lost });
+                }
             }
             _ => {}
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sandrunner::config::{ClassConfig, Config, OrganizationConfig};
+use sandrunner::config::{ClassConfig, Config, ImageConfig, OrganizationConfig};
 use sandrunner::sim::{Profile, Scenario};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::lab::{Keeping, Lab, app_account};
@@ -24,12 +25,18 @@ pub(crate) struct Setup {
     pub(crate) max_gpus: u32,
     /// Classes beside those that are built in.
     pub(crate) classes: Vec<ClassConfig>,
+    /// How long sandboxes wait for a machine with a GPU.
+    pub(crate) schedule_within: TimeDelta,
+    /// Images that classes name.
+    pub(crate) images: Vec<ImageConfig>,
     /// How many controllers run.
     pub(crate) controllers: u32,
     /// When all controllers are killed and started again, in seconds from the start.
     pub(crate) kills_at: Vec<f64>,
     /// What they keep over that.
     pub(crate) keeping: Keeping,
+    /// Whether what they account is held against what Modal took; they keep all then.
+    pub(crate) is_accounted: bool,
     /// With what they ask GitHub.
     pub(crate) credential: Credential,
     /// How `github.allowed_repos` means the repositories.
@@ -77,9 +84,12 @@ impl Setup {
             max_sandboxes_per_repo: None,
             max_gpus: 1_000,
             classes: Vec::new(),
+            schedule_within: TimeDelta::minutes(15),
+            images: Vec::new(),
             controllers: 1,
             kills_at: Vec::new(),
             keeping: Keeping::Nothing,
+            is_accounted: false,
             credential: Credential::Token,
             allowed: Allowed::Named,
             primary_reserve: 500,
@@ -90,10 +100,19 @@ impl Setup {
 
     /// Adds a class with an image of its own, of which at most so many sandboxes may live.
     pub(crate) fn add_class(&mut self, labels: &[&str], extra_label_patterns: &[&str], max_sandboxes: u32) {
-        let class = json!({ "name": "own", "labels": labels, "extra_label_patterns": extra_label_patterns,
-            "image": OWN_IMAGE, "max_sandboxes": max_sandboxes });
-        self.classes.push(serde_json::from_value(class).expect("a class"));
+        self.class(&json!({ "name": "own", "labels": labels, "extra_label_patterns": extra_label_patterns,
+            "image": OWN_IMAGE, "max_sandboxes": max_sandboxes }));
         self.scenario.images.push(OWN_IMAGE.to_owned());
+    }
+
+    /// Adds a class as the configuration writes it.
+    pub(crate) fn class(&mut self, class: &Value) {
+        self.classes.push(ClassConfig::deserialize(class).expect("a class"));
+    }
+
+    /// Adds an image as the configuration writes it.
+    pub(crate) fn image(&mut self, image: &Value) {
+        self.images.push(ImageConfig::deserialize(image).expect("an image"));
     }
 
     /// The World and the controllers.
@@ -109,11 +128,19 @@ impl Setup {
         if is_scarce { TimeDelta::minutes(15) } else { TimeDelta::zero() }
     }
 
+    /// How much longer a job may wait because Modal has none of the machines that its class would like best; after a kill
+    /// the controller may find that out once more.
+    pub(crate) fn sold_out_for(&self) -> TimeDelta {
+        let is_short = !self.profile.modal_gpus_sold_out.is_empty();
+        if is_short { self.schedule_within * 2 } else { TimeDelta::zero() }
+    }
+
     fn configure(&self, config: &mut Config) {
         config.limits.max_sandboxes = self.max_sandboxes;
         config.limits.max_sandboxes_per_repo = self.max_sandboxes_per_repo;
         config.limits.max_gpus = self.max_gpus;
         config.runner_classes.clone_from(&self.classes);
+        config.images.clone_from(&self.images);
         config.reconcile.interval = Duration::from_secs(self.interval_secs);
         let github = &mut config.github[0];
         if self.credential == Credential::App {

@@ -12,7 +12,7 @@ use crate::enumerate::Tally;
 use crate::lab::{Keeping, Next};
 use crate::run::{Keep, Run, SWEPT, Terms, play};
 use crate::setup::Setup;
-use crate::wide::{fill, shorten, widen};
+use crate::wide::{fill, furnish, shorten, widen};
 use crate::work;
 
 /// What a seed comes to.
@@ -33,7 +33,8 @@ pub(crate) enum Breadth {
     Plain,
     /// Of some seeds more than that.
     Wide,
-    /// Of some seeds also faults by their names, limits of GPUs and of a class, and GPUs that Modal is short of.
+    /// Of some seeds also faults by their names, limits of GPUs and of a class, GPUs and room that Modal is short of, an image
+    /// of steps, and what sandboxes cost.
     Full,
 }
 
@@ -73,6 +74,7 @@ fn draw(seed: u64, breadth: Breadth) -> Drawn {
     if breadth == Breadth::Full {
         fill(seed, &mut drawn);
         shorten(seed, &mut drawn);
+        furnish(seed, &mut drawn);
     }
     drawn
 }

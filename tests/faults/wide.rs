@@ -5,9 +5,10 @@
 //! Each is drawn apart, so that everything else of a seed does not depend on it.
 
 use fastrand::Rng;
-use sandrunner::sim::{FaultRequest, NamedFault, Operation, Scenario};
+use sandrunner::sim::{FaultRequest, Mishap, NamedFault, Operation, Scenario};
 use serde_json::json;
 
+use crate::lab::Keeping;
 use crate::setup::{Allowed, Credential, GROUP, Setup};
 use crate::swarm::{Drawn, brief, crash_at, lasting};
 
@@ -17,6 +18,8 @@ const APART: u64 = 0x0bad_5eed;
 const APART_TOO: u64 = 0x0_ca7a_106e;
 /// And yet others.
 const APART_AGAIN: u64 = 0x0_fa11_bac5;
+/// And the last.
+const APART_AT_LAST: u64 = 0x0_acc0_0715;
 /// A sandbox is given up that waits for a machine for a quarter of an hour.
 const SHORT_SECS: f64 = 2_000.0;
 /// A day, in seconds.
@@ -97,6 +100,37 @@ pub(crate) fn shorten(seed: u64, drawn: &mut Drawn) {
     let short = &["A100", "L4", "T4"][..rng.usize(1..=3)];
     let knobs = json!({ "knobs": { "modal_gpus_sold_out": short }, "until_secs": drawn.phase_secs });
     drawn.faults.push(serde_json::from_value(knobs).expect("a request"));
+}
+
+/// Has what sandboxes cost judged, a class with an image of steps, Modal out of room, or mishaps of the machine, each for
+/// some seeds.
+pub(crate) fn furnish(seed: u64, drawn: &mut Drawn) {
+    let mut rng = Rng::with_seed(seed ^ APART_AT_LAST);
+    // Two controllers would write one file.
+    if rng.u8(..5) == 0 && drawn.setup.controllers == 1 {
+        drawn.setup.is_accounted = true;
+    }
+    if rng.u8(..5) == 0 && drawn.setup.classes.is_empty() {
+        drawn.setup.image(&json!({ "name": "own", "base": "debian:13", "apt": ["make"], "run": ["true"] }));
+        drawn.setup.class(&json!({ "name": "own", "extra_label_patterns": ["job-*"], "image": "own" }));
+    }
+    if rng.u8(..5) == 0 {
+        let knobs = json!({ "knobs": { "modal_max_containers": rng.u8(1..=8) }, "until_secs": drawn.phase_secs });
+        drawn.faults.push(serde_json::from_value(knobs).expect("a request"));
+    }
+    // What can be written no more accounts nothing.
+    if rng.u8(..4) == 0 && !drawn.setup.is_accounted {
+        if drawn.setup.keeping == Keeping::Nothing {
+            drawn.setup.keeping = Keeping::All;
+        }
+        // How many controllers there are is drawn apart.
+        let mishaps: Vec<Mishap> = Mishap::ALL.iter().copied().filter(|it| *it != Mishap::SecondController).collect();
+        for _ in 0..rng.usize(1..=3) {
+            let name = mishaps[rng.usize(..mishaps.len())].name();
+            let from_secs = Some(rng.f64() * drawn.phase_secs);
+            drawn.faults.push(FaultRequest { from_secs, until_secs: Some(drawn.phase_secs), ..name.into() });
+        }
+    }
 }
 
 /// With what GitHub is asked, and how repositories are allowed; tells which calls come with it.
