@@ -90,8 +90,8 @@ impl Evidence {
     /// Whether a refused create tells only of its machine: one that its class falls back to, which this workspace may not
     /// have or Modal does not know. Whatever else is wrong with the class, its first choice tells.
     ///
-    /// An image that is gone or not built is refused likewise: only what is refused once more, when the image has been looked
-    /// up again, is refused for its machine. What Modal does not find is never a machine.
+    /// An image that is gone or not built is refused likewise, and how Modal refuses a machine is not known: what it finds
+    /// wrong or missing is the machine only where it says so once more, when the image has been looked up again.
     pub fn is_refused_machine(
         &self,
         origin: &Origin,
@@ -102,10 +102,11 @@ impl Evidence {
         let before = self.create_failures.get(&origin.class).filter(|before| before.again_at <= now);
         let is_refused = match failure.class {
             ErrorClass::Forbidden => true,
-            ErrorClass::Invalid => before.is_some_and(|before| before.failure.class == ErrorClass::Invalid),
+            ErrorClass::Invalid | ErrorClass::NotFound => {
+                before.is_some_and(|before| before.failure.class == failure.class)
+            }
             ErrorClass::Unauthorized
             | ErrorClass::Policy
-            | ErrorClass::NotFound
             | ErrorClass::Conflict
             | ErrorClass::RateLimited
             | ErrorClass::Unavailable

@@ -355,11 +355,12 @@ fn a_machine_to_fall_back_to_that_modal_refuses_is_passed_over() {
         (creates, situation.evidence.jobs[&JobId(7)].fruitless)
     };
     assert_eq!(after("a100", Forbidden, &[0]), ("on L4", 0));
-    // An image that is not built is refused likewise: that is looked at first.
-    assert_eq!(after("a100", Invalid, &[0]), ("nothing", 1));
-    assert_eq!(after("a100", Invalid, &[-600, 0]), ("on L4", 1));
-    assert_eq!(after("a100", Invalid, &[-1, 0]), ("nothing", 2), "both were under way");
-    assert_eq!(after("a100", NotFound, &[-600, 0]), ("nothing", 2), "an image, a Volume or a Secret is gone");
+    // An image that is gone or not built is refused likewise: that is looked at first.
+    for class in [Invalid, NotFound] {
+        assert_eq!(after("a100", class, &[0]), ("nothing", 1), "{class:?}");
+        assert_eq!(after("a100", class, &[-600, 0]), ("on L4", 1), "{class:?}");
+        assert_eq!(after("a100", class, &[-1, 0]), ("nothing", 2), "{class:?}: both were under way");
+    }
     // Of its first choice the class lives, or does not.
     for class in [Forbidden, Invalid, NotFound] {
         assert_eq!(after("t4", class, &[-600, 0]), ("nothing", 2), "{class:?}");

@@ -7,5 +7,6 @@ mod evidence;
 mod feedback;
 mod generate;
 mod ledger;
+mod policy;
 mod properties;
 mod situation;
