@@ -277,6 +277,11 @@ impl Task {
                 None => Effect::Failed { failure: unknown_class(class) },
             },
             Action::Deregister { name, registry, runner, reason, secret } => {
+                match self.is_in_use(name, *reason).await {
+                    Ok(true) => return Effect::StillLives { name: name.clone(), runner: *runner },
+                    Ok(false) => {}
+                    Err(failure) => return Effect::Failed { failure },
+                }
                 match self.delete_secret_of(name, *runner, *secret).await {
                     Ok(Deletion::NotThere) if *secret == SecretLook::First => {
                         Effect::SecretDenied { name: name.clone(), runner: *runner }
@@ -307,6 +312,15 @@ impl Task {
         match source {
             Some(source) => Effect::Image { source, result: Err(NotMade::lasting(panicked().message)), replaces: None },
             None => Effect::Failed { failure: panicked() },
+        }
+    }
+
+    /// Whether a sandbox lives that Modal's lists do not show: they may lack one again and again, where several were created
+    /// at the same moment.
+    async fn is_in_use(&self, name: &OurName, reason: DeregisterReason) -> Result<bool, CallFailure> {
+        match reason {
+            DeregisterReason::Stale => Ok(self.writers.modal.find_living(&name.to_string()).await?.is_some()),
+            DeregisterReason::FailedStart | DeregisterReason::NoCapacity => Ok(false),
         }
     }
 
@@ -416,6 +430,9 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
             info!(repo = %origin.scope.repo, job_id = name.job.0, runner_name = %name, "the runner's name is taken");
         }
         Effect::SecretDenied { name, .. } => tracing::debug!(runner_name = %name, "no Secret is known"),
+        Effect::StillLives { name, .. } => {
+            warn!(runner_name = %name, "a runner is kept whose sandbox lives, although Modal's lists lack it");
+        }
         Effect::Deregistered { name, .. } | Effect::StillRunning { name, .. } => {
             info!(runner_name = %name, reason = action.labels().1, result = effect.result(), elapsed_seconds, "deregistered runner");
         }

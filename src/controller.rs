@@ -362,6 +362,7 @@ impl Controller {
                 | Effect::Deregistered { .. }
                 | Effect::SecretDenied { .. }
                 | Effect::StillRunning { .. }
+                | Effect::StillLives { .. }
                 | Effect::Terminated { .. }
                 | Effect::SecretDeleted { .. }
                 | Effect::Failed { .. } => {}

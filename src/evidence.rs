@@ -301,7 +301,7 @@ impl Evidence {
     fn registered(&mut self, name: &OurName, runner: RunnerId, now: DateTime<Utc>) -> &mut NameEvidence {
         let evidence = self.name(name, now);
         evidence.take_registration(runner);
-        evidence.registered_at.get_or_insert(now);
+        evidence.see_registration(now);
         evidence
     }
 
@@ -357,6 +357,11 @@ impl Evidence {
                 evidence.take_registration(*runner);
                 evidence.secret_denied_at.get_or_insert(now);
             }
+            Effect::StillLives { name, runner } => {
+                let evidence = self.name(name, now);
+                evidence.take_registration(*runner);
+                evidence.stale = None;
+            }
             Effect::StillRunning { name, runner } => {
                 let evidence = self.name(name, now);
                 evidence.take_registration(*runner);
@@ -386,6 +391,10 @@ impl Evidence {
             // The sandbox itself says with which registration it was made.
             let runner = sandbox.runner.filter(|runner| is_another(known.runner_id, Some(*runner)));
             if let Some(runner) = runner.filter(|_| sandbox.ended.is_none()) {
+                // Ours is not used twice: another process has used the name again.
+                if known.runner_id.is_some() && !lesson.observed.in_flight.contains_key(name) {
+                    self.others_at = Some(now);
+                }
                 known.take_registration(runner);
             }
             if sandbox.ended.is_none() {
@@ -544,9 +553,11 @@ impl Evidence {
             self.learn_start(sandbox, lesson);
         }
         let evidence = self.name(name, now);
-        let is_anothers = evidence.origin.is_none() && evidence.registered_at.is_none();
+        let is_new = evidence.origin.is_none() && evidence.registered_at.is_none();
+        let is_again = is_another(evidence.registered_as, Some(runner.id)) && !observed.in_flight.contains_key(name);
+        let is_anothers = is_new || is_again;
         evidence.take_registration(runner.id);
-        evidence.registered_at.get_or_insert(now);
+        evidence.see_registration(now);
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read.began);
         }

@@ -155,6 +155,13 @@ pub enum Effect {
         /// Its id.
         runner: RunnerId,
     },
+    /// The runner is kept because its sandbox lives, which Modal's lists lack.
+    StillLives {
+        /// Its name.
+        name: OurName,
+        /// Its id.
+        runner: RunnerId,
+    },
     /// GitHub keeps the runner because it runs a job.
     StillRunning {
         /// Its name.
@@ -203,6 +210,7 @@ impl Effect {
             | Self::Image { result: Ok(_), .. } => "ok",
             Self::NameTaken { .. } => "name_taken",
             Self::StillRunning { .. } => "still_running",
+            Self::StillLives { .. } => "still_lives",
             Self::SecretDenied { .. } => "secret_denied",
             Self::MaybeCreated { .. } => "unknown",
             Self::Image { result: Err(_), .. } => "failed",
@@ -231,6 +239,7 @@ impl fmt::Display for Outcome {
             }
             Effect::SecretDenied { name, .. } => write!(f, "{action} {name}: its Secret is looked for once more")?,
             Effect::StillRunning { name, .. } => write!(f, "{action} {name}: it runs a job")?,
+            Effect::StillLives { name, .. } => write!(f, "{action} {name}: its sandbox lives")?,
             Effect::Image { result: Ok(built), .. } => write!(f, "{action}: {}", built.image)?,
             Effect::Image { result: Err(error), .. } => write!(f, "{action}: {error}")?,
             Effect::Failed { failure } => write!(f, "{action}: {failure}")?,

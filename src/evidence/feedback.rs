@@ -58,6 +58,13 @@ impl Breaker {
         Some(self.failed_at + pause)
     }
 
+    /// Whether a job that was taken at `claimed` shows that runners serve all the same. A runner that serves says nothing of
+    /// one that GitHub refuses later.
+    pub fn is_outweighed(&self, claimed: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        let is_refused = self.reason == Exit::VersionRefused.as_str();
+        now - claimed < CLAIM_HOLDS && (!is_refused || claimed > self.failed_at)
+    }
+
     /// Open, after so many failures, and admits a probe at once.
     fn due(failures: u32, reason: &str, now: DateTime<Utc>) -> Self {
         let pause = TimeDelta::from_std(retry::delay(retry::PROBE, failures)).unwrap_or(TimeDelta::MAX);

@@ -4,15 +4,15 @@
 //! sightings of a runner at work. What brings a deletion nearer is not in it at all: agreeing readings, answered
 //! deletions, ids by which something could be deleted. So whatever it says, even if it is a lie with the right
 //! checksum, no registration and no sandbox is destroyed before two readings of the process that destroys agree; of
-//! the grace of design rule I only the five minutes since the first sighting are carried over. A Secret is deleted on
-//! the word of an earlier process that its runner was online. An image of an earlier process serves while the wanted one is
-//! made. The checksum protects from accidents, not from whoever
-//! may write the file.
+//! the grace of design rule I only the time that an earlier process had the registration in view is carried over, so that a
+//! clock that jumps over a restart makes none old. A Secret is deleted on the word of an earlier process that its runner was
+//! online. An image of an earlier process serves while the wanted one is made. The checksum protects from accidents, not
+//! from whoever may write the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -28,6 +28,9 @@ const VERSION: u64 = 1;
 
 /// The longest text in bytes. A job with its sandbox takes about 700, so this is far more than any installation has.
 pub const LONGEST: usize = 64 * 1024 * 1024;
+
+/// No registration is older after a restart; nothing asks for more.
+const REGISTERED_MAX: TimeDelta = TimeDelta::days(1);
 
 /// No count goes higher: an absurd one must not run into the end of its type later.
 const COUNT_MAX: u32 = 1_000_000;
@@ -268,6 +271,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         runner_id: _, // an id is taken from GitHub's own list, where it stands with its name
         registered_at,
         registered_as,
+        registration_seen_at,
         created_at,
         online_at,
         busy_at,
@@ -285,6 +289,11 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         ended_at,
         seen_at,
     } = known;
+    // The clock may have jumped since: what counts is for how long an earlier process had it in view.
+    let seen_for = registered_at.filter(|_| registered_as.is_some()).map(|first| {
+        let age = registration_seen_at.map_or(TimeDelta::zero(), |last| last - first);
+        age.clamp(TimeDelta::zero(), REGISTERED_MAX)
+    });
     NameEvidence {
         // A create whose answer this program did not live to see may yet appear: it counts like anybody's.
         origin: origin.filter(|_| created_at.is_some()),
@@ -297,8 +306,9 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         ended_at: past(ended_at, now),
         seen_at: past(seen_at, now),
         runner_id: None,
-        registered_at: past(registered_at.filter(|_| registered_as.is_some()), now),
+        registered_at: seen_for.map(|age| now - age),
         registered_as,
+        registration_seen_at: seen_for.map(|_| now),
         stale: None,
         never_online: None,
         living: None,

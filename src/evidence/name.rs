@@ -28,6 +28,8 @@ pub struct NameEvidence {
     pub registered_at: Option<DateTime<Utc>>,
     /// Which one that was: no other is as old.
     pub registered_as: Option<RunnerId>,
+    /// When it was last seen: how old it is after a restart, by whatever clock the next process has.
+    pub registration_seen_at: Option<DateTime<Utc>>,
     /// When its create was answered.
     pub created_at: Option<DateTime<Utc>>,
     /// When its runner was first seen online.
@@ -105,6 +107,12 @@ impl NameEvidence {
             *self = Self { origin, runner_id, seen_at, ..Self::default() };
         }
         (self.claim, self.registered_as) = (claim, Some(runner));
+    }
+
+    /// Its registration is there, or was just made.
+    pub(super) fn see_registration(&mut self, now: DateTime<Utc>) {
+        self.registered_at.get_or_insert(now);
+        self.registration_seen_at = Some(now);
     }
 }
 

@@ -81,8 +81,11 @@ impl ModalError {
             Self::Call { operation, replies: Replies::SomeLost, .. } if operation.is_creating() => {
                 ErrorClass::Unavailable
             }
-            // Whatever it was wanted for was not called.
-            Self::Call { operation: Operation::AUTHENTICATE, refusal, .. } => refusal.class().before_the_call(),
+            // Whatever it was wanted for was not called, and nothing is said of that.
+            Self::Call { operation: Operation::AUTHENTICATE, refusal, .. } => match refusal.class().before_the_call() {
+                ErrorClass::NotFound | ErrorClass::Conflict => ErrorClass::Unsent,
+                class => class,
+            },
             Self::Call { refusal, .. } => refusal.class(),
             Self::Unreadable { .. } => ErrorClass::Unreadable,
             Self::Build { class, .. } => *class,
@@ -328,6 +331,15 @@ mod tests {
         assert_eq!(class(Operation::WAIT_V2, Code::NotFound), ErrorClass::NotFound);
         assert_eq!(failed(Operation::CREATE_V1, Code::AlreadyExists, Replies::All).class(), ErrorClass::Conflict);
         assert!(class(Operation::CREATE_V1, Code::Unknown).may_have_taken_effect());
+    }
+
+    #[test]
+    fn what_the_token_service_lacks_is_not_what_was_asked_for() {
+        let class = |code| failed(Operation::AUTHENTICATE, code, Replies::All).class();
+        for code in [Code::NotFound, Code::AlreadyExists, Code::Unavailable] {
+            assert_eq!(class(code), ErrorClass::Unsent, "{code:?}");
+        }
+        assert_eq!(class(Code::Unauthenticated), ErrorClass::Unauthorized);
     }
 
     #[test]

@@ -228,6 +228,19 @@ impl ModalReader {
         answer.map(|answer| call.id(answer.sandbox_id, SandboxId::new)).transpose()
     }
 
+    /// Looks for a living sandbox of that name in both generations. One that ended may be of an earlier use of the name.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not tell. That there is none is no error.
+    pub async fn find_living(&self, name: &str) -> Result<Option<SandboxId>, ModalError> {
+        for generation in [Generation::V2, Generation::V1] {
+            if let Some(id) = self.find_by_name(name, generation, NameOf::Live).await? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads the tags of a sandbox.
     ///
     /// # Errors

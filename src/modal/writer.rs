@@ -224,6 +224,14 @@ impl ModalWriter {
         Ok(CreatedSandbox { id, generation, task: None, origin: Origin::Adopted })
     }
 
+    /// Looks for a living sandbox of that name, as [`ModalReader::find_living`] does.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not tell. That there is none is no error.
+    pub async fn find_living(&self, name: &str) -> Result<Option<SandboxId>, ModalError> {
+        self.reader.find_living(name).await
+    }
+
     /// Asks Modal to end a sandbox; one that ended or is not there is done. Its end comes some time later.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use super::{Readers, tag};
 use crate::budget::Purpose;
 use crate::error::{CallFailure, ErrorClass};
 use crate::github::{GithubReader, Paging, RunList};
-use crate::ids::{AccountName, AppId, Deployment, OurName, RunId, SandboxId};
-use crate::modal::{Generation, NameOf, SandboxFate};
+use crate::ids::{AccountName, AppId, Deployment, RunId, SandboxId};
+use crate::modal::SandboxFate;
 use crate::mutant::{self, Mutant};
 use crate::plan::Policy;
 use crate::poll::{Breadth, Depth, Read};
@@ -99,7 +99,9 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Quota => Found::Quota(quota(&readers).await),
         Read::Rates => Found::Rates(readers.modal.billing_rates().await.map_err(CallFailure::from)),
         Read::Sandbox(_, id) => Found::Sandbox(readers.modal.wait(id, Duration::ZERO).await.map_err(CallFailure::from)),
-        Read::Named(name) => Found::Named(find(&readers, name).await),
+        Read::Named(name) => {
+            Found::Named(readers.modal.find_living(&name.to_string()).await.map_err(CallFailure::from))
+        }
         Read::Installations(account) => Found::Installations(installations(&readers, account).await),
         Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
         Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
@@ -200,17 +202,6 @@ pub(super) fn ended_since(observed: &Observed, policy: &Policy, now: DateTime<Ut
 
 fn our_tags(deployment: &Deployment) -> BTreeMap<String, String> {
     BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())])
-}
-
-/// Looks for a living sandbox of that name in both generations. One that ended may be of an earlier use of the name.
-async fn find(readers: &Readers, name: &OurName) -> Result<Option<SandboxId>, CallFailure> {
-    let name = name.to_string();
-    for generation in [Generation::V2, Generation::V1] {
-        if let Some(id) = readers.modal.find_by_name(&name, generation, NameOf::Live).await? {
-            return Ok(Some(id));
-        }
-    }
-    Ok(None)
 }
 
 async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {

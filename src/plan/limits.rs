@@ -235,7 +235,8 @@ impl<'a> Room<'a> {
         let class = &group.class.name;
         let image = observed.images.get(class).and_then(ImageState::id);
         let Some(breaker) = evidence.breaker_of_class(class, image) else { return Ok(None) };
-        if group.feedback(context).is_some_and(|known| known.is_claimed_lately(now)) {
+        let claimed_at = group.feedback(context).and_then(|known| known.claimed_at);
+        if claimed_at.is_some_and(|at| breaker.is_outweighed(at, now)) {
             return Ok(None);
         }
         let again = breaker.again_at().unwrap_or(now);

@@ -135,6 +135,14 @@ fn a_config_is_used_once_at_once_and_under_one_name() {
     assert_eq!(again(4.4, false), [""; 0]);
     assert_eq!(again(4.5, false), ["config_reused"]);
     assert_eq!(again(4.4, true), ["config_reused"]);
+    // Modal may have asked to wait in between.
+    let asked_to_wait = |secs| {
+        let limited = json!({ "limited": "injected", "wait_secs": 1.5, "target": name(0, 1) });
+        let tale = used().then(3.4, cut.clone()).created(3.4, "sb-1", &name(0, 1)).modal(3.7, "create", 8, &limited);
+        tale.ended(5.0, "sb-1", &name(0, 1)).created(secs, "sb-2", &name(0, 1)).violated(running())
+    };
+    assert_eq!(asked_to_wait(5.9), [""; 0]);
+    assert_eq!(asked_to_wait(6.0), ["config_reused"]);
     let mut twice = used().created(3.4, "sb-1", &name(0, 1));
     twice.at(5.0, created("sb-2", &name(0, 1), &json!({ "config": "another" })));
     assert_eq!(twice.violated(running()), ["name_twice"]);

@@ -140,6 +140,26 @@ fn a_sandbox_is_terminated_only_behind_a_fence() {
 }
 
 #[test]
+fn a_run_that_no_list_showed_need_not_be_read() {
+    let violated = |omits: f64, statuses: &[&str], more: bool| {
+        let profile = json!({ "filtered_list_omits": omits });
+        let tale = Tale::with_profile(profile).queued(1.0, 0).started(10.0, "sb-1", &name(0, 1));
+        let again = json!({ "event": "controller_changed", "client": 0, "change": "started" });
+        let tale = tale.then(100.0, again);
+        let tale = [200.0, 300.0].into_iter().fold(tale, |tale, at| tale.runners(at).fleet(at));
+        let page = json!({ "page": 1, "more": more });
+        let tale = tale.deleted(370.0, &name(0, 1)).github(400.0, "list_runs", 200, &page);
+        let filtered =
+            |tale: Tale, status: &&str| tale.github(401.0, "list_runs", 200, &json!({ "page": 1, "target": status }));
+        statuses.iter().fold(tale, filtered).terminated(470.0, "sb-1", &name(0, 1), None).violated(running())
+    };
+    assert_eq!(violated(0.05, &["queued", "in_progress"], true), [""; 0]);
+    assert_eq!(violated(0.0, &["queued", "in_progress"], true), ["destroyed_unproven"], "GitHub leaves out nothing");
+    assert_eq!(violated(0.05, &["queued"], true), ["destroyed_unproven"]);
+    assert_eq!(violated(0.05, &["queued", "in_progress"], false), ["destroyed_unproven"], "the whole list shows it");
+}
+
+#[test]
 fn a_sandbox_that_was_never_placed_may_be_terminated_after_its_limit() {
     let waiting = |fenced: Option<f64>, at: f64| {
         let created = created("sb-1", &name(0, 1), &json!({ "gpu": true }));

@@ -184,9 +184,25 @@ fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> O
     }
     // A run that became visible a moment ago is not expected to be known.
     let known_before = book.now - book.github_lag() - TimeDelta::seconds(30);
-    let mut open = of_registry.filter(|job| job.stage == Stage::Open);
+    let mut open = of_registry.filter(|job| job.stage == Stage::Open && !is_left_out(job, since, caller, book));
     open.find(|job| job.queued.at < known_before && !is_read((Operation::ListJobs, &job.repo, &job.run.to_string())))
         .map(|job| format!("the jobs of run {} were not read since its registration was deleted", job.run))
+}
+
+/// Whether a process may not have been shown a job's run at all: it is older than the pages of the whole list that are read,
+/// and the lists by status leave runs out. Both were read since, and the process has never asked for its jobs.
+fn is_left_out(job: &Job, since: Time, caller: Caller, book: &Book) -> bool {
+    let known = book.readings.by(caller);
+    let started = book.started_at(caller);
+    let has = |target: &str, from: Option<Time>| {
+        let readings = known.of((Operation::ListRuns, &job.repo, target));
+        readings.iter().any(|reading| from.is_none_or(|from| reading.began >= from))
+    };
+    let asked = known.begun((Operation::ListJobs, &job.repo, &job.run.to_string()));
+    book.profile.filtered_list_omits > 0.0
+        && asked.is_none_or(|asked| started.is_some_and(|started| asked < started))
+        && !has("", started)
+        && ["queued", "in_progress"].into_iter().all(|status| has(status, Some(since)))
 }
 
 /// A Secret is needed until the runner in its sandbox has read it.

@@ -135,6 +135,7 @@ pub(crate) enum What {
 #[serde(default)]
 pub(crate) struct Profile {
     pub(crate) github_list_lag_secs: f64,
+    pub(crate) filtered_list_omits: f64,
     pub(crate) modal_list_lag_secs: f64,
     pub(crate) runner_visible_secs: [f64; 2],
     pub(crate) read_latency_secs: f64,
@@ -156,6 +157,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             github_list_lag_secs: 0.0,
+            filtered_list_omits: 0.0,
             modal_list_lag_secs: 0.0,
             runner_visible_secs: [0.0, 0.0],
             read_latency_secs: 0.1,

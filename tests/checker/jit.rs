@@ -13,12 +13,12 @@ use chrono::TimeDelta;
 
 use super::Found;
 use super::book::{Answer, Attempt, Book, Sandbox};
-use super::event::{Line, Time, What};
+use super::event::{Line, Time, What, seconds};
 
 /// Modal: the sandbox failed before its entry point ran. One whose create was not answered may have been sent again then.
 const INIT_FAILURE: i32 = 5;
-/// Modal's clients send a create once more within this time where its answer was lost; it finds the name free again
-/// where its sandbox ended meanwhile.
+/// Modal's clients send a create once more within this time where its answer was lost, not counting the time that Modal asks
+/// to wait; it finds the name free again where its sandbox ended meanwhile.
 const SENT_AGAIN_WITHIN: TimeDelta = TimeDelta::seconds(1);
 /// A config that is older when it is used was kept too long.
 const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
@@ -89,7 +89,10 @@ fn is_late(create: &Answer) -> bool {
 /// online: the second comes too late for the config as well, or is the first to use it.
 fn sent_again(attempt: &Attempt, first: &Sandbox, now: Time) -> bool {
     let is_lost = attempt.creates.last().is_some_and(|create| !create.call.is_answered());
-    is_lost && attempt.online.is_none() && !first.is_alive() && now - first.created.at <= SENT_AGAIN_WITHIN
+    let since = attempt.creates.iter().filter(|create| create.mark.at >= first.created.at);
+    let asked: f64 = since.filter_map(|create| create.call.wait_secs).sum();
+    let within = SENT_AGAIN_WITHIN + seconds(asked);
+    is_lost && attempt.online.is_none() && !first.is_alive() && now - first.created.at <= within
 }
 
 fn age(line: &Line, attempt: &Attempt, found: &mut Found) {

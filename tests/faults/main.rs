@@ -14,7 +14,8 @@
 //! cargo test --profile sim --features mutants --test faults -- mutants   whether known-bad controllers are told
 //! ```
 //!
-//! `seed`, `wide`, `plain` and `plan` take `--history FILE`, which `check-history` reads too. `enumerate` takes `--scenario NAME`,
+//! `seed`, `wide`, `plain` and `plan` take `--history FILE`, which `check-history` reads too, and `--log FILE` for what the
+//! controllers log. `enumerate` takes `--scenario NAME`,
 //! `--limit N` (plans per operation and mode), `--pairs N` (every N-th pair; 0 none) and `--drawn N` (pairs that are
 //! drawn). `mutants` takes the names
 //! of some variants, and `--seeds N` (default 500); `seed` and `plan` take `--variant NAME` to see one of them fail. `--threads N` is for all.
@@ -37,6 +38,9 @@ mod flavour;
 #[expect(dead_code, reason = "what other tests need of the lab")]
 #[path = "../lab/lab.rs"]
 mod lab;
+#[expect(dead_code, reason = "what other tests need of it")]
+#[path = "../lab/log.rs"]
+mod log;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod nudge;
@@ -145,7 +149,13 @@ fn parsed(text: &str) -> Plan {
 fn again(options: &Options, play: impl Fn(Keep) -> Run) -> ExitCode {
     #[cfg(feature = "mutants")]
     mutants::choose(options.values.get("variant"));
+    let log = log::Log::default();
+    let logging = options.values.contains_key("log").then(|| log.begin(tracing::Level::DEBUG));
     let run = play(Keep::Yes);
+    drop(logging);
+    if let Some(path) = options.values.get("log") {
+        std::fs::write(path, log.lines("").join("\n")).expect("the log can be written");
+    }
     for violation in &run.violations {
         println!("{violation}");
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::generate::{self, Size};
 use crate::situation::{Situation, name, now};
-use crate::{encode, restarted, settings, told};
+use crate::{decode, encode, restarted, settings, told};
 
 /// A time that suits whoever lies.
 fn time(random: &mut fastrand::Rng) -> Value {
@@ -49,6 +49,7 @@ fn lie_about(name: &OurName, situation: &Situation, random: &mut fastrand::Rng) 
         "origin": maybe(random, origin.unwrap_or(Value::Null)),
         "runner_id": 4_711,
         "registered_at": time(random),
+        "registration_seen_at": time(random),
         "created_at": time(random),
         "online_at": if random.u8(0..4) == 0 { time(random) } else { Value::Null },
         "busy_at": if random.u8(0..4) == 0 { time(random) } else { Value::Null },
@@ -201,6 +202,19 @@ fn of_the_grace_only_the_time_since_the_first_sighting_is_carried_over() {
     // Two readings of this process, a minute apart, then also five minutes where nothing was kept.
     assert_eq!([1, 40, 62].map(|after| count(&mut situation, after)), [0, 0, 1]);
     assert_eq!([1, 40, 62, 200, 302].map(|after| count(&mut fresh, after)), [0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn a_clock_that_jumps_over_a_restart_makes_no_registration_older() {
+    let mut situation = Situation::parse("runner 7-1 acme/web offline 0s");
+    learn_at(&mut situation, TimeDelta::seconds(100));
+    let text = encode(&situation.evidence, settings()).unwrap();
+    for jump in [TimeDelta::days(-1), TimeDelta::zero(), TimeDelta::hours(1), TimeDelta::days(1)] {
+        let began = now() + TimeDelta::seconds(100) + jump;
+        let after = decode(text.as_bytes(), settings(), began).unwrap();
+        let known = &after.names[&name("7-1")];
+        assert_eq!(known.registered_at.map(|at| began - at), Some(TimeDelta::seconds(100)), "after {jump}");
+    }
 }
 
 #[test]

@@ -814,6 +814,35 @@ fn a_registration_of_a_name_that_was_refused_to_us_is_another_s() {
 }
 
 #[test]
+fn a_name_that_is_used_again_shows_that_there_is_another_process() {
+    let creates = |beside: &str, known: u64| {
+        let mut situation = Situation::parse(&format!("job 7 acme/web queued; runner 7-1 acme/web offline; {beside}"));
+        let before = situation.evidence.names.get_mut(&name("6-1")).unwrap();
+        (before.runner_id, before.registered_as) = (Some(RunnerId(known)), Some(RunnerId(known)));
+        situation.evidence.started(&name("7-1"), &origin(), now());
+        let failure = CallFailure { class: ErrorClass::Unavailable, message: "no".into(), retry_after: None };
+        let effect = Effect::MintFailed { name: name("7-1"), origin: origin(), failure };
+        learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 1);
+        situation.evidence.mint_failures.clear();
+        situation.plan().to_string().contains("create sr-main-gh-7-2")
+    };
+    for (beside, registration) in [("sandbox 6-1 acme/web claimed 60s tagged", 8), ("runner 6-1 acme/web busy 600s", 1)]
+    {
+        assert!(creates(beside, registration), "{beside}");
+        assert!(!creates(beside, 3), "{beside}: what was left of 7-1 may be another's as well");
+    }
+}
+
+#[test]
+fn a_registration_whose_sandbox_lives_is_kept_until_readings_agree_anew() {
+    let mut situation = Situation::parse("runner 7-1 acme/web offline 400s stale");
+    assert_eq!(situation.plan().to_string(), "deregister sr-main-gh-7-1 in acme/web: stale\n");
+    let effect = Effect::StillLives { name: name("7-1"), runner: RunnerId(1) };
+    learn(&mut situation, &[Outcome { action: "deregister", reason: "stale", effect, took: Duration::ZERO }], 1);
+    assert_eq!(situation.plan().to_string(), "");
+}
+
+#[test]
 fn one_list_that_lacks_a_registration_of_another_s_does_not_make_it_gone() {
     let mut situation = Situation::parse("job 7 acme/web queued; runner 7-1 acme/web offline 10s");
     assert!(!situation.plan().to_string().contains("create"), "{}", situation.plan());

@@ -305,6 +305,23 @@ fn no_breaker_blocks_a_group_that_had_a_claim_lately() {
     assert_eq!(creates(&planned(&situation, 2)).len(), 5);
 }
 
+#[test]
+fn a_claim_from_before_a_refused_version_says_nothing_of_it() {
+    let jobs = queued(5);
+    let claimed = "sandbox 8-1 acme/web starting 5s; job 8 acme/web in_progress runner=8-1";
+    let mut situation = Situation::parse(&format!("{claimed}{jobs}"));
+    situation.evidence.names.entry(name("8-1")).or_default().origin = None;
+    learn(&mut situation, 0);
+    for (exit, created) in [(65, 0), (66, 5)] {
+        let mut situation = situation.clone();
+        let failed: Vec<String> = (1..=3).map(|id| format!("; sandbox {id}-1 acme/web ended={exit} 5s")).collect();
+        becomes(&mut situation, &format!("{claimed}{}{jobs}", failed.concat()));
+        read(&mut situation, 30);
+        learn(&mut situation, 30);
+        assert_eq!(creates(&planned(&situation, 31)).len(), created, "after exit {exit}");
+    }
+}
+
 /// Jobs 1 to `count` ran for a minute each, so far apart; then the wave that 30 more jobs get.
 fn wave_after(count: i64, apart_secs: i64) -> usize {
     let jobs: Vec<String> = (1..=count).map(|id| format!("job {id} acme/web completed runner={id}-1; ")).collect();

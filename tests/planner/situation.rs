@@ -428,6 +428,7 @@ impl Situation {
         self.registry(repo).runners.insert(name(which), runner);
         let evidence = self.evidence.names.entry(name(which)).or_default();
         (evidence.registered_at, evidence.registered_as) = (Some(now() - options.age), Some(RunnerId(1)));
+        evidence.registration_seen_at = Some(now());
         evidence.fenced_at = options.fenced.map(|age| now() - age);
         evidence.kept_at = options.kept.map(|age| now() - age);
         if options.stale {
