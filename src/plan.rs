@@ -35,7 +35,8 @@ use crate::poll::ListOrder;
 use crate::runner::RunnerVersion;
 use crate::state::{Observed, Org, Origin, Registry, Scope};
 
-pub(crate) use group::{Joining, admitted_by_any, group_holds_jobs, refusal as group_refusal, workflow_doubt};
+pub(crate) use group::{Joining, admitted_by_any, refusal as group_refusal};
+pub use group::{group_holds_jobs, workflow_doubt};
 pub use machine::machine_choice;
 pub(crate) use supply::{LISTS_LAG, may_have_served};
 pub use supply::{SandboxState, state_of};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::class::ImageSource;
 use crate::error::CallFailure;
 use crate::ids::{Fingerprint, ImageId, OurName, RunnerId, SandboxId, SecretId, TaskId};
@@ -11,7 +13,7 @@ use crate::modal::Deletion;
 use crate::plan::DeregisterReason;
 use crate::retry::{self, Growth};
 use crate::runner::RunnerVersion;
-use crate::state::Origin;
+use crate::state::{Origin, Setbacks};
 
 /// What an action came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,15 @@ impl NotMade {
     /// Whether it passes by itself, so that it tells nothing of the image.
     pub fn may_pass(&self) -> bool {
         self.pauses == retry::READ
+    }
+
+    /// What it adds to those `before`, and when the image is asked for again.
+    pub fn after(&self, before: Setbacks, now: DateTime<Utc>) -> (Setbacks, DateTime<Utc>) {
+        let mut failures = before;
+        let alike = if self.may_pass() { &mut failures.passing } else { &mut failures.lasting };
+        *alike = alike.saturating_add(1);
+        let pause = TimeDelta::from_std(retry::delay(self.pauses, *alike)).unwrap_or(TimeDelta::MAX);
+        (failures, now + pause)
     }
 }
 

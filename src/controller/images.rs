@@ -14,9 +14,8 @@ use crate::evidence::{GoodImage, Learned};
 use crate::ids::{ClassName, ImageId};
 use crate::metrics;
 use crate::plan::Action;
-use crate::retry;
 use crate::runner::RunnerVersion;
-use crate::state::{ImageState, Overdue, Rebuilds};
+use crate::state::{ImageState, Overdue, Rebuilds, Setbacks};
 
 /// How long a build may be under way before the wanted image is asked for once more: as long as the longest build.
 const UNDER_WAY: TimeDelta = TimeDelta::hours(1);
@@ -61,15 +60,15 @@ impl Controller {
                 return;
             }
             Some(state) => state.failures(),
-            None => 0,
+            None => Setbacks::default(),
         };
-        let Some(good) = self.good_image(class, now).filter(|_| failures == 0) else {
+        let Some(good) = self.good_image(class, now).filter(|_| failures == Setbacks::default()) else {
             self.view.observed.images.insert(class.clone(), ImageState::Building { failures });
             return;
         };
         info!(%class, image_id = %good.image, "the last image that brought runners online serves while the wanted one is looked up");
         self.serve_with(class, good);
-        let overdue = Overdue { why: BEING_MADE.into(), failures: 0, again_at, held: None };
+        let overdue = Overdue { why: BEING_MADE.into(), failures: Setbacks::default(), again_at, held: None };
         self.view.observed.overdue.insert(class.clone(), overdue);
     }
 
@@ -115,20 +114,21 @@ impl Controller {
 
     fn image_failed(&mut self, class: &ClassName, failure: &NotMade, replaces: Option<&ImageId>, now: DateTime<Utc>) {
         let observed = &mut self.view.observed;
-        let NotMade { message, pauses } = failure;
-        let after = |failures| now + TimeDelta::from_std(retry::delay(*pauses, failures)).unwrap_or(TimeDelta::MAX);
+        let message = &failure.message;
         match observed.images.get(class) {
             // What was made anew in vain is looked at again by its own clock.
             Some(ImageState::Ready(_)) if replaces.is_some() => {}
             Some(ImageState::Ready(image)) => {
-                let failures = observed.overdue.get(class).map_or(0, |late| late.failures).saturating_add(1);
-                warn!(%class, image_id = %image, failures, "the wanted image could not be made; an earlier one serves on");
-                let overdue = Overdue { why: Arc::clone(message), failures, again_at: after(failures), held: None };
+                let before = observed.overdue.get(class).map(|late| late.failures).unwrap_or_default();
+                let (failures, again_at) = failure.after(before, now);
+                let Setbacks { passing, lasting } = failures;
+                warn!(%class, image_id = %image, passing, lasting, "the wanted image could not be made; an earlier one serves on");
+                let overdue = Overdue { why: Arc::clone(message), failures, again_at, held: None };
                 observed.overdue.insert(class.clone(), overdue);
             }
             state => {
-                let failures = state.map_or(0, ImageState::failures).saturating_add(1);
-                let failed = ImageState::Failed { message: Arc::clone(message), failures, again_at: after(failures) };
+                let (failures, again_at) = failure.after(state.map(ImageState::failures).unwrap_or_default(), now);
+                let failed = ImageState::Failed { message: Arc::clone(message), failures, again_at };
                 observed.images.insert(class.clone(), failed);
             }
         }
@@ -157,7 +157,7 @@ impl Controller {
 
     fn hold_back(&mut self, class: &ClassName, image: &ImageId, again_at: DateTime<Utc>) {
         let why = format!("the first runners of the wanted image {image} did not come online");
-        let overdue = Overdue { why: why.into(), failures: 0, again_at, held: Some(image.clone()) };
+        let overdue = Overdue { why: why.into(), failures: Setbacks::default(), again_at, held: Some(image.clone()) };
         self.view.observed.overdue.insert(class.clone(), overdue);
     }
 

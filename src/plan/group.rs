@@ -109,7 +109,7 @@ fn workflow_text(group: &str, workflow: Option<&Workflow>, repo: &RepoName) -> S
 }
 
 /// Whether the runner group of an organization, as it was last read, keeps queued jobs that ask for us from its runners.
-pub(crate) fn group_holds_jobs(registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) -> bool {
+pub fn group_holds_jobs(registry: &Registry, view: &RegistryView, observed: &Observed, policy: &Policy) -> bool {
     let Registry::Org(org) = registry else { return false };
     let admitted = admitted_by_any(policy);
     let asks = |job: &WorkflowJob| job.status == JobStatus::Queued && job.labels.contains(&policy.required_label);
@@ -125,7 +125,7 @@ pub(crate) fn group_holds_jobs(registry: &Registry, view: &RegistryView, observe
 
 /// What a sandbox was made for although what is known of its run does not tell whether the runner group takes its jobs:
 /// the workflow, and the group.
-pub(crate) fn workflow_doubt(observed: &Observed, origin: &Origin) -> Option<(String, String)> {
+pub fn workflow_doubt(observed: &Observed, origin: &Origin) -> Option<(String, String)> {
     let (_, view) = observed.registry(&origin.scope)?;
     let group = view.group.as_ref()?;
     let run = observed.repos.get(&origin.scope)?.runs.get(&origin.run);

@@ -6,13 +6,23 @@ use chrono::{DateTime, Utc};
 
 use crate::ids::ImageId;
 
+/// How often in a row an image could not be made, by what the reasons say: one that passes by itself makes no pause longer
+/// that follows one that does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Setbacks {
+    /// For reasons that pass by themselves.
+    pub passing: u32,
+    /// For reasons that do not, or that cost a build to find out.
+    pub lasting: u32,
+}
+
 /// The image of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageState {
     /// It is being made.
     Building {
         /// Earlier failures in a row.
-        failures: u32,
+        failures: Setbacks,
     },
     /// It can be used.
     Ready(ImageId),
@@ -21,7 +31,7 @@ pub enum ImageState {
         /// Why, with the end of the build's log.
         message: Arc<str>,
         /// Failures in a row.
-        failures: u32,
+        failures: Setbacks,
         /// When it is asked for again.
         again_at: DateTime<Utc>,
     },
@@ -37,10 +47,10 @@ impl ImageState {
     }
 
     /// How often in a row it could not be made.
-    pub fn failures(&self) -> u32 {
+    pub fn failures(&self) -> Setbacks {
         match self {
             Self::Building { failures } | Self::Failed { failures, .. } => *failures,
-            Self::Ready(_) => 0,
+            Self::Ready(_) => Setbacks::default(),
         }
     }
 }
@@ -51,7 +61,7 @@ pub struct Overdue {
     /// Why.
     pub why: Arc<str>,
     /// How often in a row the wanted image could not be made.
-    pub failures: u32,
+    pub failures: Setbacks,
     /// When the wanted one is asked for again.
     pub again_at: DateTime<Utc>,
     /// The wanted one, where it is there and its runners did not come online.

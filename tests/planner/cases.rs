@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
-use sandrunner::act::{BuiltImage, Effect, Outcome};
+use sandrunner::act::{BuiltImage, Effect, NotMade, Outcome};
 use sandrunner::class::ImageSource;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::Failing;
 use sandrunner::ids::{ClassName, ImageId};
-use sandrunner::plan::{Action, SandboxState};
+use sandrunner::plan::{Action, SandboxState, machine_choice};
 use sandrunner::runner::VersionNotice;
-use sandrunner::state::{ImageState, Overdue, ReachesBack, Rebuilds, Registry, ReleaseView};
+use sandrunner::state::{ImageState, Overdue, ReachesBack, Rebuilds, Registry, ReleaseView, Setbacks};
 
 /// Compares the plan, line by line, with what is expected; lines are separated by semicolons.
 fn check(situation: &str, expected: &str) {
@@ -37,6 +37,17 @@ fn check_short(situation: &str, short: &[(&str, i64)], expected: &str) {
     assert_eq!(lines.join("; "), expected);
 }
 
+/// Which machine is told to be next, before and after a shortage of the first.
+fn choices(situation: &str) -> [usize; 2] {
+    let mut situation = Situation::parse(situation);
+    let choice = |situation: &Situation| machine_choice(&situation.policy.classes[0], &situation.evidence, now());
+    let before = choice(&situation);
+    let late = "sandbox 9-9 acme/web unscheduled 130s labels=modal,gpu:t4";
+    let observed = Situation::parse(late).observed;
+    situation.evidence.learn(&observed, &situation.policy, &[], now());
+    [before, choice(&situation)]
+}
+
 #[test]
 fn where_modal_is_short_of_a_gpu_the_next_one_serves_and_the_first_is_tried_again_after_a_pause() {
     let job = "fallback a100,l4:2; job 7 acme/web queued labels=modal,gpu:t4";
@@ -45,6 +56,7 @@ fn where_modal_is_short_of_a_gpu_the_next_one_serves_and_the_first_is_tried_agai
     };
     check_short(job, &[], &create("T4"));
     check_short(job, &[("", 10)], &create("A100"));
+    assert_eq!(choices(job), [0, 1]);
     check_short(job, &[("", 599)], &create("A100"));
     check_short(job, &[("", 600)], &create("T4"));
     check_short(job, &[("", 10), ("on=a100", 10)], &create("L4:2"));
@@ -75,6 +87,9 @@ fn one_sandbox_at_a_time_tries_what_modal_was_short_of() {
     };
     check_short(jobs, &[("", 700)], &format!("{}; {}", create(7, "T4"), create(8, "A100")));
     check_short(jobs, &[("", 10)], &format!("{}; {}", create(7, "A100"), create(8, "A100")));
+    // One that is placed waits for nothing.
+    let placed = format!("{jobs}; sandbox 6-1 acme/web claimed 60s labels=modal,gpu:t4");
+    check_short(&placed, &[("", 700)], &format!("{}; {}", create(7, "T4"), create(8, "A100")));
     let served = "skip job 8 of acme/web: a runner that can take it starts or waits";
     for probe in ["sandbox 6-1 acme/web unscheduled 20s", "creating 6-1 acme/web", "unsure 6-1 acme/web"] {
         let probe = format!("{jobs}; {probe} labels=modal,gpu:t4");
@@ -849,10 +864,44 @@ fn each_image_is_renewed_by_its_own_clock() {
 }
 
 #[test]
+fn only_an_image_with_an_older_runner_that_serves_is_renewed() {
+    let renewed = |change: &dyn Fn(&mut Situation)| {
+        let mut situation = with_old_runners();
+        change(&mut situation);
+        situation.plan().to_string().contains("prepare the image of class default")
+    };
+    let default = ClassName::new("default");
+    assert!(renewed(&|_| {}));
+    assert!(!renewed(&|it| {
+        it.observed.runners_in_use.insert(default.clone(), "2.336.0".parse().unwrap());
+    }));
+    assert!(!renewed(&|it| {
+        it.observed.images.insert(default.clone(), ImageState::Building { failures: Setbacks::default() });
+    }));
+    assert!(!renewed(&|it| {
+        it.policy.classes.last_mut().unwrap().image = ImageSource::Registry("acme/runner:1".to_owned());
+    }));
+}
+
+#[test]
+fn an_image_of_a_registry_is_not_made_anew_for_jobs_of_another_class() {
+    let mut situation = Situation::parse("gpus 0; job 7 acme/web queued; job 8 acme/web queued labels=modal,gpu:t4");
+    let gpu = situation.policy.classes.first_mut().unwrap();
+    gpu.image = ImageSource::Registry("acme/runner:1".to_owned());
+    situation.observed.runners_in_use.insert(ClassName::new("default"), "2.328.0".parse().unwrap());
+    let plan = situation.plan().to_string();
+    assert!(plan.contains("2.328.0") && plan.contains("max_gpus") && !plan.contains("prepare"), "{plan}");
+}
+
+#[test]
 fn an_image_that_is_wanted_and_not_in_use_is_asked_for_again_when_its_time_has_come() {
     let mut situation = Situation::parse("job 7 acme/web completed");
-    let late =
-        |seconds| Overdue { why: "no".into(), failures: 1, again_at: now() + TimeDelta::seconds(seconds), held: None };
+    let late = |seconds| Overdue {
+        why: "no".into(),
+        failures: Setbacks::default(),
+        again_at: now() + TimeDelta::seconds(seconds),
+        held: None,
+    };
     let class = ClassName::new("default");
     for (seconds, expected) in [(1, ""), (0, "prepare the image of class default")] {
         situation.observed.overdue.insert(class.clone(), late(seconds));
@@ -862,6 +911,21 @@ fn an_image_that_is_wanted_and_not_in_use_is_asked_for_again_when_its_time_has_c
     let held = Overdue { held: Some(ImageId::new("im-2")), ..late(60) };
     situation.observed.overdue.insert(class, held);
     assert_eq!(situation.plan().to_string(), "prepare the image of class default\n");
+}
+
+#[test]
+fn what_passes_by_itself_makes_no_pause_longer_after_a_build_that_failed() {
+    let failure = |class| NotMade::from(CallFailure { class, message: "no".into(), retry_after: None });
+    let (passing, lasting) = (failure(ErrorClass::Unavailable), failure(ErrorClass::Invalid));
+    let mut failures = Setbacks::default();
+    let mut pause = |failure: &NotMade| {
+        let (after, again_at) = failure.after(failures, now());
+        failures = after;
+        (again_at - now()).num_seconds()
+    };
+    assert_eq!([(); 7].map(|()| pause(&passing)), [2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!([(); 3].map(|()| pause(&lasting)), [30, 60, 120]);
+    assert_eq!((pause(&passing), pause(&lasting)), (60, 240));
 }
 
 #[test]

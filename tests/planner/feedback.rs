@@ -3,9 +3,9 @@
 use crate::situation::{Situation, name, now, scope};
 use chrono::TimeDelta;
 use sandrunner::class::ImageSource;
-use sandrunner::ids::RunId;
+use sandrunner::ids::{Labels, RunId};
 use sandrunner::plan::{Action, Plan, plan};
-use sandrunner::state::JobStatus;
+use sandrunner::state::{JobStatus, Registry};
 
 fn learn(situation: &mut Situation, after: i64) {
     situation.evidence.learn(&situation.observed, &situation.policy, &[], now() + TimeDelta::seconds(after));
@@ -335,6 +335,38 @@ fn wave_after(count: i64, apart_secs: i64) -> usize {
     }
     learn(&mut situation, 0);
     creates(&planned(&situation, 1)).len()
+}
+
+#[test]
+fn while_runners_wait_in_vain_new_jobs_get_few_runners() {
+    let news: Vec<String> = (20..40).map(|id| format!("; job {id} acme/web queued")).collect();
+    let waves = |claimed_ago: Option<i64>, is_in_vain: bool| {
+        let idle = if is_in_vain { IDLE } else { "job 8 acme/web completed" };
+        let mut situation = Situation::parse(&format!("{idle}{}", news.concat()));
+        learn(&mut situation, 1);
+        let labels = Labels::new(["modal"]).fingerprint();
+        let group = situation.evidence.groups.entry((Registry::Repo(scope("acme/web")), labels)).or_default();
+        assert_eq!(group.breaker.is_some(), is_in_vain);
+        group.claimed_at = claimed_ago.map(|ago| now() - TimeDelta::seconds(ago));
+        situation.observed.fleet.sandboxes.clear();
+        creates(&planned(&situation, 1)).len()
+    };
+    assert_eq!(waves(None, true), 3);
+    assert_eq!(waves(None, false), 20);
+    assert_eq!(waves(Some(900), false), 20);
+    assert!(waves(Some(10), true) > 3, "it had a claim lately");
+}
+
+#[test]
+fn a_wave_is_what_was_run_at_the_same_time_and_more() {
+    let wave = |first: u32, parallel: u32| {
+        let mut situation = Situation::parse(queued(60).trim_start_matches("; "));
+        situation.policy.waves.first = first;
+        let labels = Labels::new(["modal"]).fingerprint();
+        situation.evidence.parallel.insert((scope("acme/web"), labels, RunId(1)), parallel);
+        creates(&planned(&situation, 0)).len()
+    };
+    assert_eq!((wave(20, 2), wave(1, 3), wave(1, 4), wave(4, 4)), (22, 6, 12, 12));
 }
 
 #[test]

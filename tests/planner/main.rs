@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bounds;
 mod cases;
 mod evidence;
 mod feedback;
 mod generate;
+mod groups;
 mod ledger;
 mod policy;
 mod properties;
 mod situation;
+mod supply;

@@ -29,8 +29,8 @@ use sandrunner::retry;
 use sandrunner::state::{
     AdmittedRepos, AdmittedWorkflows, Allowance, Connection, Creating, Ended, ImageState, JobStatus, NeedsJobs,
     Observed, Origin, OurSandbox, Quota, ReadState, RegistryView, RepoView, RunStatus, RunView, Runner, RunnerGroup,
-    SandboxEnd, SandboxResult, Scope, SelectedWorkflow, Spend, Workflow, WorkflowFile, WorkflowJob, WorkflowRun,
-    WrittenIn,
+    SandboxEnd, SandboxResult, Scope, SelectedWorkflow, Setbacks, Spend, Workflow, WorkflowFile, WorkflowJob,
+    WorkflowRun, WrittenIn,
 };
 
 /// Everything that a plan is made from.
@@ -171,12 +171,15 @@ impl Situation {
             ["runners", "unknown", repo] => self.registry(repo).runners_read = ReadState::default(),
             ["unproven"] => self.evidence.proven.clear(),
             ["image", "building"] => {
-                self.observed.images.values_mut().for_each(|image| *image = ImageState::Building { failures: 0 });
+                self.observed
+                    .images
+                    .values_mut()
+                    .for_each(|image| *image = ImageState::Building { failures: Setbacks::default() });
             }
             ["image", "absent"] => self.observed.images.clear(),
             ["image", "failed", failures, age] => {
-                let failures = failures.parse().unwrap();
-                let pause = TimeDelta::from_std(retry::delay(retry::IMAGE, failures)).unwrap();
+                let failures = Setbacks { lasting: failures.parse().unwrap(), ..Setbacks::default() };
+                let pause = TimeDelta::from_std(retry::delay(retry::IMAGE, failures.lasting)).unwrap();
                 let again_at = now() - seconds(age) + pause;
                 let failed = ImageState::Failed { message: "no space".into(), failures, again_at };
                 self.observed.images.values_mut().for_each(|image| *image = failed.clone());
