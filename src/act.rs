@@ -431,7 +431,7 @@ fn log(action: &Action, effect: &Effect, took: Duration) {
         }
         Effect::SecretDenied { name, .. } => tracing::debug!(runner_name = %name, "no Secret is known"),
         Effect::StillLives { name, .. } => {
-            warn!(runner_name = %name, "a runner is kept whose sandbox lives, although Modal's lists lack it");
+            tracing::debug!(runner_name = %name, "its sandbox lives, although Modal's lists lack it: the runner is kept");
         }
         Effect::Deregistered { name, .. } | Effect::StillRunning { name, .. } => {
             info!(runner_name = %name, reason = action.labels().1, result = effect.result(), elapsed_seconds, "deregistered runner");

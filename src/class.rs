@@ -342,6 +342,28 @@ mod tests {
     }
 
     #[test]
+    fn of_classes_that_match_the_one_with_most_labels_serves_or_refuses_and_then_the_first() {
+        let repo: RepoName = "acme/web".parse().unwrap();
+        let labels = Labels::new(["modal", "big"]);
+        let (big, any) = (class("big", &["big"], &[]), class("any", &[], &["*"]));
+        let again = RunnerClass { name: ClassName::new("again"), ..big.clone() };
+        let found = |classes: &[&RunnerClass], risks: Risks| {
+            let classes: Vec<RunnerClass> = classes.iter().copied().cloned().collect();
+            match resolve(&classes, "modal", (&labels, risks), &repo) {
+                Ok(class) => class.name.to_string(),
+                Err(NoClass::Refused { class, .. }) => class.to_string(),
+                Err(other) => other.to_string(),
+            }
+        };
+        for risks in [Risks::NONE, Risks::NONE.with(Risk::Fork)] {
+            for order in [[&big, &any, &again], [&any, &big, &again]] {
+                assert_eq!(found(&order, risks), "big");
+            }
+            assert_eq!(found(&[&again, &any, &big], risks), "again");
+        }
+    }
+
+    #[test]
     fn a_job_without_a_class_is_told_the_nearest_and_what_fails() {
         check(&["self-hosted"], "it does not carry the opt-in label");
         check(&["modal", "big", "macos"], "no class serves it: the nearest, `big`, fails on `macos`");

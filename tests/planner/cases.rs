@@ -592,6 +592,7 @@ fn a_stale_registration_is_deleted_after_grace_and_agreement() {
     check("runner 7-1 acme/web online 400s stale", "");
     check("runner 7-1 acme/web busy 400s stale", "");
     check("runner 7-1 acme/web offline 400s stale; creating 7-1 acme/web", "");
+    check("runner 7-1 acme/web offline 400s stale; unsure 7-1 acme/web", "");
     check("runner 7-1 acme/web offline 400s stale; sandbox 7-1 acme/web starting 60s", "");
     check(
         "sandbox 7-1 acme/web ended=64 60s; runner 7-1 acme/web offline 400s stale",
