@@ -27,7 +27,7 @@ pub(crate) const SWEPT: TimeDelta = TimeDelta::seconds(10 * 60 + 20);
 /// By which part of a sandbox's cost its account may be wrong.
 const COST_WITHIN: f64 = 1e-3;
 
-/// A sandbox that lived no longer may be on no list: they are read every ten seconds, and lag.
+/// A sandbox that lived no longer may be on no list, or be shown without a machine: lists are read every ten seconds, and lag.
 const UNSEEN_LIFE: TimeDelta = TimeDelta::seconds(20);
 
 /// How a run is judged and when it ends.
@@ -174,7 +174,7 @@ fn accounts(dir: &Path, bills: &BTreeMap<String, Bill>, now: DateTime<Utc>) -> V
         None if *lived <= UNSEEN_LIFE || *is_lost => None,
         None => Some(format!("{sandbox} took {dollars} USD and is not accounted")),
         Some(entry) if (entry.usd.dollars() - dollars).abs() <= dollars * COST_WITHIN => None,
-        Some(entry) if entry.estimate && entry.usd.dollars() > *dollars => None,
+        Some(entry) if entry.estimate && (entry.usd.dollars() > *dollars || *lived <= UNSEEN_LIFE) => None,
         Some(entry) => Some(format!("{sandbox} took {dollars} USD, and {entry:?} is accounted")),
     });
     let unknown = entries.keys().filter(|sandbox| !bills.contains_key(*sandbox));
