@@ -297,10 +297,16 @@ impl Evidence {
         evidence
     }
 
-    /// A name whose registration we made.
-    fn registered(&mut self, name: &OurName, runner: RunnerId, now: DateTime<Utc>) -> &mut NameEvidence {
+    /// A name, of which this is the registration.
+    fn registration(&mut self, name: &OurName, runner: RunnerId, now: DateTime<Utc>) -> &mut NameEvidence {
         let evidence = self.name(name, now);
         evidence.take_registration(runner);
+        evidence
+    }
+
+    /// A name whose registration we made.
+    fn registered(&mut self, name: &OurName, runner: RunnerId, now: DateTime<Utc>) -> &mut NameEvidence {
+        let evidence = self.registration(name, runner, now);
         evidence.see_registration(now);
         evidence
     }
@@ -347,26 +353,16 @@ impl Evidence {
                 }
             }
             Effect::Deregistered { name, runner, reason } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
+                let evidence = self.registration(name, *runner, now);
                 evidence.fenced_at = Some(now);
                 evidence.given_up = GivenUp::by(*reason).or(evidence.given_up);
             }
             Effect::SecretDenied { name, runner } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
+                let evidence = self.registration(name, *runner, now);
                 evidence.secret_denied_at.get_or_insert(now);
             }
-            Effect::StillLives { name, runner } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
-                evidence.stale = None;
-            }
-            Effect::StillRunning { name, runner } => {
-                let evidence = self.name(name, now);
-                evidence.take_registration(*runner);
-                evidence.kept_at = Some(now);
-            }
+            Effect::StillLives { name, runner } => self.registration(name, *runner, now).stale = None,
+            Effect::StillRunning { name, runner } => self.registration(name, *runner, now).kept_at = Some(now),
             Effect::Terminated { name } => self.name(name, now).terminated_at = Some(now),
             Effect::SecretDeleted { secret, found, .. } => self.secrets.learn(secret, *found, now),
             // Both stand in the fleet as unsure; if no sandbox comes, the registration is left over.

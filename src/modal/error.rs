@@ -82,10 +82,11 @@ impl ModalError {
                 ErrorClass::Unavailable
             }
             // Whatever it was wanted for was not called, and nothing is said of that.
-            Self::Call { operation: Operation::AUTHENTICATE, refusal, .. } => match refusal.class().before_the_call() {
-                ErrorClass::NotFound | ErrorClass::Conflict => ErrorClass::Unsent,
-                class => class,
-            },
+            Self::Call { operation: Operation::AUTHENTICATE, refusal, .. } => {
+                let class = refusal.class().before_the_call();
+                let is_of_token = matches!(class, ErrorClass::NotFound | ErrorClass::Conflict);
+                if is_of_token { ErrorClass::Unsent } else { class }
+            }
             Self::Call { refusal, .. } => refusal.class(),
             Self::Unreadable { .. } => ErrorClass::Unreadable,
             Self::Build { class, .. } => *class,

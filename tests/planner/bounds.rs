@@ -100,7 +100,9 @@ fn a_registration_whose_job_runs_is_kept() {
         let claim = Claim { job: JobId(9), runner: None, at: now() };
         situation.evidence.names.get_mut(&name("7-1")).unwrap().claim = Some(claim);
         let runs = &mut situation.observed.repos.get_mut(&scope("acme/web")).unwrap().runs;
-        runs.values_mut().for_each(|run| run.jobs.values_mut().for_each(|job| job.status = status.clone()));
+        for job in runs.values_mut().flat_map(|run| run.jobs.values_mut()) {
+            job.status = status.clone();
+        }
         told(&situation)
     };
     assert_eq!(plan(JobStatus::InProgress), "");

@@ -177,13 +177,7 @@ impl Situation {
                     .for_each(|image| *image = ImageState::Building { failures: Setbacks::default() });
             }
             ["image", "absent"] => self.observed.images.clear(),
-            ["image", "failed", failures, age] => {
-                let failures = Setbacks { lasting: failures.parse().unwrap(), ..Setbacks::default() };
-                let pause = TimeDelta::from_std(retry::delay(retry::IMAGE, failures.lasting)).unwrap();
-                let again_at = now() - seconds(age) + pause;
-                let failed = ImageState::Failed { message: "no space".into(), failures, again_at };
-                self.observed.images.values_mut().for_each(|image| *image = failed.clone());
-            }
+            ["image", "failed", failures, age] => self.image_failed(failures.parse().unwrap(), seconds(age)),
             ["unreadable", id, gpus @ ..] => {
                 let gpus = gpus.first().map_or(0, |gpus| gpus.parse().unwrap());
                 self.observed.fleet.unreadable.insert(SandboxId::new(*id), gpus);
@@ -211,6 +205,15 @@ impl Situation {
             ["spend", rest @ ..] => self.spend(rest),
             _ => self.readings(words),
         }
+    }
+
+    /// All images have failed so often, the last time so long ago.
+    fn image_failed(&mut self, times: u32, age: TimeDelta) {
+        let failures = Setbacks { lasting: times, ..Setbacks::default() };
+        let pause = TimeDelta::from_std(retry::delay(retry::IMAGE, times)).unwrap();
+        let again_at = now() - age + pause;
+        let failed = ImageState::Failed { message: "no space".into(), failures, again_at };
+        self.observed.images.values_mut().for_each(|image| *image = failed.clone());
     }
 
     /// Registers the runners of an organization's repositories with it, in its group `Modal`.
