@@ -225,7 +225,7 @@ impl Evidence {
         for (registry, view) in &observed.registries {
             self.learn_runners(registry, view, &lesson);
         }
-        self.learn_trials(&mut lesson);
+        self.learn_overdue(&mut lesson);
         self.learn_in_vain(observed, policy, now);
         self.learn_versions(observed, now);
         self.forget(observed, now);

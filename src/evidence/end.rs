@@ -38,7 +38,7 @@ impl Evidence {
             let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
             if is_infrastructure(reason) {
                 self.lost_machine(name.job, now);
-            } else {
+            } else if evidence.overdue_at.is_none() {
                 self.fruitless(name.job, phase, now);
             }
             self.learn_fruitless_end(name, sandbox, &evidence, lesson);

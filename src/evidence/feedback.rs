@@ -10,10 +10,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::images::Blame;
-use super::{Evidence, Lesson, NameEvidence};
+use super::{Evidence, Lesson, NameEvidence, Phase};
 use crate::ids::{ClassName, Fingerprint, ImageId, OurName};
 use crate::mutant::{self, Mutant};
-use crate::plan::Policy;
+use crate::plan::{Policy, SandboxState, state_of};
 use crate::retry;
 use crate::runner::Exit;
 use crate::state::{
@@ -192,6 +192,18 @@ impl Waiting {
     }
 }
 
+/// The reason of a runner that did not come online in time.
+const NOT_ONLINE: &str = "not_online";
+
+/// What may have kept a runner from coming online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspect {
+    /// Its image, among other things.
+    Image,
+    /// Nothing that lies in the image.
+    Class,
+}
+
 /// Runners of one label set that waited in vain.
 struct Waits {
     /// When each began to wait.
@@ -330,7 +342,6 @@ impl Evidence {
     ) {
         let (observed, now) = (lesson.observed, lesson.now);
         let Some(result) = sandbox.ended.as_ref().and_then(|ended| ended.result.as_ref()) else { return };
-        let class = &sandbox.origin.class;
         let exit = match result.status {
             SandboxEnd::Success | SandboxEnd::Failure => Exit::from_code(result.exit_code),
             SandboxEnd::InitFailure
@@ -353,19 +364,55 @@ impl Evidence {
         }
         let is_failed_start =
             ended_by_itself(sandbox, result, exit) || (evidence.terminated_at.is_some() && sandbox.is_scheduled);
-        let in_use = observed.images.get(class).and_then(ImageState::id);
-        let is_of_today = sandbox.image.is_none() || in_use.is_none() || sandbox.image.as_ref() == in_use;
-        if !is_failed_start || evidence.online_at.is_some() || !is_of_today {
+        if !is_failed_start || evidence.online_at.is_some() || evidence.overdue_at.is_some() {
             return;
         }
         // What Modal itself broke, or never placed, says nothing of the image.
         let may_be_its_images =
             !matches!(result.status, SandboxEnd::InternalFailure | SandboxEnd::Other(_)) && sandbox.was_placed();
-        let blame = if may_be_its_images { self.blame(name, sandbox, lesson) } else { Blame::Class };
+        let suspect = if may_be_its_images { Suspect::Image } else { Suspect::Class };
+        self.learn_failed_start(name, sandbox, suspect, super::end_reason(Some(result)), lesson);
+    }
+
+    /// Sandboxes whose runners did not come online in time. Their end is not waited for: it takes minutes, and where GitHub
+    /// says that a runner has a job it may never come, while others are made in their place.
+    pub(super) fn learn_overdue(&mut self, lesson: &mut Lesson<'_>) {
+        let observed = lesson.observed;
+        for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
+            let Some(known) = self.names.get(name).filter(|known| known.overdue_at.is_none()) else { continue };
+            let clocks = lesson.policy.class(&sandbox.origin.class).map(|class| &class.clocks);
+            let state = state_of(sandbox, Some(known), clocks, observed.skew, lesson.now);
+            if state == SandboxState::Failed && sandbox.is_scheduled {
+                self.name(name, lesson.now).overdue_at = Some(lesson.now);
+                self.fruitless(name.job, Phase::Start, lesson.now);
+                self.learn_failed_start(name, sandbox, Suspect::Image, NOT_ONLINE, lesson);
+            }
+        }
+    }
+
+    /// A runner did not come online.
+    fn learn_failed_start(
+        &mut self,
+        name: &OurName,
+        sandbox: &OurSandbox,
+        suspect: Suspect,
+        reason: &str,
+        lesson: &mut Lesson<'_>,
+    ) {
+        let (observed, now) = (lesson.observed, lesson.now);
+        let class = &sandbox.origin.class;
+        let in_use = observed.images.get(class).and_then(ImageState::id);
+        let is_of_today = sandbox.image.is_none() || in_use.is_none() || sandbox.image.as_ref() == in_use;
+        if !is_of_today {
+            return;
+        }
+        let blame = match suspect {
+            Suspect::Image => self.blame(name, sandbox, lesson),
+            Suspect::Class => Blame::Class,
+        };
         if matches!(blame, Blame::Class | Blame::HeldAgain) {
             let mut breaker = self.failed_starts.remove(class);
-            let reason = super::end_reason(Some(result));
-            Breaker::count(&mut breaker, FAILED_STARTS_MAX, reason, began, now);
+            Breaker::count(&mut breaker, FAILED_STARTS_MAX, reason, sandbox.created_at, now);
             self.failed_starts.extend(breaker.map(|breaker| (class.clone(), breaker)));
         }
     }

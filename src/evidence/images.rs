@@ -13,7 +13,7 @@ use super::feedback::image_of;
 use super::{Evidence, Lesson};
 use crate::class::{RunnerClass, SandboxOptions};
 use crate::ids::{ClassName, Fingerprint, ImageId, OurName};
-use crate::plan::{Policy, SandboxState, state_of};
+use crate::plan::Policy;
 use crate::retry::{self, Growth};
 use crate::runner::RunnerVersion;
 use crate::state::{ImageState, Observed, OurSandbox};
@@ -235,35 +235,6 @@ impl Evidence {
         };
         let is_taken = !self.refused_images.contains_key(&good.image) && !good.runner.is_some_and(is_refused);
         is_taken.then_some(good)
-    }
-
-    /// Sandboxes of new images whose runners did not come online in time: their end need not be waited for.
-    pub(super) fn learn_trials(&mut self, lesson: &mut Lesson<'_>) {
-        let observed = lesson.observed;
-        let is_tried = |class: &ClassName, image| {
-            self.images.is_on_trial(class, image) || self.images.given_up.contains_key(class)
-        };
-        let tried: BTreeMap<&ClassName, &ImageId> = observed
-            .images
-            .iter()
-            .filter_map(|(class, image)| Some((class, image.id()?)))
-            .filter(|(class, image)| is_tried(class, image))
-            .collect();
-        if tried.is_empty() {
-            return;
-        }
-        for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
-            let is_tried = sandbox.image.as_ref() == tried.get(&sandbox.origin.class).copied();
-            if sandbox.image.is_some() && is_tried && self.has_not_come(name, sandbox, lesson) {
-                self.blame(name, sandbox, lesson);
-            }
-        }
-    }
-
-    fn has_not_come(&self, name: &OurName, sandbox: &OurSandbox, lesson: &Lesson<'_>) -> bool {
-        let clocks = lesson.policy.class(&sandbox.origin.class).map(|class| &class.clocks);
-        let state = state_of(sandbox, self.names.get(name), clocks, lesson.observed.skew, lesson.now);
-        sandbox.is_scheduled && state == SandboxState::Failed
     }
 
     /// Counts a start that failed, and says what it is put down to. Where its image is held back because of it, the class

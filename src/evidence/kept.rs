@@ -286,6 +286,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         is_mint_unanswered: _, // what is there is read anew
         secret_denied_at: _,
         left_at,
+        overdue_at,
         ended_at,
         seen_at,
     } = known;
@@ -303,6 +304,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         kept_at: past(kept_at, now),
         claim: claim.map(|Claim { job, runner, at }| Claim { job, runner, at: at.min(now) }),
         left_at: past(left_at, now),
+        overdue_at: past(overdue_at, now),
         ended_at: past(ended_at, now),
         seen_at: past(seen_at, now),
         runner_id: None,

@@ -65,6 +65,8 @@ pub struct NameEvidence {
     /// Whether nothing told what came of registering it: a registration of that name may be ours, or another process's.
     #[serde(skip)]
     pub is_mint_unanswered: bool,
+    /// When its runner was found not to have come online in time; that is counted then, and not again at its end.
+    pub overdue_at: Option<DateTime<Utc>>,
     /// When its sandbox was seen to have ended; what came of it is counted then.
     pub ended_at: Option<DateTime<Utc>>,
     pub(super) seen_at: Option<DateTime<Utc>>,

@@ -165,10 +165,13 @@ struct Faulty {
     cleared_at: f64,
 }
 
-/// Lets a named fault last for an hour, asking for the status every minute, and then takes it away.
-async fn under(fault: &str, count: u64, seed: u64) -> Faulty {
+/// Lets faults last for an hour, asking for the status every minute, and then takes them away.
+async fn under(faults: &[FaultRequest], count: u64, seed: u64) -> Faulty {
     let lab = Lab::new(profile(seed), jobs(count, None), seed);
-    lab.world.add_fault(FaultRequest { until_secs: Some(8.0 * HOUR), ..fault.into() }).expect("a named fault");
+    for fault in faults {
+        let lasting = FaultRequest { until_secs: Some(8.0 * HOUR), ..fault.clone() };
+        lab.world.add_fault(lasting).expect("a fault");
+    }
     let (questions, clock) = (lab.questions(), lab.clock.clone());
     let (mut reasons, mut asked, mut cleared_at) = (BTreeSet::new(), None, None);
     let next = |world: &World| {
@@ -185,7 +188,7 @@ async fn under(fault: &str, count: u64, seed: u64) -> Faulty {
     };
     let outcome = lab.drive(HOURS_8, Duration::from_secs(10), next).await;
     let completed = outcome.report.jobs_completed;
-    assert_eq!(u64::try_from(completed).ok(), Some(count), "{fault}, seed {seed}: {}", outcome.summary());
+    assert_eq!(u64::try_from(completed).ok(), Some(count), "{faults:?}, seed {seed}: {}", outcome.summary());
     Faulty { outcome, reasons, cleared_at: cleared_at.expect("it lasts longer than an hour") }
 }
 
@@ -206,7 +209,7 @@ fn check_recovery(faulty: &Faulty, fault: &str, seed: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_refused_runner_version_costs_three_creates_and_probes_and_the_status_says_why() {
     for seed in SEEDS {
-        let faulty = under("runner_version_refused", 20, seed).await;
+        let faulty = under(&["runner_version_refused".into()], 20, seed).await;
         let (first, all) = creates_under(&faulty);
         let told = || format!("seed {seed}: {first} creates at first, {all} in all: {}", faulty.outcome.summary());
         // The pauses between probes double from one minute on: six of them in an hour.
@@ -220,13 +223,31 @@ async fn a_refused_runner_version_costs_three_creates_and_probes_and_the_status_
 #[tokio::test(start_paused = true)]
 async fn a_closed_runner_group_costs_three_creates_and_probes_and_the_status_says_why() {
     for seed in SEEDS {
-        let faulty = under("closed_runner_group", 20, seed).await;
+        let faulty = under(&["closed_runner_group".into()], 20, seed).await;
         let (first, all) = creates_under(&faulty);
         let told = || format!("seed {seed}: {first} creates at first, {all} in all: {}", faulty.outcome.summary());
         assert!(first <= 3 && all <= 3 + 6, "{}", told());
         let is_it = |reason: &String| reason.starts_with("unproven: ");
         assert!(faulty.reasons.iter().any(is_it), "seed {seed}: {:#?}", faulty.reasons);
         check_recovery(&faulty, "closed_runner_group", seed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runners_that_never_come_online_cost_a_first_wave_and_probes_also_where_none_can_be_removed() {
+    let faults = [json!({ "operation": "boot", "mode": "never_online" }), json!({ "name": "delete_422" })];
+    let faults = faults.map(|fault| serde_json::from_value::<FaultRequest>(fault).expect("a request"));
+    for faults in [&faults[..1], &faults] {
+        for seed in SEEDS {
+            let faulty = under(faults, 20, seed).await;
+            let (first, all) = creates_under(&faulty);
+            let told = || format!("seed {seed}: {first} creates at first, {all} in all: {}", faulty.outcome.summary());
+            // Two may be replaced before the third is given up.
+            assert!(first <= 3 && all <= 3 + 2 + 6, "{faults:?}, {}", told());
+            let is_it = |reason: &String| reason.starts_with("breaker: ") && reason.contains("not_online");
+            assert!(faulty.reasons.iter().any(is_it), "seed {seed}: {:#?}", faulty.reasons);
+            check_recovery(&faulty, "runner_never_online", seed);
+        }
     }
 }
 

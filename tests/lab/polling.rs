@@ -431,3 +431,14 @@ async fn jobs_are_read_again_while_many_sweeps_wait_for_their_part_of_the_quota(
     let again = reads.iter().filter(|at| (600.0..3_300.0).contains(*at)).count();
     assert!(again >= 3, "{reads:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_runs_that_wait_in_vain_keep_no_list_from_being_read() {
+    let jobs: Vec<Value> = (0..250_u32).map(|run| job(run.into(), 0, 0, f64::from(run), 60.0)).collect();
+    let faults = json!([{ "operation": "boot", "mode": "never_online", "until_secs": 3_600.0 }]);
+    let day = scenario(json!({ "repos": repos(1), "jobs": jobs, "faults": faults }));
+    let outcome = Lab::new(Profile::realistic(), day, 1).run(Duration::from_secs(3_600), |_| false).await;
+    let lists = outcome.times(|what| matches!(what, What::Call { operation: Operation::ListRuns, .. }));
+    let gap = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(lists.len() > 300 && gap < 30.0, "{} lists, {gap} s apart: {}", lists.len(), outcome.summary());
+}

@@ -8,7 +8,8 @@ use sandrunner::act::{Effect, Outcome};
 use sandrunner::class::{Gpu, Machine, User};
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::evidence::Agreement;
-use sandrunner::ids::{ClassName, ImageId, JobId, Labels, RunId, RunnerId, SecretId};
+use sandrunner::evidence::kept::{decode, encode};
+use sandrunner::ids::{ClassName, Fingerprint, ImageId, JobId, Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
 use sandrunner::plan::{Action, DeregisterReason, SecretLook};
 use sandrunner::runner::VersionNotice;
@@ -93,6 +94,37 @@ fn what_modal_takes_away_is_no_failure_of_the_class() {
     // Modal takes no other machines away.
     assert_eq!(ended("modal", "starting 60s", SandboxEnd::Terminated), (vec!["terminated"; 3], 0));
     assert_eq!(ended("modal", "starting 60s", SandboxEnd::InternalFailure), (vec!["internal_failure"; 3], 3));
+}
+
+#[test]
+fn a_runner_that_does_not_come_online_in_time_counts_at_once_and_not_again_at_its_end() {
+    let jobs = (1..=3).map(|id| format!("job {id} acme/web queued; sandbox {id}-1 acme/web failed 600s; "));
+    let sandboxes = jobs.collect::<Vec<_>>().concat();
+    let counted = |situation: &Situation| {
+        let failed: u32 = situation.evidence.failed_starts.values().map(|breaker| breaker.failures).sum();
+        let attempts: u32 = situation.evidence.jobs.values().map(|job| job.fruitless).sum();
+        (failed, attempts)
+    };
+    let mut situation = Situation::parse(&sandboxes);
+    assert_eq!(counted(&situation), (0, 0));
+    for at in [0, 1] {
+        learn(&mut situation, &[], at);
+        assert_eq!(counted(&situation), (3, 3));
+    }
+    let breaker = situation.evidence.failed_starts.values().next().unwrap();
+    assert_eq!((breaker.reason.as_str(), breaker.again_at()), ("not_online", Some(now() + TimeDelta::seconds(60))));
+    // Nor at its end after a restart.
+    let settings = Fingerprint::of("settings");
+    let text = encode(&situation.evidence, settings).unwrap();
+    situation.evidence = decode(text.as_bytes(), settings, now()).unwrap();
+    for id in 1..=3 {
+        situation.evidence.names.get_mut(&name(&format!("{id}-1"))).unwrap().terminated_at = Some(now());
+    }
+    end(&mut situation, SandboxEnd::Terminated, 0);
+    assert_eq!(counted(&situation), (0, 3));
+    let mut unplaced = Situation::parse(&sandboxes.replace("failed", "unplaced"));
+    learn(&mut unplaced, &[], 0);
+    assert_eq!(counted(&unplaced), (0, 0), "that is a shortage of machines");
 }
 
 #[test]
