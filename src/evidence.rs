@@ -33,6 +33,7 @@ use crate::state::{
 pub use ceiling::Ceiling;
 pub use end::{INIT_FAILURE, INTERNAL_FAILURE, NO_CAPACITY, PREEMPTED, end_reason, is_infrastructure};
 
+use feedback::image_of;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};
 pub use images::{GoodImage, HeldImage, Images};
 use name::is_another;
@@ -414,7 +415,8 @@ impl Evidence {
         let evidence = self.name(name, now);
         evidence.origin.get_or_insert_with(|| sandbox.origin.clone());
         let Some(ended) = &sandbox.ended else { return };
-        if evidence.ended_at.is_some() {
+        // What ended with another registration has nothing to do with this one.
+        if evidence.ended_at.is_some() || is_another(evidence.runner_id, sandbox.runner) {
             return;
         }
         evidence.ended_at = Some(ended.at);
@@ -496,10 +498,11 @@ impl Evidence {
             },
         };
         if let Some(origin) = origin {
-            let sandbox = lesson.observed.fleet.sandboxes.get(&name);
-            match sandbox {
-                Some(sandbox) => self.learn_start(sandbox, lesson),
-                None => self.class_started(&origin.class, now),
+            let online_at = pickup.started_at.unwrap_or(now);
+            match lesson.observed.fleet.sandboxes.get(&name) {
+                Some(sandbox) if pickup.online_at.is_none() => self.learn_start(&name, sandbox, online_at, lesson),
+                None if pickup.online_at.is_none() => self.class_started(&origin.class, now),
+                Some(_) | None => {}
             }
             self.proven.insert(origin.class);
         }
@@ -545,8 +548,15 @@ impl Evidence {
         }
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         let both_read = observed.fleet.read.times().map(|fleet| [fleet, read]);
-        if let Some(sandbox) = sandbox.filter(|_| runner.connection == Connection::Online) {
-            self.learn_start(sandbox, lesson);
+        let is_online = runner.connection == Connection::Online || runner.is_busy;
+        if let Some(sandbox) = sandbox.filter(|_| is_online) {
+            let class = &sandbox.origin.class;
+            let is_first = self.names.get(name).is_none_or(|known| known.online_at.is_none());
+            if is_first {
+                self.learn_start(name, sandbox, read.began, lesson);
+            } else if let Some(image) = image_of(sandbox, observed).filter(|_| self.images.good(class).is_none()) {
+                self.learn_image(class, image, lesson);
+            }
         }
         let evidence = self.name(name, now);
         let is_new = evidence.origin.is_none() && evidence.registered_at.is_none();
@@ -557,7 +567,7 @@ impl Evidence {
         if runner.is_busy {
             evidence.busy_at.get_or_insert(read.began);
         }
-        if runner.connection == Connection::Online || runner.is_busy {
+        if is_online {
             evidence.online_at.get_or_insert(read.began);
             evidence.stale = None;
             evidence.never_online = None;

@@ -31,7 +31,9 @@ impl Evidence {
             *self.served.entry(key).or_default() += 1;
         } else if reason == Exit::Unclaimed.as_str() {
             self.job(name.job, now).waiting.unclaimed += 1;
-            self.learn_start(sandbox, lesson);
+            if evidence.online_at.is_none() {
+                self.learn_start(name, sandbox, sandbox.started(lesson.observed.skew), lesson);
+            }
         } else if reason == NO_CAPACITY && (sandbox.was_placed() || self.is_next_elsewhere(&sandbox.origin, lesson)) {
             // That it was placed too late tells nothing of it; and the next one has a machine of another kind.
         } else {

@@ -10,7 +10,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::images::Blame;
-use super::{Evidence, Lesson, NameEvidence, Phase};
+use super::{Evidence, GivenUp, Lesson, NameEvidence, Phase};
+use crate::class::ClassClocks;
 use crate::ids::{ClassName, Fingerprint, ImageId, OurName};
 use crate::mutant::{self, Mutant};
 use crate::plan::{Policy, SandboxState, state_of};
@@ -58,11 +59,10 @@ impl Breaker {
         Some(self.failed_at + pause)
     }
 
-    /// Whether a job that was taken at `claimed` shows that runners serve all the same. A runner that serves says nothing of
-    /// one that GitHub refuses later.
+    /// Whether a job that was taken at `claimed` shows that runners serve all the same. Of a version that GitHub refuses it
+    /// shows nothing: runners that came online before go on. One that comes online later closes the breaker.
     pub fn is_outweighed(&self, claimed: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-        let is_refused = self.reason == Exit::VersionRefused.as_str();
-        now - claimed < CLAIM_HOLDS && (!is_refused || claimed > self.failed_at)
+        now - claimed < CLAIM_HOLDS && self.reason != Exit::VersionRefused.as_str()
     }
 
     /// Open, after so many failures, and admits a probe at once.
@@ -379,10 +379,13 @@ impl Evidence {
     pub(super) fn learn_overdue(&mut self, lesson: &mut Lesson<'_>) {
         let observed = lesson.observed;
         for (name, sandbox) in observed.fleet.sandboxes.iter().filter(|(_, sandbox)| sandbox.ended.is_none()) {
-            let Some(known) = self.names.get(name).filter(|known| known.overdue_at.is_none()) else { continue };
+            // Once Modal places one that was given up, its runner finds its registration gone.
+            let is_open =
+                |known: &&NameEvidence| known.overdue_at.is_none() && known.given_up != Some(GivenUp::Unplaced);
+            let Some(known) = self.names.get(name).filter(is_open) else { continue };
             let clocks = lesson.policy.class(&sandbox.origin.class).map(|class| &class.clocks);
             let state = state_of(sandbox, Some(known), clocks, observed.skew, lesson.now);
-            if state == SandboxState::Failed && sandbox.is_scheduled {
+            if state == SandboxState::Failed && has_lived_too_long(sandbox, clocks, observed.skew) {
                 self.name(name, lesson.now).overdue_at = Some(lesson.now);
                 self.fruitless(name.job, Phase::Start, lesson.now);
                 self.learn_failed_start(name, sandbox, Suspect::Image, NOT_ONLINE, lesson);
@@ -417,12 +420,26 @@ impl Evidence {
         }
     }
 
-    /// A runner came online: its class starts, its image brings runners online, and GitHub takes the version in it.
-    pub(super) fn learn_start(&mut self, sandbox: &OurSandbox, lesson: &Lesson<'_>) {
+    /// A runner was first found to be, or to have been, online: its class starts, its image brings runners online, and at
+    /// `online_at` GitHub took the version in it. One that stays online says nothing of those that start later.
+    pub(super) fn learn_start(
+        &mut self,
+        name: &OurName,
+        sandbox: &OurSandbox,
+        online_at: DateTime<Utc>,
+        lesson: &Lesson<'_>,
+    ) {
+        if self.name(name, lesson.now).overdue_at.take().is_some() {
+            // It only came late.
+            let job = self.job(name.job, lesson.now);
+            job.fruitless = job.fruitless.saturating_sub(1);
+        }
         let class = &sandbox.origin.class;
         self.class_started(class, lesson.now);
         if let Some(image) = image_of(sandbox, lesson.observed) {
-            self.refused_images.remove(image);
+            if self.refused_images.get(image).is_some_and(|refused| refused.failed_at < online_at) {
+                self.refused_images.remove(image);
+            }
             self.learn_image(class, image, lesson);
         }
     }
@@ -479,6 +496,13 @@ fn ended_by_itself(sandbox: &OurSandbox, result: &SandboxResult, exit: Exit) -> 
         SandboxEnd::InternalFailure | SandboxEnd::Other(_) => sandbox.origin.machine.gpu.is_none(),
         SandboxEnd::Terminated => false,
     }
+}
+
+/// Whether Modal still showed a sandbox, at work, after the time in which its runner has to come online.
+fn has_lived_too_long(sandbox: &OurSandbox, clocks: Option<&ClassClocks>, skew: TimeDelta) -> bool {
+    let limit = clocks.and_then(|clocks| TimeDelta::from_std(clocks.start_timeout).ok());
+    let lived = sandbox.started_at.map(|started| sandbox.seen_at - (started - skew));
+    sandbox.missing_since.is_none() && lived.zip(limit).is_some_and(|(lived, limit)| lived > limit)
 }
 
 /// What a sandbox was made from; where that is not known, the image that its class has now.

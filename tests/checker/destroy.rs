@@ -189,8 +189,8 @@ fn jobs_unread(attempt: &Attempt, since: Time, caller: Caller, book: &Book) -> O
         .map(|job| format!("the jobs of run {} were not read since its registration was deleted", job.run))
 }
 
-/// Whether a process may not have been shown a job's run at all: it is older than the pages of the whole list that are read,
-/// and the lists by status leave runs out. Both were read since, and the process has never asked for its jobs.
+/// Whether a process may not have been shown a job's run at all: it is older than the process and than the pages of the whole
+/// list that are read, and the lists by status leave runs out. Both were read since, and the process has never asked for its jobs.
 fn is_left_out(job: &Job, since: Time, caller: Caller, book: &Book) -> bool {
     let known = book.readings.by(caller);
     let started = book.started_at(caller);
@@ -200,6 +200,7 @@ fn is_left_out(job: &Job, since: Time, caller: Caller, book: &Book) -> bool {
     };
     let asked = known.begun((Operation::ListJobs, &job.repo, &job.run.to_string()));
     book.profile.filtered_list_omits > 0.0
+        && started.is_some_and(|started| job.queued.at < started)
         && asked.is_none_or(|asked| started.is_some_and(|started| asked < started))
         && !has("", started)
         && ["queued", "in_progress"].into_iter().all(|status| has(status, Some(since)))

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 
 use super::Found;
 use super::book::{Answer, Attempt, Book, Sandbox};
-use super::event::{Line, Time, What, seconds};
+use super::event::{Line, Time, What, code, seconds};
 
 /// Modal: the sandbox failed before its entry point ran. One whose create was not answered may have been sent again then.
 const INIT_FAILURE: i32 = 5;
@@ -88,7 +88,11 @@ fn is_late(create: &Answer) -> bool {
 /// Whether a create whose answer was lost was sent again at once, and its first sandbox had ended without having been
 /// online: the second comes too late for the config as well, or is the first to use it.
 fn sent_again(attempt: &Attempt, first: &Sandbox, now: Time) -> bool {
-    let is_lost = attempt.creates.last().is_some_and(|create| !create.call.is_answered());
+    // An answer that cannot be read is lost as well.
+    let is_lost =
+        |create: &&Answer| create.call.is_in_doubt() || create.call.status == code::OK && !create.call.is_answered();
+    let made = attempt.creates.iter().find(|create| create.mark.at >= first.created.at);
+    let is_lost = made.is_some_and(|create| is_lost(&create));
     let since = attempt.creates.iter().filter(|create| create.mark.at >= first.created.at);
     let asked: f64 = since.filter_map(|create| create.call.wait_secs).sum();
     let within = SENT_AGAIN_WITHIN + seconds(asked);

@@ -7,14 +7,14 @@ use chrono::TimeDelta;
 use sandrunner::act::{Effect, Outcome};
 use sandrunner::class::{Gpu, Machine, User};
 use sandrunner::error::{CallFailure, ErrorClass};
-use sandrunner::evidence::Agreement;
 use sandrunner::evidence::kept::{decode, encode};
+use sandrunner::evidence::{Agreement, GivenUp};
 use sandrunner::ids::{ClassName, Fingerprint, ImageId, JobId, Labels, RunId, RunnerId, SecretId};
 use sandrunner::modal::Deletion;
 use sandrunner::plan::{Action, DeregisterReason, SecretLook};
 use sandrunner::runner::VersionNotice;
 use sandrunner::state::{
-    Connection, Ended, EndedSecret, ImageState, Origin, ReadTimes, ReleaseView, SandboxEnd, SandboxResult,
+    Connection, Ended, EndedSecret, ImageState, Origin, OurSandbox, ReadTimes, ReleaseView, SandboxEnd, SandboxResult,
 };
 
 fn learn(situation: &mut Situation, outcomes: &[Outcome], after: i64) {
@@ -125,6 +125,68 @@ fn a_runner_that_does_not_come_online_in_time_counts_at_once_and_not_again_at_it
     let mut unplaced = Situation::parse(&sandboxes.replace("failed", "unplaced"));
     learn(&mut unplaced, &[], 0);
     assert_eq!(counted(&unplaced), (0, 0), "that is a shortage of machines");
+}
+
+#[test]
+fn a_runner_that_comes_late_has_not_failed() {
+    let sandboxes = "job 1 acme/web queued; sandbox 1-1 acme/web failed 600s; sandbox 2-1 acme/web failed 600s";
+    let mut situation = Situation::parse(sandboxes);
+    learn(&mut situation, &[], 0);
+    let fruitless = |situation: &Situation| situation.evidence.jobs[&JobId(1)].fruitless;
+    assert_eq!((fruitless(&situation), situation.evidence.failed_starts.len()), (1, 1));
+    situation.observed = Situation::parse(&format!("{sandboxes}; runner 1-1 acme/web online 5s")).observed;
+    situation.registry("acme/web").runners_read.succeeded(now() + TimeDelta::seconds(10));
+    learn(&mut situation, &[], 10);
+    assert_eq!((fruitless(&situation), situation.evidence.failed_starts.len()), (0, 0));
+    // How it ends then counts as ever.
+    situation.observed.registries.clear();
+    end(&mut situation, SandboxEnd::Failure, 68);
+    assert_eq!(fruitless(&situation), 1);
+}
+
+#[test]
+fn only_what_modal_still_shows_at_work_after_the_limit_is_overdue() {
+    let failed = "sandbox 1-1 acme/web failed 600s";
+    let counted = |change: &dyn Fn(&mut Situation)| {
+        let mut situation = Situation::parse(failed);
+        change(&mut situation);
+        learn(&mut situation, &[], 0);
+        situation.evidence.failed_starts.len()
+    };
+    let sandbox = |situation: &mut Situation, change: &dyn Fn(&mut OurSandbox)| {
+        change(situation.observed.fleet.sandboxes.values_mut().next().unwrap());
+    };
+    let late = now() - TimeDelta::seconds(500);
+    assert_eq!(counted(&|_| {}), 1);
+    assert_eq!(counted(&|situation| sandbox(situation, &|it| it.started_at = None)), 0, "its image is still loaded");
+    assert_eq!(
+        counted(&|situation| sandbox(situation, &|it| it.missing_since = Some(late))),
+        0,
+        "it is no longer listed"
+    );
+    assert_eq!(counted(&|situation| sandbox(situation, &|it| it.seen_at = late)), 0, "it was not listed since");
+    let given_up = Some(GivenUp::Unplaced);
+    let unplaced = |situation: &mut Situation| {
+        situation.evidence.names.get_mut(&name("1-1")).unwrap().given_up = given_up;
+    };
+    assert_eq!(counted(&unplaced), 0, "it was placed too late");
+}
+
+#[test]
+fn the_end_of_another_registrations_sandbox_is_not_learned_again() {
+    let mut situation = Situation::parse("job 1 acme/web queued; sandbox 1-1 acme/web starting 60s");
+    situation.observed.fleet.sandboxes.values_mut().for_each(|sandbox| sandbox.runner = Some(RunnerId(7)));
+    learn(&mut situation, &[], 0);
+    assert_eq!(end(&mut situation, SandboxEnd::Failure, 66), ["registration_failed"]);
+    // Another process uses the name again.
+    let ended = situation.observed.fleet.clone();
+    situation.observed = Situation::parse("job 1 acme/web queued; runner 1-1 acme/web offline 5s").observed;
+    situation.observed.fleet = ended;
+    situation.registry("acme/web").runners_read.succeeded(now() + TimeDelta::seconds(10));
+    for after in [10, 11] {
+        learn(&mut situation, &[], after);
+        assert_eq!(situation.evidence.jobs[&JobId(1)].fruitless, 1);
+    }
 }
 
 #[test]

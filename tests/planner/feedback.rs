@@ -251,8 +251,9 @@ fn only_runners_of_an_image_speak_for_it() {
     assert_eq!(creates(&planned(&situation, 1)).len(), 5, "the image was made anew since");
     let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{}", queued(5)));
     learn(&mut situation, 0);
-    for (at, image, created) in [(2, "image=im-former", 0), (4, "", 5)] {
-        let online = format!("sandbox 9-1 acme/api starting 5s {image}; runner 9-1 acme/api online 5s{}", queued(5));
+    for (at, id, image, created) in [(2, 9, "image=im-former", 0), (4, 10, "", 5)] {
+        let online =
+            format!("sandbox {id}-1 acme/api starting 5s {image}; runner {id}-1 acme/api online 5s{}", queued(5));
         becomes(&mut situation, &online);
         read(&mut situation, at);
         situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(at));
@@ -294,9 +295,39 @@ fn an_image_of_a_registry_is_made_anew_where_its_runners_are_refused_and_not_whe
 }
 
 #[test]
+fn a_runner_that_stays_online_says_nothing_of_those_that_start_later() {
+    for exit in [65, 66] {
+        let ended: Vec<String> = (1..=3).map(|id| format!("; sandbox {id}-1 acme/web ended={exit} 5s")).collect();
+        let online = "sandbox 9-1 acme/api starting 5s; runner 9-1 acme/api online 5s";
+        let mut situation = Situation::parse(online);
+        learn(&mut situation, 0);
+        for at in [5, 10] {
+            becomes(&mut situation, &format!("{online}{}{}", ended.concat(), queued(5)));
+            read(&mut situation, at);
+            situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(at));
+            learn(&mut situation, at);
+            assert!(creates(&planned(&situation, at)).is_empty(), "exit {exit}, after {at} s");
+        }
+        // Nor that it is given a job.
+        let busy = "sandbox 9-1 acme/api starting 5s; job 9 acme/api in_progress runner=9-1";
+        becomes(&mut situation, &format!("{busy}{}{}", ended.concat(), queued(5)));
+        read(&mut situation, 15);
+        learn(&mut situation, 15);
+        assert!(creates(&planned(&situation, 15)).is_empty(), "exit {exit}, with a job");
+        let another = online.replace("9-1", "10-1");
+        becomes(&mut situation, &format!("{another}{}{}", ended.concat(), queued(5)));
+        read(&mut situation, 20);
+        situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(20));
+        learn(&mut situation, 20);
+        assert_eq!(creates(&planned(&situation, 20)).len(), 5, "exit {exit}");
+    }
+}
+
+#[test]
 fn no_breaker_blocks_a_group_that_had_a_claim_lately() {
     let jobs = queued(5);
-    let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{jobs}"));
+    let ended = "sandbox 1-1 acme/web ended=66 5s; sandbox 2-1 acme/web ended=66 5s; sandbox 3-1 acme/web ended=66 5s";
+    let mut situation = Situation::parse(&format!("{ended}{jobs}"));
     learn(&mut situation, 0);
     becomes(&mut situation, &format!("sandbox 8-1 acme/web starting 5s; job 8 acme/web in_progress runner=8-1{jobs}"));
     situation.evidence.names.entry(name("8-1")).or_default().origin = None;
