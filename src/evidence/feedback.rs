@@ -195,8 +195,14 @@ impl Waiting {
 /// The reason of a runner that did not come online in time.
 const NOT_ONLINE: &str = "not_online";
 
+/// How a start failed.
+struct FailedStart {
+    suspect: Suspect,
+    /// As a metric label.
+    reason: &'static str,
+}
+
 /// What may have kept a runner from coming online.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspect {
     /// Its image, among other things.
     Image,
@@ -371,7 +377,8 @@ impl Evidence {
         let may_be_its_images =
             !matches!(result.status, SandboxEnd::InternalFailure | SandboxEnd::Other(_)) && sandbox.was_placed();
         let suspect = if may_be_its_images { Suspect::Image } else { Suspect::Class };
-        self.learn_failed_start(name, sandbox, suspect, super::end_reason(Some(result)), lesson);
+        let failed = FailedStart { suspect, reason: super::end_reason(Some(result)) };
+        self.learn_failed_start(name, sandbox, &failed, lesson);
     }
 
     /// Sandboxes whose runners did not come online in time. Their end is not waited for: it takes minutes, and where GitHub
@@ -388,7 +395,8 @@ impl Evidence {
             if state == SandboxState::Failed && has_lived_too_long(sandbox, clocks, observed.skew) {
                 self.name(name, lesson.now).overdue_at = Some(lesson.now);
                 self.fruitless(name.job, Phase::Start, lesson.now);
-                self.learn_failed_start(name, sandbox, Suspect::Image, NOT_ONLINE, lesson);
+                let failed = FailedStart { suspect: Suspect::Image, reason: NOT_ONLINE };
+                self.learn_failed_start(name, sandbox, &failed, lesson);
             }
         }
     }
@@ -398,8 +406,7 @@ impl Evidence {
         &mut self,
         name: &OurName,
         sandbox: &OurSandbox,
-        suspect: Suspect,
-        reason: &str,
+        failed: &FailedStart,
         lesson: &mut Lesson<'_>,
     ) {
         let (observed, now) = (lesson.observed, lesson.now);
@@ -409,13 +416,13 @@ impl Evidence {
         if !is_of_today {
             return;
         }
-        let blame = match suspect {
+        let blame = match failed.suspect {
             Suspect::Image => self.blame(name, sandbox, lesson),
             Suspect::Class => Blame::Class,
         };
         if matches!(blame, Blame::Class | Blame::HeldAgain) {
             let mut breaker = self.failed_starts.remove(class);
-            Breaker::count(&mut breaker, FAILED_STARTS_MAX, reason, sandbox.created_at, now);
+            Breaker::count(&mut breaker, FAILED_STARTS_MAX, failed.reason, sandbox.created_at, now);
             self.failed_starts.extend(breaker.map(|breaker| (class.clone(), breaker)));
         }
     }

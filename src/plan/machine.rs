@@ -36,9 +36,7 @@ impl Machines {
     /// The machine for the next sandbox of a class.
     pub(super) fn choose(&self, class: &RunnerClass, context: &Context<'_>) -> Machine {
         let mut machines = class.machines();
-        let is_tried = |machine: &Machine| {
-            !self.waited_for.is_empty() && self.waited_for.contains(&(class.name.clone(), machine.clone()))
-        };
+        let is_tried = |machine: &Machine| self.waited_for.contains(&(class.name.clone(), machine.clone()));
         let choice = choice(class, &machines, (context.evidence, context.now), is_tried);
         machines.swap_remove(choice)
     }

@@ -235,15 +235,15 @@ async fn a_closed_runner_group_costs_three_creates_and_probes_and_the_status_say
 
 #[tokio::test(start_paused = true)]
 async fn runners_that_never_come_online_cost_a_first_wave_and_probes_also_where_none_can_be_removed() {
-    let faults = [json!({ "operation": "boot", "mode": "never_online" }), json!({ "name": "delete_422" })];
-    let faults = faults.map(|fault| serde_json::from_value::<FaultRequest>(fault).expect("a request"));
-    for faults in [&faults[..1], &faults] {
+    let lasting = [json!({ "operation": "boot", "mode": "never_online" }), json!({ "name": "delete_422" })];
+    let lasting = lasting.map(|fault| serde_json::from_value::<FaultRequest>(fault).expect("a request"));
+    for lasting in [&lasting[..1], &lasting] {
         for seed in SEEDS {
-            let faulty = under(faults, 20, seed).await;
+            let faulty = under(lasting, 20, seed).await;
             let (first, all) = creates_under(&faulty);
             let told = || format!("seed {seed}: {first} creates at first, {all} in all: {}", faulty.outcome.summary());
             // Two may be replaced before the third is given up.
-            assert!(first <= 3 && all <= 3 + 2 + 6, "{faults:?}, {}", told());
+            assert!(first <= 3 && all <= 3 + 2 + 6, "{lasting:?}, {}", told());
             let is_it = |reason: &String| reason.starts_with("breaker: ") && reason.contains("not_online");
             assert!(faulty.reasons.iter().any(is_it), "seed {seed}: {:#?}", faulty.reasons);
             check_recovery(&faulty, "runner_never_online", seed);

@@ -391,9 +391,9 @@ fn a_sandbox_that_is_placed_once_it_is_given_up_tells_nothing() {
             let mut situation = Situation::parse(WAITS);
             learn(&mut situation, &[deregistered(reason)], 0);
             if is_restarted {
-                let settings = sandrunner::ids::Fingerprint::of("settings");
-                let text = sandrunner::evidence::kept::encode(&situation.evidence, settings).unwrap();
-                situation.evidence = sandrunner::evidence::kept::decode(text.as_bytes(), settings, now()).unwrap();
+                let settings = Fingerprint::of("settings");
+                let text = encode(&situation.evidence, settings).unwrap();
+                situation.evidence = decode(text.as_bytes(), settings, now()).unwrap();
             }
             situation.observed.fleet.sandboxes.values_mut().for_each(|sandbox| sandbox.is_scheduled = true);
             assert_eq!(end(&mut situation, SandboxEnd::Failure, 66), [expected]);
