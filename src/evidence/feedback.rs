@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::images::Blame;
 use super::{Evidence, GivenUp, Lesson, NameEvidence, Phase};
-use crate::class::ClassClocks;
 use crate::ids::{ClassName, Fingerprint, ImageId, OurName};
 use crate::mutant::{self, Mutant};
 use crate::plan::{Policy, SandboxState, state_of};
@@ -392,7 +391,7 @@ impl Evidence {
             let Some(known) = self.names.get(name).filter(is_open) else { continue };
             let clocks = lesson.policy.class(&sandbox.origin.class).map(|class| &class.clocks);
             let state = state_of(sandbox, Some(known), clocks, observed.skew, lesson.now);
-            if state == SandboxState::Failed && has_lived_too_long(sandbox, clocks, observed.skew) {
+            if state == SandboxState::Failed && sandbox.is_scheduled {
                 self.name(name, lesson.now).overdue_at = Some(lesson.now);
                 self.fruitless(name.job, Phase::Start, lesson.now);
                 let failed = FailedStart { suspect: Suspect::Image, reason: NOT_ONLINE };
@@ -503,13 +502,6 @@ fn ended_by_itself(sandbox: &OurSandbox, result: &SandboxResult, exit: Exit) -> 
         SandboxEnd::InternalFailure | SandboxEnd::Other(_) => sandbox.origin.machine.gpu.is_none(),
         SandboxEnd::Terminated => false,
     }
-}
-
-/// Whether Modal still showed a sandbox, at work, after the time in which its runner has to come online.
-fn has_lived_too_long(sandbox: &OurSandbox, clocks: Option<&ClassClocks>, skew: TimeDelta) -> bool {
-    let limit = clocks.and_then(|clocks| TimeDelta::from_std(clocks.start_timeout).ok());
-    let lived = sandbox.started_at.map(|started| sandbox.seen_at - (started - skew));
-    sandbox.missing_since.is_none() && lived.zip(limit).is_some_and(|(lived, limit)| lived > limit)
 }
 
 /// What a sandbox was made from; where that is not known, the image that its class has now.

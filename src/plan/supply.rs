@@ -88,26 +88,24 @@ pub fn state_of(
     if evidence.is_some_and(|evidence| evidence.online_at.is_some()) {
         return SandboxState::Idle;
     }
-    let overdue = |since: DateTime<Utc>, limit: Option<std::time::Duration>| {
-        limit.and_then(|limit| TimeDelta::from_std(limit).ok()).is_some_and(|limit| now - since > limit)
-    };
+    // Modal showed it after `limit` from `since` on; where it only misses from our list, it may have ended before that.
+    let is_late = |since, limit| sandbox.missing_since.is_none() && is_overdue(since, limit, sandbox.seen_at);
     if !sandbox.is_scheduled {
-        // Only a list after the limit proves that it was not placed in time.
         let limit = clocks.map(|clocks| clocks.schedule_timeout);
-        let is_late = sandbox.missing_since.is_none() && overdue_at(sandbox.created(skew), limit, sandbox.seen_at);
-        return if is_late { SandboxState::Failed } else { SandboxState::Unscheduled };
+        let is_failed = is_late(sandbox.created(skew), limit);
+        return if is_failed { SandboxState::Failed } else { SandboxState::Unscheduled };
     }
     let started = sandbox.started(skew);
     let limit = clocks.map(|clocks| clocks.start_timeout);
     // Only readings that agree, the last after the limit, prove that the runner did not come online in time.
     let is_read_since = evidence
         .and_then(|evidence| evidence.never_online)
-        .is_some_and(|agreement| agreement.is_firm() && overdue_at(started, limit, agreement.last));
-    let is_failed = overdue(started, limit) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
+        .is_some_and(|agreement| agreement.is_firm() && is_overdue(started, limit, agreement.last));
+    let is_failed = is_late(started, limit) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
     if is_failed { SandboxState::Failed } else { SandboxState::Starting }
 }
 
-fn overdue_at(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: DateTime<Utc>) -> bool {
+fn is_overdue(since: DateTime<Utc>, limit: Option<std::time::Duration>, at: DateTime<Utc>) -> bool {
     limit.and_then(|limit| TimeDelta::from_std(limit).ok()).is_some_and(|limit| at - since > limit)
 }
 
