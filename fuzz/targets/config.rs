@@ -8,6 +8,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use sandrunner::config::{ConfigError, Environment, read};
 use sandrunner::error::ErrorChain;
+use sandrunner::plan::AccountPolicy;
 
 /// Every token of the corpus begins so.
 const CANARY: &str = "canary";
@@ -30,6 +31,12 @@ fn hides_secrets(text: &str) -> bool {
     })
 }
 
+/// Whether it serves a repository that it names, or those of a pattern.
+fn serves_some(account: &AccountPolicy) -> bool {
+    let patterns = &account.patterns;
+    !account.repos.is_empty() || !patterns.owners().is_empty() || patterns.is_for_all_owners()
+}
+
 fuzz_target!(|text: &str| {
     let (file, variables) = text.split_once("\n---\n").unwrap_or((text, ""));
     // Names of variables are told in lower case.
@@ -40,7 +47,8 @@ fuzz_target!(|text: &str| {
     match read(file, Path::new("config.toml"), &environment) {
         Ok(settings) => {
             assert!((Duration::from_secs(1)..=Duration::from_secs(600)).contains(&settings.policy.interval));
-            assert!(settings.policy.scopes().count() > 0 && !settings.policy.classes.is_empty());
+            assert!(!settings.policy.accounts.is_empty() && !settings.policy.classes.is_empty());
+            assert!(settings.policy.accounts.values().all(serves_some));
             assert!(settings.policy.classes.iter().all(|class| class.clocks.sandbox_timeout().as_secs() <= 86_400));
             assert!(!hides_secrets(file) || !format!("{settings:?}").contains(CANARY));
         }
