@@ -26,6 +26,8 @@ pub struct Shortage {
     pub failures: u32,
     /// When a list last showed a sandbox that had waited too long, or one was refused.
     pub seen_at: DateTime<Utc>,
+    /// Whether one was refused.
+    pub is_refusal: bool,
 }
 
 impl Shortage {
@@ -75,7 +77,7 @@ impl Evidence {
         if !is_late || is_quota() || known.is_some_and(|known| created <= known.seen_at) {
             return;
         }
-        self.note_shortage(origin, sandbox.seen_at);
+        self.note_shortage(origin, Shortage { failures: 1, seen_at: sandbox.seen_at, is_refusal: false });
         lesson.learned.shortages.push((origin.class.clone(), origin.machine.clone()));
     }
 
@@ -83,7 +85,7 @@ impl Evidence {
     pub(super) fn learn_refused_machine(&mut self, origin: &Origin, now: DateTime<Utc>) {
         // What was under way together is refused together.
         if self.shortage(&origin.class, &origin.machine).is_none_or(|known| known.again_at() <= now) {
-            self.note_shortage(origin, now);
+            self.note_shortage(origin, Shortage { failures: 1, seen_at: now, is_refusal: true });
         }
     }
 
@@ -117,10 +119,11 @@ impl Evidence {
         machines.is_some_and(|machines| machines.iter().skip(1).any(|machine| *machine == origin.machine))
     }
 
-    fn note_shortage(&mut self, origin: &Origin, seen_at: DateTime<Utc>) {
+    /// Takes one more shortage of a machine.
+    fn note_shortage(&mut self, origin: &Origin, mut shortage: Shortage) {
         let known = self.shortage(&origin.class, &origin.machine);
-        let failures = known.map_or(0, |known| known.failures).saturating_add(1);
-        self.shortages.insert((origin.class.clone(), origin.machine.clone()), Shortage { failures, seen_at });
+        shortage.failures = shortage.failures.saturating_add(known.map_or(0, |known| known.failures));
+        self.shortages.insert((origin.class.clone(), origin.machine.clone()), shortage);
     }
 
     /// Drops what says nothing any more.

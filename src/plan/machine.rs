@@ -55,7 +55,8 @@ pub fn machine_choice(class: &RunnerClass, evidence: &Evidence, now: DateTime<Ut
 }
 
 /// The first machine that Modal was not short of lately; one that it was short of is tried again after a pause, by one
-/// sandbox at a time. Where it is short of all, the first choice is what is worth waiting for.
+/// sandbox at a time. Where it is short of all, one that may be tried again first is what is worth waiting for: it was
+/// missing least often, or longest ago. What it refused is not: that is no wait.
 fn choice(
     class: &RunnerClass,
     machines: &[Machine],
@@ -66,5 +67,6 @@ fn choice(
         None => true,
         Some(shortage) => shortage.again_at() <= now && !is_tried(machine),
     };
-    machines.iter().position(will_do).unwrap_or(0)
+    let wait = |at: &usize| evidence.shortage(&class.name, &machines[*at]).map(|it| (it.is_refusal, it.again_at()));
+    machines.iter().position(will_do).or_else(|| (0..machines.len()).min_by_key(wait)).unwrap_or(0)
 }

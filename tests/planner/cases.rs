@@ -64,8 +64,10 @@ fn where_modal_is_short_of_a_gpu_the_next_one_serves_and_the_first_is_tried_agai
     // The second shortage in a row is believed for twice as long.
     check_short(job, &[("", 1_300), ("", 700)], &create("A100"));
     check_short(job, &[("", 1_900), ("", 1_200)], &create("T4"));
-    // Of none there is enough: the first choice is what is worth waiting for.
+    // Of none there is enough: what was missing least often or longest ago is what is worth waiting for.
     check_short(job, &[("", 10), ("on=a100", 10), ("on=l4:2", 10)], &create("T4"));
+    check_short(job, &[("", 10), ("on=a100", 10), ("on=l4:2", 20)], &create("L4:2"));
+    check_short(job, &[("", 700), ("", 50), ("on=a100", 10), ("on=l4:2", 5)], &create("A100"));
 }
 
 #[test]
