@@ -356,7 +356,8 @@ impl Evidence {
             Effect::Deregistered { name, runner, reason } => {
                 let evidence = self.registration(name, *runner, now);
                 evidence.fenced_at = Some(now);
-                evidence.given_up = GivenUp::by(*reason).or(evidence.given_up);
+                // Modal may yet place it, and its runner cannot register then: that is not what it was given up for.
+                evidence.given_up = evidence.given_up.or(GivenUp::by(*reason));
             }
             Effect::SecretDenied { name, runner } => {
                 let evidence = self.registration(name, *runner, now);
@@ -484,7 +485,7 @@ impl Evidence {
         evidence.claim = Some(Claim { job: job.id, runner: job.runner_id, at: now });
         self.job(job.id, now).taken_by = Some(name.clone());
         let evidence = self.name(&name, now);
-        let origin = evidence.origin.clone();
+        let (origin, is_start_learned) = (evidence.origin.clone(), evidence.start_learned_at.is_some());
         let pickup = Pickup {
             class: origin.as_ref().map(|origin| origin.class.clone()),
             queued_at: job.created_at.map(|at| at - lesson.observed.skew),
@@ -498,11 +499,10 @@ impl Evidence {
             },
         };
         if let Some(origin) = origin {
-            let online_at = pickup.started_at.unwrap_or(now);
             match lesson.observed.fleet.sandboxes.get(&name) {
-                Some(sandbox) if pickup.online_at.is_none() => self.learn_start(&name, sandbox, online_at, lesson),
-                None if pickup.online_at.is_none() => self.class_started(&origin.class, now),
-                Some(_) | None => {}
+                _ if is_start_learned => {}
+                Some(sandbox) => self.learn_start(&name, sandbox, lesson),
+                None => self.class_started(&origin.class, now),
             }
             self.proven.insert(origin.class);
         }
@@ -549,15 +549,6 @@ impl Evidence {
         let is_wanted = is_alive || observed.in_flight.contains_key(name) || observed.fleet.unsure.contains_key(name);
         let both_read = observed.fleet.read.times().map(|fleet| [fleet, read]);
         let is_online = runner.connection == Connection::Online || runner.is_busy;
-        if let Some(sandbox) = sandbox.filter(|_| is_online) {
-            let class = &sandbox.origin.class;
-            let is_first = self.names.get(name).is_none_or(|known| known.online_at.is_none());
-            if is_first {
-                self.learn_start(name, sandbox, read.began, lesson);
-            } else if let Some(image) = image_of(sandbox, observed).filter(|_| self.images.good(class).is_none()) {
-                self.learn_image(class, image, lesson);
-            }
-        }
         let evidence = self.name(name, now);
         let is_new = evidence.origin.is_none() && evidence.registered_at.is_none();
         let is_again = is_another(evidence.registered_as, Some(runner.id)) && !observed.in_flight.contains_key(name);
@@ -584,8 +575,17 @@ impl Evidence {
         {
             evidence.stale = Some(Agreement::extended_by_both(evidence.stale, both));
         }
+        let is_start_learned = evidence.start_learned_at.is_some();
         if is_anothers {
             self.others_at = Some(now);
+        }
+        let is_its = |sandbox: &&OurSandbox| !is_another(sandbox.runner, Some(runner.id));
+        let Some(sandbox) = sandbox.filter(is_its).filter(|_| is_online) else { return };
+        let class = &sandbox.origin.class;
+        if !is_start_learned {
+            self.learn_start(name, sandbox, lesson);
+        } else if let Some(image) = image_of(sandbox, observed).filter(|_| self.images.good(class).is_none()) {
+            self.learn_image(class, image, lesson);
         }
     }
 

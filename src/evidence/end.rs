@@ -31,17 +31,18 @@ impl Evidence {
             *self.served.entry(key).or_default() += 1;
         } else if reason == Exit::Unclaimed.as_str() {
             self.job(name.job, now).waiting.unclaimed += 1;
-            if evidence.online_at.is_none() {
-                self.learn_start(name, sandbox, sandbox.started(lesson.observed.skew), lesson);
+            if evidence.start_learned_at.is_none() {
+                self.learn_start(name, sandbox, lesson);
             }
         } else if reason == NO_CAPACITY && (sandbox.was_placed() || self.is_next_elsewhere(&sandbox.origin, lesson)) {
             // That it was placed too late tells nothing of it; and the next one has a machine of another kind.
         } else {
             let phase = if evidence.online_at.is_none() { Phase::Start } else { Phase::Online };
-            if is_infrastructure(reason) {
-                self.lost_machine(name.job, now);
-            } else if evidence.overdue_at.is_none() {
-                self.fruitless(name.job, phase, now);
+            match evidence.overdue_at {
+                // It was counted then.
+                Some(_) => {}
+                None if is_infrastructure(reason) => self.lost_machine(name.job, now),
+                None => self.fruitless(name.job, phase, now),
             }
             self.learn_fruitless_end(name, sandbox, &evidence, lesson);
         }

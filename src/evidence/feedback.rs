@@ -357,7 +357,7 @@ impl Evidence {
             | SandboxEnd::IdleTimeout
             | SandboxEnd::Other(_) => Exit::Other(0),
         };
-        let began = sandbox.created_at;
+        let began = sandbox.created(observed.skew);
         if exit == Exit::VersionRefused {
             if let Some(image) = image_of(sandbox, observed) {
                 lesson.learned.refused_images.insert(image.clone());
@@ -421,21 +421,19 @@ impl Evidence {
         };
         if matches!(blame, Blame::Class | Blame::HeldAgain) {
             let mut breaker = self.failed_starts.remove(class);
-            Breaker::count(&mut breaker, FAILED_STARTS_MAX, failed.reason, sandbox.created_at, now);
+            let began = sandbox.created(observed.skew);
+            Breaker::count(&mut breaker, FAILED_STARTS_MAX, failed.reason, began, now);
             self.failed_starts.extend(breaker.map(|breaker| (class.clone(), breaker)));
         }
     }
 
-    /// A runner was first found to be, or to have been, online: its class starts, its image brings runners online, and at
-    /// `online_at` GitHub took the version in it. One that stays online says nothing of those that start later.
-    pub(super) fn learn_start(
-        &mut self,
-        name: &OurName,
-        sandbox: &OurSandbox,
-        online_at: DateTime<Utc>,
-        lesson: &Lesson<'_>,
-    ) {
-        if self.name(name, lesson.now).overdue_at.take().is_some() {
+    /// A runner was first found to be, or to have been, online: its class starts, its image brings runners online, and
+    /// GitHub took the version in it after its sandbox had started; when exactly no list tells. One that stays online says
+    /// nothing of those that start later.
+    pub(super) fn learn_start(&mut self, name: &OurName, sandbox: &OurSandbox, lesson: &Lesson<'_>) {
+        let evidence = self.name(name, lesson.now);
+        evidence.start_learned_at = Some(lesson.now);
+        if evidence.overdue_at.take().is_some() {
             // It only came late.
             let job = self.job(name.job, lesson.now);
             job.fruitless = job.fruitless.saturating_sub(1);
@@ -443,7 +441,8 @@ impl Evidence {
         let class = &sandbox.origin.class;
         self.class_started(class, lesson.now);
         if let Some(image) = image_of(sandbox, lesson.observed) {
-            if self.refused_images.get(image).is_some_and(|refused| refused.failed_at < online_at) {
+            let started = sandbox.started(lesson.observed.skew);
+            if self.refused_images.get(image).is_some_and(|refused| refused.failed_at < started) {
                 self.refused_images.remove(image);
             }
             self.learn_image(class, image, lesson);

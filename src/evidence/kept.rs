@@ -137,7 +137,7 @@ pub fn encode(evidence: &Evidence, settings: Fingerprint) -> Result<String, Unus
         newer_since,
         images,
         groups: _,          // a restart is how an operator says: try again
-        started_at: _,      // the next one tells
+        started_at: _,      // what is kept of the names tells
         failed_starts: _,   // likewise
         refused_images: _,  // likewise
         served: _,          // counts from the start of a process
@@ -214,12 +214,18 @@ impl Kept<'_> {
             }
             (id, job)
         });
+        let mut started_at = BTreeMap::new();
+        for (at, origin) in self.names.values().filter_map(|known| known.start_learned_at.zip(known.origin.as_ref())) {
+            let last = started_at.entry(origin.class.clone()).or_insert(at.min(now));
+            *last = at.min(now).max(*last);
+        }
         let names = self.names.into_owned().into_iter().map(|(name, known)| (name, believed_name(known, now)));
         let parallel = self.parallel.into_iter();
         let images = self.images.into_owned().believed(now);
         Evidence {
             jobs: jobs.collect(),
             names: names.collect(),
+            started_at,
             proven: if is_as_set { self.proven.into_owned() } else { BTreeSet::new() },
             parallel: parallel.map(|of| ((of.scope, of.group, of.run), of.count.min(COUNT_MAX))).collect(),
             newer_since: self.newer_since.iter().map(|(version, since)| (*version, (*since).min(now))).collect(),
@@ -274,6 +280,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         registration_seen_at,
         created_at,
         online_at,
+        start_learned_at,
         busy_at,
         kept_at,
         claim,
@@ -300,6 +307,7 @@ fn believed_name(known: NameEvidence, now: DateTime<Utc>) -> NameEvidence {
         origin: origin.filter(|_| created_at.is_some()),
         created_at: past(created_at, now),
         online_at: past(online_at, now),
+        start_learned_at: past(start_learned_at, now),
         busy_at: past(busy_at, now),
         kept_at: past(kept_at, now),
         claim: claim.map(|Claim { job, runner, at }| Claim { job, runner, at: at.min(now) }),

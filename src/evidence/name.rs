@@ -34,6 +34,8 @@ pub struct NameEvidence {
     pub created_at: Option<DateTime<Utc>>,
     /// When its runner was first seen online.
     pub online_at: Option<DateTime<Utc>>,
+    /// When it was learned what follows for its class and image from its runner's coming online.
+    pub start_learned_at: Option<DateTime<Utc>>,
     /// When its runner was last seen busy.
     pub busy_at: Option<DateTime<Utc>>,
     /// When GitHub last refused to delete its registration, because it runs a job.
@@ -86,7 +88,7 @@ impl NameEvidence {
 
     /// Whether its registration was deleted before its runner came online: it can take no job any more.
     pub fn is_shut_out(&self) -> bool {
-        self.fenced_at.is_some() && self.online_at.is_none()
+        (self.fenced_at.is_some() || self.given_up.is_some()) && self.online_at.is_none()
     }
 
     /// Whether both lists agree that its sandbox lives and its runner never came online (design rules B and I).

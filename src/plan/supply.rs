@@ -88,11 +88,11 @@ pub fn state_of(
     if evidence.is_some_and(|evidence| evidence.online_at.is_some()) {
         return SandboxState::Idle;
     }
-    // Modal showed it after `limit` from `since` on; where it only misses from our list, it may have ended before that.
-    let is_late = |since, limit| sandbox.missing_since.is_none() && is_overdue(since, limit, sandbox.seen_at);
+    // What counts is when Modal last said that it lives: where it misses from a list it may have ended. Asked about one
+    // sandbox Modal does not say whether it has a machine, so that a list has to show that it has none.
     if !sandbox.is_scheduled {
         let limit = clocks.map(|clocks| clocks.schedule_timeout);
-        let is_failed = is_late(sandbox.created(skew), limit);
+        let is_failed = sandbox.missing_since.is_none() && is_overdue(sandbox.created(skew), limit, sandbox.seen_at);
         return if is_failed { SandboxState::Failed } else { SandboxState::Unscheduled };
     }
     let started = sandbox.started(skew);
@@ -101,7 +101,8 @@ pub fn state_of(
     let is_read_since = evidence
         .and_then(|evidence| evidence.never_online)
         .is_some_and(|agreement| agreement.is_firm() && is_overdue(started, limit, agreement.last));
-    let is_failed = is_late(started, limit) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
+    let is_failed =
+        is_overdue(started, limit, sandbox.seen_at) && is_read_since && !mutant::is(Mutant::NeverOnlineIsSupply);
     if is_failed { SandboxState::Failed } else { SandboxState::Starting }
 }
 

@@ -73,6 +73,17 @@ fn ages_attempts_and_sightings_survive() {
 }
 
 #[test]
+fn when_a_class_last_started_survives() {
+    let text = "sandbox 7-1 acme/web starting 60s; runner 7-1 acme/web online 30s; job 9 acme/web queued";
+    let mut situation = Situation::parse(text);
+    learn(&mut situation, &[], now());
+    let after = restarted(&situation.evidence);
+    assert_eq!(after.started_at, situation.evidence.started_at);
+    assert_eq!(after.started_at[&ClassName::new("default")], now());
+    assert_eq!(after.names[&name("7-1")].start_learned_at, Some(now()));
+}
+
+#[test]
 fn what_brings_a_deletion_nearer_does_not_survive() {
     let text = "runner 7-1 acme/web offline 600s stale fenced=100s; sandbox 8-1 acme/web failed 600s";
     let mut before = Situation::parse(text).evidence;

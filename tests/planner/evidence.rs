@@ -158,12 +158,41 @@ fn only_what_modal_still_shows_after_the_limit_is_overdue_and_is_counted_before_
     let late = now() - TimeDelta::seconds(500);
     assert_eq!(counted(&|_| {}), (1, 1));
     assert_eq!(counted(&|it| it.started_at = None), (1, 1), "its image is loaded for too long");
-    assert_eq!(counted(&|it| it.missing_since = Some(late)), (0, 0), "it is no longer listed");
-    assert_eq!(counted(&|it| it.seen_at = late), (0, 0), "it was not listed since");
+    assert_eq!(counted(&|it| it.missing_since = Some(late)), (1, 1), "it lives, Modal says, and is not listed");
+    assert_eq!(counted(&|it| it.seen_at = late), (0, 0), "it may have ended since");
     let mut unplaced = Situation::parse(failed);
     unplaced.evidence.names.get_mut(&name("1-1")).unwrap().given_up = Some(GivenUp::Unplaced);
     learn(&mut unplaced, &[], 0);
     assert!(unplaced.evidence.failed_starts.is_empty(), "it was placed too late");
+    assert_eq!(unplaced.plan().actions.len(), 1, "its runner cannot register any more: {}", unplaced.plan());
+    // Another process finds no more than that its runner does not come online.
+    learn(&mut unplaced, &[deregistered_as("1-1", DeregisterReason::FailedStart)], 1);
+    assert_eq!(unplaced.evidence.names[&name("1-1")].given_up, Some(GivenUp::Unplaced));
+}
+
+#[test]
+fn what_is_counted_as_overdue_is_no_machine_lost_as_well() {
+    let mut situation = Situation::parse("job 1 acme/web queued; sandbox 1-1 acme/web failed 600s");
+    learn(&mut situation, &[], 0);
+    end(&mut situation, SandboxEnd::InternalFailure, 0);
+    let job = &situation.evidence.jobs[&JobId(1)];
+    assert_eq!((job.fruitless, job.machines_lost), (1, 0));
+}
+
+#[test]
+fn a_runner_of_another_registration_says_nothing_of_a_sandbox() {
+    let mut situation = Situation::parse("job 1 acme/web queued; sandbox 1-1 acme/web failed 600s");
+    situation.observed.fleet.sandboxes.values_mut().for_each(|sandbox| sandbox.runner = Some(RunnerId(7)));
+    learn(&mut situation, &[], 0);
+    end(&mut situation, SandboxEnd::Failure, 66);
+    let ended = situation.observed.fleet.clone();
+    // Another process uses the name again.
+    situation.observed = Situation::parse("job 1 acme/web queued; runner 1-1 acme/web online 5s").observed;
+    situation.observed.fleet = ended;
+    situation.registry("acme/web").runners_read.succeeded(now() + TimeDelta::seconds(10));
+    learn(&mut situation, &[], 10);
+    let evidence = &situation.evidence;
+    assert_eq!((evidence.jobs[&JobId(1)].fruitless, evidence.failed_starts.len()), (1, 1));
 }
 
 #[test]
@@ -344,8 +373,29 @@ fn only_what_ran_or_may_yet_have_started_is_taken_away() {
 
 /// GitHub confirmed that it sends no more work to the runner `7-1`.
 fn deregistered(reason: DeregisterReason) -> Outcome {
-    let effect = Effect::Deregistered { name: name("7-1"), runner: RunnerId(8), reason };
+    deregistered_as("7-1", reason)
+}
+
+fn deregistered_as(which: &str, reason: DeregisterReason) -> Outcome {
+    let effect = Effect::Deregistered { name: name(which), runner: RunnerId(8), reason };
     Outcome { action: "deregister", reason: reason.as_str(), effect, took: Duration::ZERO }
+}
+
+#[test]
+fn what_modal_refuses_is_not_waited_for_where_it_is_short_of_all() {
+    let mut situation = Situation::parse("fallback a100; job 7 acme/web queued labels=modal,gpu:t4");
+    for age in [700, 0] {
+        let late = format!("sandbox 9-9 acme/web unscheduled {}s labels=modal,gpu:t4 seen={age}s", age + 130);
+        let observed = Situation::parse(&late).observed;
+        situation.evidence.learn(&observed, &situation.policy, &[], now() - TimeDelta::seconds(age));
+    }
+    let failure = CallFailure { class: ErrorClass::Forbidden, message: "no".into(), retry_after: None };
+    let machine = Machine { gpu: Gpu::parse("a100"), regions: Vec::new() };
+    let origin = Origin { class: ClassName::new("gpu:t4"), machine, ..origin() };
+    let effect = Effect::CreateFailed { name: name("7-1"), origin, runner: RunnerId(1), failure };
+    learn(&mut situation, &[Outcome { action: "create", reason: "queued", effect, took: Duration::ZERO }], 0);
+    // The A100 may be tried again in ten minutes, the T4 that was missing twice in twenty.
+    assert!(situation.plan().to_string().ends_with("on T4\n"), "{}", situation.plan());
 }
 
 const WAITS: &str =

@@ -251,14 +251,14 @@ fn only_runners_of_an_image_speak_for_it() {
     assert_eq!(creates(&planned(&situation, 1)).len(), 5, "the image was made anew since");
     let mut situation = Situation::parse(&format!("sandbox 7-1 acme/web ended=65 5s{}", queued(5)));
     learn(&mut situation, 0);
-    for (at, id, image, created) in [(2, 9, "image=im-former", 0), (4, 10, "", 5)] {
-        let online =
-            format!("sandbox {id}-1 acme/api starting 5s {image}; runner {id}-1 acme/api online 5s{}", queued(5));
+    // Nor those that had started before it was refused: they may have been online by then.
+    for (at, id, options, created) in [(2, 9, "-1s image=im-former", 0), (3, 10, "5s", 0), (4, 11, "-1s", 5)] {
+        let online = format!("sandbox {id}-1 acme/api starting {options}; runner {id}-1 acme/api online{}", queued(5));
         becomes(&mut situation, &online);
         read(&mut situation, at);
         situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(at));
         learn(&mut situation, at);
-        assert_eq!(creates(&planned(&situation, at)).len(), created, "{image}");
+        assert_eq!(creates(&planned(&situation, at)).len(), created, "{options}");
     }
 }
 
@@ -314,12 +314,60 @@ fn a_runner_that_stays_online_says_nothing_of_those_that_start_later() {
         read(&mut situation, 15);
         learn(&mut situation, 15);
         assert!(creates(&planned(&situation, 15)).is_empty(), "exit {exit}, with a job");
-        let another = online.replace("9-1", "10-1");
+        let another = online.replace("9-1", "10-1").replace("starting 5s", "starting -18s");
         becomes(&mut situation, &format!("{another}{}{}", ended.concat(), queued(5)));
         read(&mut situation, 20);
         situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(20));
         learn(&mut situation, 20);
         assert_eq!(creates(&planned(&situation, 20)).len(), 5, "exit {exit}");
+    }
+}
+
+#[test]
+fn a_runner_that_is_online_before_its_sandbox_is_listed_closes_the_breaker_when_it_is() {
+    for exit in [65, 66] {
+        let ended: Vec<String> = (1..=3).map(|id| format!("sandbox {id}-1 acme/web ended={exit} 5s; ")).collect();
+        let mut situation = Situation::parse(&format!("{}{}", ended.concat(), &queued(5)[2..]));
+        learn(&mut situation, 0);
+        let runner = "runner 9-1 acme/api online";
+        let lists = [("creating 9-1 acme/api", 0), ("sandbox 9-1 acme/api starting -3s", 5)];
+        for (at, (sandbox, created)) in [5, 10].into_iter().zip(lists) {
+            becomes(&mut situation, &format!("{sandbox}; {runner}{}", queued(5)));
+            read(&mut situation, at);
+            situation.registry("acme/api").runners_read.succeeded(now() + TimeDelta::seconds(at));
+            learn(&mut situation, at);
+            assert_eq!(creates(&planned(&situation, at)).len(), created, "exit {exit}, after {at} s");
+        }
+    }
+}
+
+#[test]
+fn what_failed_together_counts_once_whatever_the_difference_of_the_clocks() {
+    for (exit, opens_with) in [(65, 1), (66, 3)] {
+        for hours in [-1, 0, 1] {
+            let all = |count: u64| {
+                let sandboxes = (1..=count).map(|id| format!("sandbox {id}-1 acme/web ended={exit} 60s; "));
+                let mut observed =
+                    Situation::parse(&format!("{}{}", sandboxes.collect::<String>(), &queued(1)[2..])).observed;
+                observed.skew = TimeDelta::hours(hours);
+                for sandbox in observed.fleet.sandboxes.values_mut() {
+                    sandbox.created_at += observed.skew;
+                    sandbox.started_at = sandbox.started_at.map(|at| at + observed.skew);
+                }
+                observed
+            };
+            let mut situation = Situation::parse("job 101 acme/web queued");
+            for (at, count) in [(0, opens_with), (5, opens_with + 4)] {
+                situation.observed = all(count);
+                learn(&mut situation, at);
+            }
+            let evidence = &situation.evidence;
+            let breakers: Vec<u32> = match exit {
+                65 => evidence.refused_images.values().map(|breaker| breaker.failures).collect(),
+                _ => evidence.failed_starts.values().map(|breaker| breaker.failures).collect(),
+            };
+            assert_eq!(breakers, [u32::try_from(opens_with).unwrap()], "exit {exit}, clocks {hours} h apart");
+        }
     }
 }
 
