@@ -499,7 +499,11 @@ fn nothing_leads_to_a_secret_whose_app_and_whose_creator_are_gone() {
     assert_eq!(left(served()), ["left_over"]);
     assert_eq!(left(killed(served())), ["left_over"]);
     assert_eq!(left(served().then(70.0, stopped.clone())), ["left_over"]);
-    assert_eq!(left(killed(served().then(70.0, stopped))), [""; 0]);
+    assert_eq!(left(killed(served().then(70.0, stopped.clone()))), [""; 0]);
+    // Whoever started before the App was gone has seen it if it listed the sandboxes.
+    let listed = |tale: Tale| tale.modal(81.0, "list_sandboxes", 0, &json!({ "page": 1 }));
+    assert_eq!(left(killed(served()).then(82.0, stopped.clone())), [""; 0]);
+    assert_eq!(left(listed(killed(served())).then(82.0, stopped)), ["left_over"]);
 }
 
 #[test]

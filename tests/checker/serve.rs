@@ -77,6 +77,9 @@ pub(crate) struct Serving {
     denied: BTreeMap<String, (Time, Time)>,
     /// When an App was stopped: no list shows the sandboxes that were created before.
     app_stopped_at: Option<Time>,
+    /// When a controller was last killed, and when a list of sandboxes was last answered.
+    killed_at: Option<Time>,
+    listed_at: Option<Time>,
     /// The one that appeared on the line before.
     newest_secret: Option<String>,
 }
@@ -120,10 +123,31 @@ impl Serving {
         }
     }
 
+    /// Notes who can know of sandboxes whose App is gone, which no list shows any more.
+    fn see_unlisted(&mut self, line: &Line, book: &Book) {
+        match &line.what {
+            What::FaultStruck { mode, .. } if mode == "app_stopped" => {
+                self.app_stopped_at = Some(line.at);
+                if self.killed_at > self.listed_at {
+                    self.forget_unlisted(book);
+                }
+            }
+            What::ControllerChanged { change: Change::Killed, .. } => {
+                self.killed_at = Some(line.at);
+                self.forget_unlisted(book);
+            }
+            What::Call(call) if call.operation == Operation::ListSandboxes && call.is_answered() => {
+                self.listed_at = Some(line.at);
+            }
+            _ => {}
+        }
+    }
+
     /// Judges a line after the book has taken it.
     pub(crate) fn see(&mut self, line: &Line, book: &Book, rules: &Rules, found: &mut Found) {
         self.run_clocks(line.at, book, rules);
         self.see_strangers(line, rules, found);
+        self.see_unlisted(line, book);
         let newest_secret = self.newest_secret.take();
         match &line.what {
             // Stored for a call that nobody waits for any more: its registration may be over by then, and with it
@@ -176,8 +200,6 @@ impl Serving {
                 self.note_limits(line.at, book);
             }
             What::SecretChanged { secret, exists } => self.note_secret((secret, *exists), line, found),
-            What::FaultStruck { mode, .. } if mode == "app_stopped" => self.app_stopped_at = Some(line.at),
-            What::ControllerChanged { change: Change::Killed, .. } => self.forget_unlisted(book),
             What::Call(call) if call.operation == Operation::ListJobs => self.note_reading(call, book),
             What::Call(call) if call.operation.is_mutation() => {
                 if call.operation == Operation::SecretDelete && call.status == code::NOT_FOUND {
@@ -214,7 +236,7 @@ impl Serving {
         }
     }
 
-    /// Whoever starts now has nothing that leads to the Secrets of sandboxes whose App is gone.
+    /// Whoever starts after an App is gone, or has not listed its sandboxes by then, has nothing that leads to their Secrets.
     fn forget_unlisted(&mut self, book: &Book) {
         let Some(stopped) = self.app_stopped_at else { return };
         for sandbox in book.sandboxes.iter().filter(|sandbox| sandbox.created.at <= stopped) {
