@@ -4,7 +4,9 @@
 //! wake-ups only start a pass; they carry nothing into the plan. This is the only module that asks the clock
 //! for the planner.
 
+mod answer;
 mod images;
+mod question;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,17 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 
 use crate::act::{Actor, Effect, Outcome, Writers};
 use crate::budget::CreateBudget;
 use crate::clock::Clock;
 use crate::cost::{Entry, Ledger, Reach};
 use crate::error::ErrorClass;
-use crate::evidence::{Evidence, INIT_FAILURE, Learned};
+use crate::evidence::{Evidence, INIT_FAILURE, Learned, kept};
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, CredentialName, ImageId, OurName};
+use crate::ids::{ClassName, CredentialName, Fingerprint, ImageId, OurName};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
@@ -32,7 +34,9 @@ use crate::poll::{self, Shortfall};
 use crate::retry;
 use crate::state::{Admission, Allowance, ImageState};
 use crate::state_dir::{BookKeeper, Keeper, LogKeeper, PagesKeeper};
-use crate::status::{Coverage, RecentAction, Status, Subject};
+use crate::status::{Coverage, PassStatus, RecentAction};
+
+pub use question::{Asker, Handover, Question};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
 const GATHER: Duration = Duration::from_millis(20);
@@ -46,13 +50,11 @@ const RECENT_MAX: usize = 50;
 /// How many of the last pick-ups the quantiles rest on.
 const PICKUPS_MAX: usize = 1_000;
 
-/// A question to the running controller.
-pub type StatusRequest = oneshot::Sender<Status>;
-
 /// What the controller is made of.
 #[derive(Debug)]
 pub struct Controller {
     policy: Policy,
+    fingerprint: Fingerprint,
     clock: Clock,
     view: View,
     evidence: Evidence,
@@ -70,7 +72,7 @@ pub struct Controller {
     creates: CreateBudget,
     plan: Plan,
     wake: Arc<Notify>,
-    questions: mpsc::Receiver<StatusRequest>,
+    questions: mpsc::Receiver<Question>,
     nudges: mpsc::Receiver<Hint>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
@@ -78,6 +80,7 @@ pub struct Controller {
     shortfalls: BTreeMap<CredentialName, Shortfall>,
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
+    last_pass: Option<PassStatus>,
     /// Sandboxes whose jobs were told to near their longest time.
     long_jobs: BTreeSet<OurName>,
 }
@@ -87,6 +90,8 @@ pub struct Controller {
 pub struct Parts {
     /// The rules.
     pub policy: Policy,
+    /// Stands for what was learned of starts: see [`kept::encode`].
+    pub fingerprint: Fingerprint,
     /// Time.
     pub clock: Clock,
     /// What reads.
@@ -97,8 +102,8 @@ pub struct Parts {
     pub modal_creates: (f64, u32),
     /// Starts a pass.
     pub wake: Arc<Notify>,
-    /// Questions from the HTTP server.
-    pub questions: mpsc::Receiver<StatusRequest>,
+    /// What it is asked.
+    pub questions: mpsc::Receiver<Question>,
     /// What GitHub's webhooks told.
     pub nudges: mpsc::Receiver<Hint>,
 }
@@ -115,7 +120,7 @@ pub struct Dry {
 impl Controller {
     /// Puts the parts together; nothing is contacted.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, clock, readers, writers, modal_creates, wake, questions, nudges } = parts;
+        let Parts { policy, fingerprint, clock, readers, writers, modal_creates, wake, questions, nudges } = parts;
         let mut view = View::new(readers, &policy);
         if writers.is_none() {
             // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
@@ -141,8 +146,10 @@ impl Controller {
             shortfalls: BTreeMap::new(),
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
+            last_pass: None,
             long_jobs: BTreeSet::new(),
             policy,
+            fingerprint,
             clock,
         }
     }
@@ -178,8 +185,15 @@ impl Controller {
         Self { ledger: self.ledger.with_entries(&entries, reach, modal_now), book: Some(book), ..self }
     }
 
+    /// Goes on with what a controller before it in this process left for people.
+    #[must_use]
+    pub fn with_handover(self, handover: Handover) -> Self {
+        let Handover { kept: _, meter, recent, pickups } = handover;
+        Self { meter, recent, pickups, ..self }
+    }
+
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Handover {
         tokio::pin!(shutdown);
         loop {
             let now = self.clock.now();
@@ -201,7 +215,7 @@ impl Controller {
             }
             self.clock.sleep(GATHER).await;
         }
-        self.stop().await;
+        self.stop().await
     }
 
     /// Reads everything once, at most for `limit`, and plans without acting.
@@ -261,7 +275,9 @@ impl Controller {
         self.start(now);
         let capacities = self.view.capacities(now);
         self.view.refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, &capacities, now), now);
-        metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
+        let seconds = (self.clock.now() - now).as_seconds_f64() / self.clock.speed();
+        self.last_pass = Some(PassStatus { at: now, seconds });
+        metrics::passed(&self.view, seconds, now);
         self.meter(now);
     }
 
@@ -394,20 +410,6 @@ impl Controller {
         skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
     }
 
-    fn answer(&mut self, question: StatusRequest) {
-        let subject = Subject {
-            view: &self.view,
-            evidence: &self.evidence,
-            plan: &self.plan,
-            policy: &self.policy,
-            recent: &self.recent,
-            pickups: &self.pickups,
-        };
-        let status = Status::new(&subject, self.clock.now());
-        // Whoever asked may have gone away.
-        let _ = question.send(status);
-    }
-
     /// Gauges follow what was observed; they are read every ten seconds or more seldom.
     fn meter(&mut self, now: DateTime<Utc>) {
         if self.metered_at.is_some_and(|at| now - at < METER_EVERY) {
@@ -440,12 +442,12 @@ impl Controller {
     }
 
     /// Starts nothing more, waits for what is under way, and keeps what it came to; no sandbox is touched.
-    async fn stop(mut self) {
+    async fn stop(mut self) -> Handover {
         self.drain().await;
         let now = self.clock.now();
+        let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
+        self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         if let Some(keeper) = self.keeper {
-            let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
-            self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
             keeper.finish(&self.evidence, now).await;
         }
         if let Some(pages) = self.pages {
@@ -457,6 +459,8 @@ impl Controller {
         if let Some(logs) = self.logs {
             logs.finish().await;
         }
+        let kept = kept::encode(&self.evidence, self.fingerprint).ok();
+        Handover { kept, meter: self.meter, recent: self.recent, pickups: self.pickups }
     }
 
     async fn drain(&mut self) {

@@ -28,7 +28,7 @@
 //! | [`github`], [`modal`] | the two clients, each with a reader and a writer |
 //! | [`runner`] | the script that runs inside a sandbox, and its exit codes |
 //! | [`config`], [`cli`], [`daemon`], [`schedule`] | from the file to settings, from a command to running parts |
-//! | [`http`], [`status`], [`metrics`], [`telemetry`] | what people and Prometheus see |
+//! | [`http`], [`status`], [`metrics`], [`telemetry`], [`systemd`] | what people, Prometheus and systemd see |
 //! | [`ids`], [`error`], [`clock`] | names checked at the boundary, what a failed call means, the one source of time |
 //! | [`mutant`] | known-bad variants behind the feature `mutants`: absent from every build but that of their test |
 //! | `sim` (feature `sim`, on by default) | the simulated GitHub and Modal: real servers for `demo`, `simulate`, tests and benches |
@@ -81,4 +81,5 @@ pub mod sim;
 pub mod state;
 pub mod state_dir;
 pub mod status;
+pub mod systemd;
 pub mod telemetry;
