@@ -23,16 +23,18 @@ use crate::clock::Clock;
 use crate::cost::{Entry, Ledger, Reach};
 use crate::error::ErrorClass;
 use crate::evidence::{Evidence, INIT_FAILURE, Learned, kept};
+use crate::explain::RecentEnd;
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, CredentialName, Fingerprint, ImageId, OurName};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
+use crate::pause::Pauses;
 use crate::plan::{Plan, Policy, plan, workflow_doubt};
 use crate::poll::{self, Shortfall};
 use crate::retry;
-use crate::state::{Admission, Allowance, ImageState};
+use crate::state::{Admission, Allowance, ImageState, Observed};
 use crate::state_dir::{BookKeeper, Keeper, LogKeeper, PagesKeeper};
 use crate::status::{Coverage, PassStatus, RecentAction};
 
@@ -47,6 +49,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 const METER_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 /// How many of the last actions are kept for people.
 const RECENT_MAX: usize = 50;
+/// How many of the last sandboxes that served nothing are kept for people.
+const ENDS_MAX: usize = 200;
 /// How many of the last pick-ups the quantiles rest on.
 const PICKUPS_MAX: usize = 1_000;
 
@@ -80,6 +84,7 @@ pub struct Controller {
     shortfalls: BTreeMap<CredentialName, Shortfall>,
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
+    ends: VecDeque<RecentEnd>,
     last_pass: Option<PassStatus>,
     /// Sandboxes whose jobs were told to near their longest time.
     long_jobs: BTreeSet<OurName>,
@@ -115,6 +120,10 @@ pub struct Dry {
     pub plan: Plan,
     /// How much was known.
     pub coverage: Coverage,
+    /// What was observed.
+    pub observed: Box<Observed>,
+    /// What was learned of it.
+    pub evidence: Box<Evidence>,
 }
 
 impl Controller {
@@ -146,6 +155,7 @@ impl Controller {
             shortfalls: BTreeMap::new(),
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
+            ends: VecDeque::new(),
             last_pass: None,
             long_jobs: BTreeSet::new(),
             policy,
@@ -188,8 +198,15 @@ impl Controller {
     /// Goes on with what a controller before it in this process left for people.
     #[must_use]
     pub fn with_handover(self, handover: Handover) -> Self {
-        let Handover { kept: _, meter, recent, pickups } = handover;
-        Self { meter, recent, pickups, ..self }
+        let Handover { kept: _, pauses: _, meter, recent, pickups, ends } = handover;
+        Self { meter, recent, pickups, ends, ..self }
+    }
+
+    /// Holds back what the operator ordered before.
+    #[must_use]
+    pub fn with_pauses(mut self, pauses: Pauses) -> Self {
+        self.view.observed.pauses = pauses;
+        self
     }
 
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
@@ -231,7 +248,8 @@ impl Controller {
             let coverage = crate::status::coverage(&self.view);
             let is_settled = !self.view.is_reading() && coverage.is_ready() && coverage.runs_unread == 0;
             if is_settled || now >= until {
-                return Dry { plan: self.plan, coverage };
+                let (observed, evidence) = (Box::new(self.view.observed), Box::new(self.evidence));
+                return Dry { plan: self.plan, coverage, observed, evidence };
             }
             tokio::select! {
                 () = self.view.arrival() => {}
@@ -306,6 +324,7 @@ impl Controller {
         self.recent.extend(texts);
         let times = learned.pickups.iter().filter_map(|pickup| pickup.queued_at.zip(pickup.started_at));
         self.pickups.extend(times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)));
+        self.ends.drain(..self.ends.len().saturating_sub(ENDS_MAX));
         self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
         self.pickups.drain(..self.pickups.len().saturating_sub(PICKUPS_MAX));
     }
@@ -460,7 +479,8 @@ impl Controller {
             logs.finish().await;
         }
         let kept = kept::encode(&self.evidence, self.fingerprint).ok();
-        Handover { kept, meter: self.meter, recent: self.recent, pickups: self.pickups }
+        let pauses = Some(self.view.observed.pauses);
+        Handover { kept, pauses, meter: self.meter, recent: self.recent, pickups: self.pickups, ends: self.ends }
     }
 
     async fn drain(&mut self) {

@@ -1,9 +1,12 @@
 //! Wires the parts of the daemon together from its settings: clients, controller, HTTP server, schedule.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{Builder, ImageMaker, Writers};
+use crate::admin::{self, Admin};
 use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
@@ -45,6 +49,15 @@ pub enum StartError {
     /// The client of Modal cannot be made.
     #[error("cannot set up the client of Modal")]
     Modal(#[source] ModalError),
+    /// There cannot be an admin socket.
+    #[error("cannot listen at {}: set `admin_socket`", .path.display())]
+    Admin {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The HTTP server cannot listen.
     #[error("cannot listen on {address}: is another daemon running? Set `http.listen`")]
     Listen {
@@ -95,6 +108,7 @@ fn clock_for(account: &GithubSettings, settings: &Settings, clock: &Clock) -> Cl
 pub struct Listeners {
     /// With the address that was asked for, whose port may be any.
     http: Option<(SocketAddr, TcpListener)>,
+    admin: Option<(PathBuf, UnixListener)>,
 }
 
 impl Listeners {
@@ -103,6 +117,25 @@ impl Listeners {
         match &self.http {
             Some((asked, listener)) if *asked == address => listener.try_clone(),
             Some(_) | None => TcpListener::bind(address),
+        }
+    }
+
+    /// The admin socket at that path, or a new one.
+    fn admin(&self, path: &Path) -> io::Result<UnixListener> {
+        match &self.admin {
+            Some((known, listener)) if known == path => listener.try_clone(),
+            Some(_) | None => admin::bind(path),
+        }
+    }
+
+    /// Takes away the admin socket of a daemon that has ended, unless the next one is reached there.
+    pub fn remove(self, next: Option<&Prepared>) {
+        let kept = next.and_then(|next| next.settings.admin_socket.as_ref());
+        if let Some((path, _)) = self.admin
+            && kept != Some(&path)
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::debug!(%error, path = %path.display(), "the admin socket could not be removed");
         }
     }
 }
@@ -114,16 +147,18 @@ pub struct Prepared {
     clients: Clients,
     clock: Clock,
     server: Option<Server>,
+    admin: Option<UnixListener>,
     heard: Heard,
     asker: Asker,
     listeners: Listeners,
 }
 
 impl Prepared {
-    /// Binds the HTTP server, where metrics are to be served, unless the daemon before it listens at the same address.
+    /// Binds the HTTP server and the admin socket, where metrics are to be served, unless the daemon before it listens
+    /// there.
     ///
     /// # Errors
-    /// [`StartError`] where the server cannot listen.
+    /// [`StartError`] where one cannot listen.
     pub fn new(
         settings: Settings,
         clients: Clients,
@@ -134,7 +169,7 @@ impl Prepared {
         let (asker, questions) = Asker::new(QUESTIONS);
         let (nudge, nudges) = mpsc::channel(NUDGES);
         let mut listeners = Listeners::default();
-        let mut server = None;
+        let (mut server, mut admin) = (None, None);
         if let Some(metrics) = metrics {
             let address = settings.listen;
             let endpoint = settings.webhook.clone().map(|secrets| Endpoint::new(secrets, nudge));
@@ -143,9 +178,15 @@ impl Prepared {
             let own = listener.try_clone().map_err(refused)?;
             server = Some(Server::new(own, metrics, asker.clone(), endpoint).map_err(refused)?);
             listeners.http = Some((address, listener));
+            if let Some(path) = settings.admin_socket.clone() {
+                let refused = |source| StartError::Admin { path: path.clone(), source };
+                let listener = former.admin(&path).map_err(refused)?;
+                admin = Some(listener.try_clone().map_err(refused)?);
+                listeners.admin = Some((path, listener));
+            }
         }
         let heard = Heard { questions, nudges };
-        Ok(Self { settings, clients, clock, server, heard, asker, listeners })
+        Ok(Self { settings, clients, clock, server, admin, heard, asker, listeners })
     }
 
     /// Whether it will change anything.
@@ -155,11 +196,12 @@ impl Prepared {
 
     /// Reads what earlier processes kept, and takes what a daemon before it in this one left.
     pub async fn open(self, mut former: Handover) -> Daemon {
-        let Self { settings, clients, clock, server, heard, asker, listeners } = self;
+        let Self { settings, clients, clock, server, admin, heard, asker, listeners } = self;
         let wake = Arc::new(Notify::new());
         let modal = clients.modal.0.clone();
         let mut controller = controller(&settings, clients, clock.clone(), Arc::clone(&wake), heard);
         let fingerprint = settings.runner_fingerprint();
+        let (mut pauses, mut keeper_of_pauses) = (former.pauses.take(), None);
         // A daemon that only observes may stand beside one that acts, whose file that is.
         if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
             let deployment = &settings.policy.deployment;
@@ -168,12 +210,17 @@ impl Prepared {
             let logs = state_dir::open_logs(dir, deployment, modal, clock.clone());
             let book = state_dir::open_book(dir, deployment, clock.now()).await;
             controller = controller.with_kept(evidence, keeper).with_pages(pages).with_logs(logs).with_book(book);
+            let (kept, keeper) = state_dir::open_pauses(dir, deployment).await;
+            (pauses, keeper_of_pauses) = (pauses.or(Some(kept)), Some(keeper));
         } else if let Some(kept) = former.kept.take()
             && let Ok(evidence) = kept::decode(kept.as_bytes(), fingerprint, clock.now())
         {
             controller = controller.with_kept(evidence, None);
         }
-        Daemon { controller: controller.with_handover(former), server, wake, asker, listeners }
+        let admin =
+            admin.map(|listener| Admin::new(listener, asker.clone(), keeper_of_pauses, settings.state_dir.clone()));
+        let controller = controller.with_handover(former).with_pauses(pauses.unwrap_or_default());
+        Daemon { controller, server, admin, wake, asker, listeners }
     }
 }
 
@@ -182,6 +229,7 @@ impl Prepared {
 pub struct Daemon {
     controller: Controller,
     server: Option<Server>,
+    admin: Option<Admin>,
     wake: Arc<Notify>,
     asker: Asker,
     listeners: Listeners,
@@ -238,7 +286,10 @@ impl Daemon {
             // The receiver is below.
             drop(said.send(shutdown.await));
         });
-        let handover = handover.await;
+        let handover = tokio::select! {
+            handover = handover => handover,
+            never = answer(self.admin) => match never {},
+        };
         stop.cancel();
         if let Ok(mut schedule) = schedule
             && let Err(error) = schedule.shutdown().await
@@ -253,6 +304,17 @@ impl Daemon {
         }
         (heard.await.expect("the controller ends where its shutdown has said so"), handover)
     }
+}
+
+/// Answers at the admin socket, where there is one, beside the controller.
+async fn answer(admin: Option<Admin>) -> Infallible {
+    if let Some(admin) = admin {
+        match admin.serve().await {
+            Ok(never) => match never {},
+            Err(error) => tracing::error!(%error, "the admin socket does not answer"),
+        }
+    }
+    std::future::pending().await
 }
 
 /// What a controller hears from outside; it may hear nothing.

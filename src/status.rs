@@ -16,6 +16,7 @@ use crate::evidence::Evidence;
 use crate::github::CredentialState;
 use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
+use crate::pause::Pause;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll::{self, Shortfall};
 use crate::state::ImageState;
@@ -41,6 +42,8 @@ pub struct Status {
     pub coverage: Coverage,
     /// The last pass.
     pub last_pass: Option<PassStatus>,
+    /// What the operator holds back.
+    pub pauses: Vec<Pause>,
     /// Sandboxes that live or are asked for, and how many may.
     pub sandboxes: SandboxesStatus,
     /// Per class.
@@ -291,6 +294,7 @@ impl Status {
             now,
             coverage: coverage(view),
             last_pass,
+            pauses: view.observed.pauses.all(),
             sandboxes: SandboxesStatus { live: live(plan), limit: policy.limits.sandboxes },
             classes: policy
                 .classes

@@ -117,6 +117,7 @@ impl Host {
                 left = daemon.run(self.wait(orders, &listeners)) => left,
                 never = self.manager.attend(&asker) => match never {},
             };
+            listeners.remove(next.as_ref());
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::explain::{Asked, Explanation, RecentEnd};
 use crate::metrics::Meter;
+use crate::pause::{Order, Pauses};
 use crate::status::{Coverage, RecentAction, Status};
 
 /// A question to the running controller, with where its answer goes. It answers between two passes.
@@ -14,6 +16,10 @@ pub enum Question {
     Status(oneshot::Sender<Status>),
     /// How much of the world is known.
     Coverage(oneshot::Sender<Coverage>),
+    /// What a job, or a run, waits for.
+    Explain(Asked, oneshot::Sender<Explanation>),
+    /// An order of the operator; answered with all that is held back then, or with why it cannot be carried out.
+    Order(Order, oneshot::Sender<Result<Pauses, String>>),
 }
 
 /// What asks the controller.
@@ -48,8 +54,11 @@ impl Asker {
 pub struct Handover {
     /// What was learned, in the form that is kept on a disk.
     pub kept: Option<String>,
+    /// What the operator holds back, where that was asked.
+    pub pauses: Option<Pauses>,
     /// The gauges that are set.
     pub(super) meter: Meter,
     pub(super) recent: VecDeque<RecentAction>,
     pub(super) pickups: VecDeque<f64>,
+    pub(super) ends: VecDeque<RecentEnd>,
 }

@@ -1,4 +1,5 @@
-//! The daemon as a service: what it tells systemd, how it takes a changed configuration, and how it stops.
+//! The daemon as a service: what it tells systemd, how it takes a changed configuration, how it stops, and what its
+//! operator can order it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::time::{Instant, timeout};
 
-use crate::process::{BOUND, Sandrunner, Simulation, config, http, number, small};
+use crate::process::{BOUND, Ended, REPO, Sandrunner, Simulation, config, http, number, small};
 
 /// The end of a notify socket at which systemd listens.
 struct Notified {
@@ -120,4 +121,122 @@ async fn an_outage_of_a_service_is_told_and_ends_nothing() {
         systemd.next("WATCHDOG=1").await;
     }
     assert!(daemon.interrupted().await.status.success());
+}
+
+/// A daemon with an admin socket, and its commands.
+struct Service {
+    daemon: Sandrunner,
+    socket: String,
+}
+
+impl Service {
+    async fn start(folder: &TempDir, simulation: &Simulation) -> Self {
+        let socket = folder.path().join("admin.sock").to_str().unwrap().to_owned();
+        let state_dir = folder.path().join("state");
+        let extra = [
+            ("SANDRUNNER__ADMIN_SOCKET", socket.as_str()),
+            ("SANDRUNNER__STATE_DIR", state_dir.to_str().unwrap()),
+            ("SANDRUNNER__RECONCILE__INTERVAL", "1s"),
+        ];
+        let mut daemon = Sandrunner::start(&["run"], &simulation.variables(&extra));
+        daemon.logged("address=").await;
+        Self { daemon, socket }
+    }
+
+    /// Runs a command that asks the daemon; it needs no credentials.
+    async fn command(&self, arguments: &[&str]) -> Ended {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--socket", &self.socket]).collect();
+        Sandrunner::start(&arguments, &[]).ended(BOUND).await
+    }
+
+    /// The same, and what it printed.
+    async fn said(&self, arguments: &[&str]) -> String {
+        let ended = self.command(arguments).await;
+        assert!(ended.status.success(), "{arguments:?}: {ended:#?}");
+        ended.stdout
+    }
+}
+
+#[tokio::test]
+async fn what_is_paused_gets_nothing_until_it_goes_on_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    let service = Service::start(&folder, &simulation).await;
+    assert!(service.said(&["pause", "--repo", REPO]).await.contains("repository acme/web is paused"));
+    let refused = service.command(&["pause", "--class", "gpuu"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
+    assert!(refused.stderr.contains("there is no class `gpuu`; there are gpu:t4, "), "{refused:#?}");
+    let job = serde_json::json!({ "jobs": [{ "id": 5_000_000_100_u64, "run": 6_000_000_100_u64, "repo": REPO,
+        "labels": ["self-hosted", "modal"], "duration_secs": 1 }] });
+    simulation.tell("/_sim/jobs", &job).await;
+    let is_held = async |service: &Service| {
+        timeout(BOUND, async {
+            loop {
+                let whole: Value = serde_json::from_str(&service.said(&["status", "--json"]).await).unwrap();
+                if whole["skipped"]["paused"] == 1 {
+                    break;
+                }
+            }
+        })
+        .await
+        .expect("it is held back");
+    };
+    is_held(&service).await;
+    let screen = service.said(&["status"]).await;
+    assert!(screen.contains("paused   repository acme/web for ") && screen.contains("1 paused"), "{screen}");
+    assert!(service.daemon.interrupted().await.status.success());
+
+    let service = Service::start(&folder, &simulation).await;
+    is_held(&service).await;
+    let both = service.command(&["resume", "--class", "default"]).await;
+    assert!(both.stderr.contains("class default is not held back by itself"), "{both:#?}");
+    assert!(service.said(&["resume"]).await.contains("everything goes on"));
+    simulation.reaches(BOUND, |state| number(state, "jobs_completed") == 1).await;
+    let drained = service.said(&["drain"]).await;
+    assert!(drained.contains("drained: no sandbox is left"), "{drained}");
+    assert!(service.daemon.interrupted().await.status.success());
+    let gone = Sandrunner::start(&["status", "--socket", &service.socket], &[]).ended(BOUND).await;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(gone.stderr.contains("no daemon answers at"), "{gone:#?}");
+}
+
+#[tokio::test]
+async fn a_job_is_explained_by_the_daemon_or_by_one_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scenario = small(2);
+    scenario.jobs[0].labels = ["self-hosted", "modal", "gpu:t4000"].map(str::to_owned).into();
+    scenario.jobs[1].duration_secs = 3_600.0;
+    let simulation = Simulation::start(&folder, &scenario, &["--profile", "calm"]).await;
+    let url = "https://github.com/acme/web/actions/runs/6000000000";
+    let alone = ["explain", "5000000000", "--socket", "/nowhere/admin.sock"];
+    let alone = Sandrunner::start(&alone, &simulation.variables(&[])).ended(BOUND).await;
+    assert!(alone.status.success() && alone.stdout.contains("no daemon answers"), "{alone:#?}");
+    assert!(alone.stdout.contains("no_matching_class: no class serves it: the nearest, "), "{alone:#?}");
+    let service = Service::start(&folder, &simulation).await;
+    simulation.reaches(BOUND, |state| number(state, "jobs_in_progress") == 1).await;
+    let both = timeout(BOUND, async {
+        loop {
+            let said = service.said(&["explain", url]).await;
+            if said.contains("it is served by sandbox") {
+                return said;
+            }
+        }
+    });
+    let both = both.await.expect("the claim is seen");
+    for told in [
+        "job 5000000000",
+        "take `gpu:t4000` out of its runs-on",
+        "job 5000000001",
+        "(runner sr-main-gh-5000000001-1, class default)",
+    ] {
+        assert!(both.contains(told), "{told}: {both}");
+    }
+    let json: Value = serde_json::from_str(&service.said(&["explain", "--json", "5000000001"]).await).unwrap();
+    assert_eq!(json["jobs"][0]["state"], "in_progress");
+    let absent = service.command(&["explain", "https://github.com/acme/api/actions/runs/1"]).await;
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(absent.stdout.contains("acme/api is not among the repositories that are served"), "{absent:#?}");
+    let odd = service.command(&["explain", "acme/web"]).await;
+    assert_eq!(odd.status.code(), Some(2), "{odd:#?}");
+    assert!(service.daemon.interrupted().await.status.success());
 }
