@@ -36,7 +36,7 @@ use crate::poll::{self, Shortfall};
 use crate::retry;
 use crate::state::{Admission, Allowance, ImageState, Observed};
 use crate::state_dir::{BookKeeper, Keeper, LogKeeper, PagesKeeper};
-use crate::status::{Coverage, PassStatus, RecentAction};
+use crate::status::{Coverage, PassStatus, RecentAction, Timeline, live};
 
 pub use question::{Asker, Handover, Question};
 
@@ -85,6 +85,7 @@ pub struct Controller {
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
     ends: VecDeque<RecentEnd>,
+    timeline: Timeline,
     last_pass: Option<PassStatus>,
     /// Sandboxes whose jobs were told to near their longest time.
     long_jobs: BTreeSet<OurName>,
@@ -156,6 +157,7 @@ impl Controller {
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
             ends: VecDeque::new(),
+            timeline: Timeline::default(),
             last_pass: None,
             long_jobs: BTreeSet::new(),
             policy,
@@ -198,8 +200,8 @@ impl Controller {
     /// Goes on with what a controller before it in this process left for people.
     #[must_use]
     pub fn with_handover(self, handover: Handover) -> Self {
-        let Handover { kept: _, pauses: _, meter, recent, pickups, ends } = handover;
-        Self { meter, recent, pickups, ends, ..self }
+        let Handover { kept: _, pauses: _, meter, recent, pickups, ends, timeline } = handover;
+        Self { meter, recent, pickups, ends, timeline, ..self }
     }
 
     /// Holds back what the operator ordered before.
@@ -290,6 +292,8 @@ impl Controller {
         self.keep_accounts(now);
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
+        let queued = self.plan.tally.values().flat_map(|tally| tally.queued.values()).sum();
+        self.timeline.note(queued, live(&self.plan), now);
         self.start(now);
         let capacities = self.view.capacities(now);
         self.view.refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, &capacities, now), now);
@@ -320,10 +324,12 @@ impl Controller {
 
     /// Keeps the last actions and pick-ups for people.
     fn remember(&mut self, outcomes: &[Outcome], learned: &Learned, now: DateTime<Utc>) {
-        let texts = outcomes.iter().map(|outcome| RecentAction { at: now, text: outcome.to_string() });
-        self.recent.extend(texts);
+        self.recent.extend(outcomes.iter().map(|outcome| RecentAction::new(outcome, &self.evidence, now)));
         let times = learned.pickups.iter().filter_map(|pickup| pickup.queued_at.zip(pickup.started_at));
-        self.pickups.extend(times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)));
+        for seconds in times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)) {
+            self.pickups.push_back(seconds);
+            self.timeline.note_pickup(seconds);
+        }
         self.ends.drain(..self.ends.len().saturating_sub(ENDS_MAX));
         self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
         self.pickups.drain(..self.pickups.len().saturating_sub(PICKUPS_MAX));
@@ -480,7 +486,15 @@ impl Controller {
         }
         let kept = kept::encode(&self.evidence, self.fingerprint).ok();
         let pauses = Some(self.view.observed.pauses);
-        Handover { kept, pauses, meter: self.meter, recent: self.recent, pickups: self.pickups, ends: self.ends }
+        Handover {
+            kept,
+            pauses,
+            meter: self.meter,
+            recent: self.recent,
+            pickups: self.pickups,
+            ends: self.ends,
+            timeline: self.timeline,
+        }
     }
 
     async fn drain(&mut self) {

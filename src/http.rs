@@ -4,6 +4,7 @@
 //! time that a request's head may take, are bounded.
 
 pub mod endpoint;
+mod page;
 pub mod webhook;
 
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,13 +22,16 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::endpoint::Endpoint;
+use self::page::Page;
 use crate::controller::{Asker, Question};
+use crate::explain::Asked;
 
 /// How long an answer waits for the controller.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -67,6 +71,9 @@ impl Server {
         endpoint: Option<Endpoint>,
     ) -> io::Result<Self> {
         let router = Router::new()
+            .route("/", get(show))
+            .route("/style.css", get(async || page::file("text/css", page::STYLE)))
+            .route("/script.js", get(async || page::file("text/javascript", page::SCRIPT)))
             .route("/metrics", get(render_metrics))
             .route("/healthz", get(health))
             .route("/readyz", get(ready))
@@ -180,6 +187,31 @@ async fn ready(State(shared): State<Shared>) -> Response {
         }
         Err(response) => response,
     }
+}
+
+/// What the page is asked for.
+#[derive(Debug, Deserialize)]
+struct Asking {
+    job: Option<String>,
+}
+
+/// The page for people.
+async fn show(State(shared): State<Shared>, Query(Asking { job }): Query<Asking>) -> Response {
+    let (status, points) = match ask(&shared, Question::Story).await {
+        Ok(story) => story,
+        Err(response) => return response,
+    };
+    let job = job.filter(|job| !job.trim().is_empty());
+    let explained = match job.as_deref().map(str::parse::<Asked>) {
+        Some(Ok(asked)) => match ask(&shared, |answer| Question::Explain(asked, answer)).await {
+            Ok(explanation) => Some(Ok(explanation)),
+            Err(response) => return response,
+        },
+        Some(Err(error)) => Some(Err(error.to_string())),
+        None => None,
+    };
+    let explained = job.as_deref().zip(explained);
+    Page { status: &status, points: &points, explained }.answer()
 }
 
 async fn status(State(shared): State<Shared>) -> Response {

@@ -3,7 +3,9 @@
 mod coverage;
 mod github;
 mod modal;
+mod recent;
 mod spend;
+mod timeline;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,6 +29,7 @@ pub use modal::ModalStatus;
 
 pub use github::{AccountStatus, CredentialKind, InstallationStatus, OrganizationStatus, RunnerGroupStatus};
 pub use spend::{ClassSpend, SpendStatus};
+pub use timeline::{Point, Timeline};
 
 /// The most jobs that are listed one by one; the counts are always whole.
 const JOBS_MAX: usize = 500;
@@ -116,6 +119,8 @@ pub struct RecentAction {
     pub at: DateTime<Utc>,
     /// The action with its result.
     pub text: String,
+    /// What it rests on.
+    pub evidence: String,
 }
 
 /// Quantiles of the time from queued to started.
@@ -320,7 +325,8 @@ impl Status {
     }
 }
 
-fn live(plan: &Plan) -> u32 {
+/// How many sandboxes live or are asked for.
+pub(crate) fn live(plan: &Plan) -> u32 {
     plan.tally.values().flat_map(|tally| tally.sandboxes.values()).sum()
 }
 

@@ -10,6 +10,10 @@ impl Controller {
     pub(super) fn answer(&mut self, question: Question) {
         match question {
             Question::Status(answer) => drop(answer.send(Status::new(&self.subject(), self.clock.now()))),
+            Question::Story(answer) => {
+                let status = Status::new(&self.subject(), self.clock.now());
+                drop(answer.send((status, self.timeline.points())));
+            }
             Question::Coverage(answer) => drop(answer.send(coverage(&self.view))),
             Question::Explain(asked, answer) => drop(answer.send(explain(&asked, &self.known()))),
             Question::Order(order, answer) => drop(answer.send(self.obey(&order))),

@@ -7,13 +7,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::explain::{Asked, Explanation, RecentEnd};
 use crate::metrics::Meter;
 use crate::pause::{Order, Pauses};
-use crate::status::{Coverage, RecentAction, Status};
+use crate::status::{Coverage, Point, RecentAction, Status, Timeline};
 
 /// A question to the running controller, with where its answer goes. It answers between two passes.
 #[derive(Debug)]
 pub enum Question {
     /// All that it knows and does.
     Status(oneshot::Sender<Status>),
+    /// The same, and how the last hours went.
+    Story(oneshot::Sender<(Status, Vec<Point>)>),
     /// How much of the world is known.
     Coverage(oneshot::Sender<Coverage>),
     /// What a job, or a run, waits for.
@@ -61,4 +63,5 @@ pub struct Handover {
     pub(super) recent: VecDeque<RecentAction>,
     pub(super) pickups: VecDeque<f64>,
     pub(super) ends: VecDeque<RecentEnd>,
+    pub(super) timeline: Timeline,
 }

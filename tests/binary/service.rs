@@ -201,6 +201,40 @@ async fn what_is_paused_gets_nothing_until_it_goes_on_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn the_page_tells_people_what_the_status_tells_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scenario = small(1);
+    scenario.jobs[0].labels = ["self-hosted", "modal", "<b>odd</b>"].map(str::to_owned).into();
+    let simulation = Simulation::start(&folder, &scenario, &["--profile", "calm"]).await;
+    let mut daemon = Sandrunner::start(&["run"], &simulation.variables(&[]));
+    let address = daemon.logged("address=").await;
+    let get = async |path: &str| http().get(format!("http://{address}{path}")).send().await.unwrap();
+    let whole = timeout(BOUND, async {
+        loop {
+            let page = get("/").await;
+            let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+            assert!(policy.starts_with("default-src 'none'; style-src 'self'; script-src 'self';"), "{policy}");
+            let page = page.text().await.unwrap();
+            if page.contains("no_matching_class") {
+                return page;
+            }
+        }
+    });
+    let page = whole.await.expect("the job is on the page");
+    assert!(page.contains("&lt;b&gt;odd&lt;/b&gt;") && !page.contains("<b>odd"), "{page}");
+    let asked =
+        get("/?job=https%3A%2F%2Fgithub.com%2Facme%2Fweb%2Factions%2Fruns%2F6000000000").await.text().await.unwrap();
+    assert!(asked.contains("take `&lt;b&gt;odd&lt;/b&gt;` out of its runs-on"), "{asked}");
+    let wrong = get("/?job=%3Cscript%3E").await.text().await.unwrap();
+    assert!(wrong.contains("`&lt;script&gt;` is not the id of a job or run"), "{wrong}");
+    for (path, kind) in [("/style.css", "text/css"), ("/script.js", "text/javascript")] {
+        let file = get(path).await;
+        assert_eq!((file.status().as_u16(), &file.headers()["content-type"]), (200, &kind.parse().unwrap()));
+    }
+    assert!(daemon.interrupted().await.status.success());
+}
+
+#[tokio::test]
 async fn a_job_is_explained_by_the_daemon_or_by_one_look() {
     let folder = tempfile::tempdir().unwrap();
     let mut scenario = small(2);
