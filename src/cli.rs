@@ -1,14 +1,18 @@
 //! The command line. Exit codes: 0 as asked, 1 failed, 2 wrong configuration or arguments.
 
+pub mod admin;
 pub mod cost;
 #[cfg(feature = "sim")]
 pub mod demo;
+pub mod explain;
+pub mod hold;
 pub mod image;
 pub mod logs;
 pub mod plan;
 pub mod run;
 #[cfg(feature = "sim")]
 pub mod simulate;
+pub mod status;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
@@ -36,6 +40,16 @@ enum Command {
     Run(run::RunArguments),
     /// Print what one pass would do, and change nothing.
     Plan(plan::PlanArguments),
+    /// Show how the running daemon fares: jobs that wait, sandboxes, limits, budgets.
+    Status(status::StatusArguments),
+    /// Tell what a job waits for, since when, what was tried and what happens next.
+    Explain(explain::ExplainArguments),
+    /// Have the running daemon create nothing more: at all, of a class, or for a repository. What runs goes on.
+    Pause(hold::HoldArguments),
+    /// Have it create again: everything, or what was paused by itself.
+    Resume(hold::HoldArguments),
+    /// Pause everything, and wait until no sandbox is left.
+    Drain(hold::DrainArguments),
     /// Build, list and show the images of the configuration.
     Image(image::ImageArguments),
     /// Show what sandboxes printed that ended without serving, as far as it was kept.
@@ -62,6 +76,11 @@ impl ConfigArguments {
     /// Reads the file and the environment.
     fn load(&self) -> Result<Settings, ConfigError> {
         crate::config::load(self.config.as_deref(), &environment())
+    }
+
+    /// Reads only where the daemon is reached.
+    fn admin_socket(&self) -> Result<Option<PathBuf>, ConfigError> {
+        crate::config::admin_socket(self.config.as_deref(), &environment())
     }
 
     /// Reads only where files are kept.
@@ -110,6 +129,11 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Explain(arguments) => explain::run(&arguments).await,
+        Command::Pause(arguments) => hold::pause(arguments).await,
+        Command::Resume(arguments) => hold::resume(arguments).await,
+        Command::Drain(arguments) => hold::drain(arguments).await,
         Command::Image(arguments) => image::run(arguments).await,
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Cost(arguments) => cost::run(arguments).await,

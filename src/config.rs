@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cost::{CPU_PRICE, GPU_PRICES, MEMORY_PRICE};
 
-pub use load::{ConfigError, Environment, Kept, defined, kept, load, read};
+pub use load::{ConfigError, Environment, Kept, admin_socket, defined, kept, load, read};
 pub use runner::{RunnerReleaseChoice, RunnerSettings};
 pub use settings::{Defined, LogFormat, Mode, Settings};
 
@@ -49,6 +49,9 @@ pub struct Config {
     /// Where what was learned is kept over a restart; empty for nowhere (default: systemd's `STATE_DIRECTORY`, else
     /// nowhere).
     pub state_dir: Option<PathBuf>,
+    /// The unix socket by which commands reach the daemon; empty for none (default: `admin.sock` in systemd's
+    /// `RUNTIME_DIRECTORY`, else none).
+    pub admin_socket: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// The daemon's own HTTP server.
@@ -81,6 +84,7 @@ impl Default for Config {
             builtin_gpus: ["t4", "l4", "a100", "a100-80gb", "h100"].map(str::to_owned).into(),
             builtin_gpu_repos: Vec::new(),
             state_dir: None,
+            admin_socket: None,
             log: LogConfig::default(),
             http: HttpConfig::default(),
             reconcile: ReconcileConfig::default(),

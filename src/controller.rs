@@ -4,7 +4,9 @@
 //! wake-ups only start a pass; they carry nothing into the plan. This is the only module that asks the clock
 //! for the planner.
 
+mod answer;
 mod images;
+mod question;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,26 +15,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 
 use crate::act::{Actor, Effect, Outcome, Writers};
 use crate::budget::CreateBudget;
 use crate::clock::Clock;
 use crate::cost::{Entry, Ledger, Reach};
 use crate::error::ErrorClass;
-use crate::evidence::{Evidence, INIT_FAILURE, Learned};
+use crate::evidence::{Evidence, INIT_FAILURE, Learned, kept};
+use crate::explain::RecentEnd;
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
-use crate::ids::{ClassName, CredentialName, ImageId, OurName};
+use crate::ids::{ClassName, CredentialName, Fingerprint, ImageId, OurName};
 use crate::metrics::{self, Meter};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
+use crate::pause::Pauses;
 use crate::plan::{Plan, Policy, plan, workflow_doubt};
 use crate::poll::{self, Shortfall};
 use crate::retry;
-use crate::state::{Admission, Allowance, ImageState};
+use crate::state::{Admission, Allowance, ImageState, Observed};
 use crate::state_dir::{BookKeeper, Keeper, LogKeeper, PagesKeeper};
-use crate::status::{Coverage, RecentAction, Status, Subject};
+use crate::status::{Coverage, PassStatus, RecentAction, Timeline, live};
+
+pub use question::{Asker, Handover, Question};
 
 /// How long a pass waits after the first news, so that what comes together is taken together.
 const GATHER: Duration = Duration::from_millis(20);
@@ -43,16 +49,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 const METER_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 /// How many of the last actions are kept for people.
 const RECENT_MAX: usize = 50;
+/// How many of the last sandboxes that served nothing are kept for people.
+const ENDS_MAX: usize = 200;
 /// How many of the last pick-ups the quantiles rest on.
 const PICKUPS_MAX: usize = 1_000;
-
-/// A question to the running controller.
-pub type StatusRequest = oneshot::Sender<Status>;
 
 /// What the controller is made of.
 #[derive(Debug)]
 pub struct Controller {
     policy: Policy,
+    fingerprint: Fingerprint,
     clock: Clock,
     view: View,
     evidence: Evidence,
@@ -70,7 +76,7 @@ pub struct Controller {
     creates: CreateBudget,
     plan: Plan,
     wake: Arc<Notify>,
-    questions: mpsc::Receiver<StatusRequest>,
+    questions: mpsc::Receiver<Question>,
     nudges: mpsc::Receiver<Hint>,
     meter: Meter,
     metered_at: Option<DateTime<Utc>>,
@@ -78,6 +84,9 @@ pub struct Controller {
     shortfalls: BTreeMap<CredentialName, Shortfall>,
     recent: VecDeque<RecentAction>,
     pickups: VecDeque<f64>,
+    ends: VecDeque<RecentEnd>,
+    timeline: Timeline,
+    last_pass: Option<PassStatus>,
     /// Sandboxes whose jobs were told to near their longest time.
     long_jobs: BTreeSet<OurName>,
 }
@@ -87,6 +96,8 @@ pub struct Controller {
 pub struct Parts {
     /// The rules.
     pub policy: Policy,
+    /// Stands for what was learned of starts: see [`kept::encode`].
+    pub fingerprint: Fingerprint,
     /// Time.
     pub clock: Clock,
     /// What reads.
@@ -97,8 +108,8 @@ pub struct Parts {
     pub modal_creates: (f64, u32),
     /// Starts a pass.
     pub wake: Arc<Notify>,
-    /// Questions from the HTTP server.
-    pub questions: mpsc::Receiver<StatusRequest>,
+    /// What it is asked.
+    pub questions: mpsc::Receiver<Question>,
     /// What GitHub's webhooks told.
     pub nudges: mpsc::Receiver<Hint>,
 }
@@ -110,12 +121,16 @@ pub struct Dry {
     pub plan: Plan,
     /// How much was known.
     pub coverage: Coverage,
+    /// What was observed.
+    pub observed: Box<Observed>,
+    /// What was learned of it.
+    pub evidence: Box<Evidence>,
 }
 
 impl Controller {
     /// Puts the parts together; nothing is contacted.
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, clock, readers, writers, modal_creates, wake, questions, nudges } = parts;
+        let Parts { policy, fingerprint, clock, readers, writers, modal_creates, wake, questions, nudges } = parts;
         let mut view = View::new(readers, &policy);
         if writers.is_none() {
             // Nothing is built where nothing is created; whether an image has to be is no reason to show nothing.
@@ -141,8 +156,12 @@ impl Controller {
             shortfalls: BTreeMap::new(),
             recent: VecDeque::new(),
             pickups: VecDeque::new(),
+            ends: VecDeque::new(),
+            timeline: Timeline::default(),
+            last_pass: None,
             long_jobs: BTreeSet::new(),
             policy,
+            fingerprint,
             clock,
         }
     }
@@ -178,8 +197,22 @@ impl Controller {
         Self { ledger: self.ledger.with_entries(&entries, reach, modal_now), book: Some(book), ..self }
     }
 
+    /// Goes on with what a controller before it in this process left for people.
+    #[must_use]
+    pub fn with_handover(self, handover: Handover) -> Self {
+        let Handover { kept: _, pauses: _, meter, recent, pickups, ends, timeline } = handover;
+        Self { meter, recent, pickups, ends, timeline, ..self }
+    }
+
+    /// Holds back what the operator ordered before.
+    #[must_use]
+    pub fn with_pauses(mut self, pauses: Pauses) -> Self {
+        self.view.observed.pauses = pauses;
+        self
+    }
+
     /// Runs passes until `shutdown` completes, then waits a short time for what is under way.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Handover {
         tokio::pin!(shutdown);
         loop {
             let now = self.clock.now();
@@ -201,7 +234,7 @@ impl Controller {
             }
             self.clock.sleep(GATHER).await;
         }
-        self.stop().await;
+        self.stop().await
     }
 
     /// Reads everything once, at most for `limit`, and plans without acting.
@@ -217,7 +250,8 @@ impl Controller {
             let coverage = crate::status::coverage(&self.view);
             let is_settled = !self.view.is_reading() && coverage.is_ready() && coverage.runs_unread == 0;
             if is_settled || now >= until {
-                return Dry { plan: self.plan, coverage };
+                let (observed, evidence) = (Box::new(self.view.observed), Box::new(self.evidence));
+                return Dry { plan: self.plan, coverage, observed, evidence };
             }
             tokio::select! {
                 () = self.view.arrival() => {}
@@ -258,10 +292,14 @@ impl Controller {
         self.keep_accounts(now);
         self.remember(&outcomes, &learned, now);
         self.plan = plan(&self.view.observed, &self.evidence, &self.policy, now);
+        let queued = self.plan.tally.values().flat_map(|tally| tally.queued.values()).sum();
+        self.timeline.note(queued, live(&self.plan), now);
         self.start(now);
         let capacities = self.view.capacities(now);
         self.view.refresh(poll::due(&self.view.observed, &self.evidence, &self.policy, &capacities, now), now);
-        metrics::passed(&self.view, (self.clock.now() - now).as_seconds_f64() / self.clock.speed(), now);
+        let seconds = (self.clock.now() - now).as_seconds_f64() / self.clock.speed();
+        self.last_pass = Some(PassStatus { at: now, seconds });
+        metrics::passed(&self.view, seconds, now);
         self.meter(now);
     }
 
@@ -286,10 +324,13 @@ impl Controller {
 
     /// Keeps the last actions and pick-ups for people.
     fn remember(&mut self, outcomes: &[Outcome], learned: &Learned, now: DateTime<Utc>) {
-        let texts = outcomes.iter().map(|outcome| RecentAction { at: now, text: outcome.to_string() });
-        self.recent.extend(texts);
+        self.recent.extend(outcomes.iter().map(|outcome| RecentAction::new(outcome, &self.evidence, now)));
         let times = learned.pickups.iter().filter_map(|pickup| pickup.queued_at.zip(pickup.started_at));
-        self.pickups.extend(times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)));
+        for seconds in times.map(|(queued, started)| (started - queued).as_seconds_f64().max(0.0)) {
+            self.pickups.push_back(seconds);
+            self.timeline.note_pickup(seconds);
+        }
+        self.ends.drain(..self.ends.len().saturating_sub(ENDS_MAX));
         self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
         self.pickups.drain(..self.pickups.len().saturating_sub(PICKUPS_MAX));
     }
@@ -394,20 +435,6 @@ impl Controller {
         skips.chain(admissions).min().map_or(polled, |at| at.min(polled))
     }
 
-    fn answer(&mut self, question: StatusRequest) {
-        let subject = Subject {
-            view: &self.view,
-            evidence: &self.evidence,
-            plan: &self.plan,
-            policy: &self.policy,
-            recent: &self.recent,
-            pickups: &self.pickups,
-        };
-        let status = Status::new(&subject, self.clock.now());
-        // Whoever asked may have gone away.
-        let _ = question.send(status);
-    }
-
     /// Gauges follow what was observed; they are read every ten seconds or more seldom.
     fn meter(&mut self, now: DateTime<Utc>) {
         if self.metered_at.is_some_and(|at| now - at < METER_EVERY) {
@@ -440,12 +467,12 @@ impl Controller {
     }
 
     /// Starts nothing more, waits for what is under way, and keeps what it came to; no sandbox is touched.
-    async fn stop(mut self) {
+    async fn stop(mut self) -> Handover {
         self.drain().await;
         let now = self.clock.now();
+        let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
+        self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
         if let Some(keeper) = self.keeper {
-            let outcomes = self.actor.as_mut().map(Actor::finished).unwrap_or_default();
-            self.evidence.learn(&self.view.observed, &self.policy, &outcomes, now);
             keeper.finish(&self.evidence, now).await;
         }
         if let Some(pages) = self.pages {
@@ -456,6 +483,17 @@ impl Controller {
         }
         if let Some(logs) = self.logs {
             logs.finish().await;
+        }
+        let kept = kept::encode(&self.evidence, self.fingerprint).ok();
+        let pauses = Some(self.view.observed.pauses);
+        Handover {
+            kept,
+            pauses,
+            meter: self.meter,
+            recent: self.recent,
+            pickups: self.pickups,
+            ends: self.ends,
+            timeline: self.timeline,
         }
     }
 

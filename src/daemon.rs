@@ -1,20 +1,26 @@
 //! Wires the parts of the daemon together from its settings: clients, controller, HTTP server, schedule.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{Builder, ImageMaker, Writers};
+use crate::admin::{self, Admin};
 use crate::class::RunnerClass;
 use crate::clock::Clock;
 use crate::config::{Mode, Settings};
-use crate::controller::{Controller, Dry, Parts, StatusRequest};
+use crate::controller::{Asker, Controller, Dry, Handover, Parts, Question};
+use crate::evidence::kept;
 use crate::github::{self, GithubError, GithubReaders, GithubSettings, GithubWriters};
 use crate::http::Server;
 use crate::http::endpoint::Endpoint;
@@ -43,6 +49,15 @@ pub enum StartError {
     /// The client of Modal cannot be made.
     #[error("cannot set up the client of Modal")]
     Modal(#[source] ModalError),
+    /// There cannot be an admin socket.
+    #[error("cannot listen at {}: set `admin_socket`", .path.display())]
+    Admin {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The HTTP server cannot listen.
     #[error("cannot listen on {address}: is another daemon running? Set `http.listen`")]
     Listen {
@@ -50,7 +65,7 @@ pub enum StartError {
         address: SocketAddr,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -87,12 +102,137 @@ fn clock_for(account: &GithubSettings, settings: &Settings, clock: &Clock) -> Cl
     if is_led { clock.clone() } else { clock.for_another_service() }
 }
 
+/// Sockets that listen. Whoever prepares the next daemon of this process hands them on, so that nobody is refused who
+/// connects meanwhile.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// With the address that was asked for, whose port may be any.
+    http: Option<(SocketAddr, TcpListener)>,
+    admin: Option<(PathBuf, UnixListener)>,
+}
+
+impl Listeners {
+    /// The one that listens at that address, or a new one.
+    fn http(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        match &self.http {
+            Some((asked, listener)) if *asked == address => listener.try_clone(),
+            Some(_) | None => TcpListener::bind(address),
+        }
+    }
+
+    /// The admin socket at that path, or a new one.
+    fn admin(&self, path: &Path) -> io::Result<UnixListener> {
+        match &self.admin {
+            Some((known, listener)) if known == path => listener.try_clone(),
+            Some(_) | None => admin::bind(path),
+        }
+    }
+
+    /// Takes away the admin socket of a daemon that has ended, unless the next one is reached there.
+    pub fn remove(self, next: Option<&Prepared>) {
+        let kept = next.and_then(|next| next.settings.admin_socket.as_ref());
+        if let Some((path, _)) = self.admin
+            && kept != Some(&path)
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::debug!(%error, path = %path.display(), "the admin socket could not be removed");
+        }
+    }
+}
+
+/// A daemon that can start: all is done of its configuration that can fail. Nothing was contacted.
+#[derive(Debug)]
+pub struct Prepared {
+    settings: Settings,
+    clients: Clients,
+    clock: Clock,
+    server: Option<Server>,
+    admin: Option<UnixListener>,
+    heard: Heard,
+    asker: Asker,
+    listeners: Listeners,
+}
+
+impl Prepared {
+    /// Binds the HTTP server and the admin socket, where metrics are to be served, unless the daemon before it listens
+    /// there.
+    ///
+    /// # Errors
+    /// [`StartError`] where one cannot listen.
+    pub fn new(
+        settings: Settings,
+        clients: Clients,
+        clock: Clock,
+        metrics: Option<PrometheusHandle>,
+        former: &Listeners,
+    ) -> Result<Self, StartError> {
+        let (asker, questions) = Asker::new(QUESTIONS);
+        let (nudge, nudges) = mpsc::channel(NUDGES);
+        let mut listeners = Listeners::default();
+        let (mut server, mut admin) = (None, None);
+        if let Some(metrics) = metrics {
+            let address = settings.listen;
+            let endpoint = settings.webhook.clone().map(|secrets| Endpoint::new(secrets, nudge));
+            let refused = |source| StartError::Listen { address, source };
+            let listener = former.http(address).map_err(refused)?;
+            let own = listener.try_clone().map_err(refused)?;
+            server = Some(Server::new(own, metrics, asker.clone(), endpoint).map_err(refused)?);
+            listeners.http = Some((address, listener));
+            if let Some(path) = settings.admin_socket.clone() {
+                let refused = |source| StartError::Admin { path: path.clone(), source };
+                let listener = former.admin(&path).map_err(refused)?;
+                admin = Some(listener.try_clone().map_err(refused)?);
+                listeners.admin = Some((path, listener));
+            }
+        }
+        let heard = Heard { questions, nudges };
+        Ok(Self { settings, clients, clock, server, admin, heard, asker, listeners })
+    }
+
+    /// Whether it will change anything.
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
+    /// Reads what earlier processes kept, and takes what a daemon before it in this one left.
+    pub async fn open(self, mut former: Handover) -> Daemon {
+        let Self { settings, clients, clock, server, admin, heard, asker, listeners } = self;
+        let wake = Arc::new(Notify::new());
+        let modal = clients.modal.0.clone();
+        let mut controller = controller(&settings, clients, clock.clone(), Arc::clone(&wake), heard);
+        let fingerprint = settings.runner_fingerprint();
+        let (mut pauses, mut keeper_of_pauses) = (former.pauses.take(), None);
+        // A daemon that only observes may stand beside one that acts, whose file that is.
+        if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
+            let deployment = &settings.policy.deployment;
+            let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
+            let pages = state_dir::open_pages(dir, deployment, controller.github_readers(), clock.now()).await;
+            let logs = state_dir::open_logs(dir, deployment, modal, clock.clone());
+            let book = state_dir::open_book(dir, deployment, clock.now()).await;
+            controller = controller.with_kept(evidence, keeper).with_pages(pages).with_logs(logs).with_book(book);
+            let (kept, keeper) = state_dir::open_pauses(dir, deployment).await;
+            (pauses, keeper_of_pauses) = (pauses.or(Some(kept)), Some(keeper));
+        } else if let Some(kept) = former.kept.take()
+            && let Ok(evidence) = kept::decode(kept.as_bytes(), fingerprint, clock.now())
+        {
+            controller = controller.with_kept(evidence, None);
+        }
+        let admin =
+            admin.map(|listener| Admin::new(listener, asker.clone(), keeper_of_pauses, settings.state_dir.clone()));
+        let controller = controller.with_handover(former).with_pauses(pauses.unwrap_or_default());
+        Daemon { controller, server, admin, wake, asker, listeners }
+    }
+}
+
 /// A daemon that is ready to run.
 #[derive(Debug)]
 pub struct Daemon {
     controller: Controller,
     server: Option<Server>,
+    admin: Option<Admin>,
     wake: Arc<Notify>,
+    asker: Asker,
+    listeners: Listeners,
 }
 
 impl Daemon {
@@ -106,31 +246,8 @@ impl Daemon {
         clock: Clock,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self, StartError> {
-        let (ask, questions) = mpsc::channel(QUESTIONS);
-        let (nudge, nudges) = mpsc::channel(NUDGES);
-        let wake = Arc::new(Notify::new());
-        let server = match metrics {
-            Some(metrics) => {
-                let address = settings.listen;
-                let endpoint = settings.webhook.clone().map(|secrets| Endpoint::new(secrets, nudge));
-                let server = Server::bind(address, metrics, ask, endpoint);
-                Some(server.map_err(|source| StartError::Listen { address, source })?)
-            }
-            None => None,
-        };
-        let heard = Heard { questions, nudges };
-        let modal = clients.modal.0.clone();
-        let mut controller = controller(settings, clients, clock.clone(), Arc::clone(&wake), heard);
-        // A daemon that only observes may stand beside one that acts, whose file that is.
-        if let Some(dir) = settings.state_dir.as_ref().filter(|_| settings.mode == Mode::Act) {
-            let (deployment, fingerprint) = (&settings.policy.deployment, settings.runner_fingerprint());
-            let (evidence, keeper) = state_dir::open(dir, deployment, fingerprint, clock.now()).await;
-            let pages = state_dir::open_pages(dir, deployment, controller.github_readers(), clock.now()).await;
-            let logs = state_dir::open_logs(dir, deployment, modal, clock.clone());
-            let book = state_dir::open_book(dir, deployment, clock.now()).await;
-            controller = controller.with_kept(evidence, keeper).with_pages(pages).with_logs(logs).with_book(book);
-        }
-        Ok(Self { controller, server, wake })
+        let prepared = Prepared::new(settings.clone(), clients, clock, metrics, &Listeners::default())?;
+        Ok(prepared.open(Handover::default()).await)
     }
 
     /// The address of the HTTP server.
@@ -138,8 +255,21 @@ impl Daemon {
         self.server.as_ref().and_then(|server| server.address().ok())
     }
 
-    /// Runs until `shutdown` completes.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    /// What asks its controller.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// Takes the sockets that listen, for the daemon after this one; this one goes on with its own handles of them.
+    pub fn take_listeners(&mut self) -> Listeners {
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// Runs until `shutdown` completes; returns what that says, and what is left to the daemon after this one.
+    ///
+    /// # Panics
+    /// Never: the controller ends when `shutdown` has completed, and not before.
+    pub async fn run<T>(self, shutdown: impl Future<Output = T>) -> (T, Handover) {
         let stop = CancellationToken::new();
         // Also where this is dropped: the server has a thread of its own.
         let _ends_server = stop.clone().drop_guard();
@@ -151,7 +281,15 @@ impl Daemon {
         if let Err(error) = &schedule {
             tracing::error!(%error, "the schedule did not start; passes follow the interval alone");
         }
-        self.controller.run(shutdown).await;
+        let (said, heard) = oneshot::channel();
+        let handover = self.controller.run(async {
+            // The receiver is below.
+            drop(said.send(shutdown.await));
+        });
+        let handover = tokio::select! {
+            handover = handover => handover,
+            never = answer(self.admin) => match never {},
+        };
         stop.cancel();
         if let Ok(mut schedule) = schedule
             && let Err(error) = schedule.shutdown().await
@@ -164,21 +302,33 @@ impl Daemon {
         {
             tracing::debug!("a connection was still open at the end");
         }
+        (heard.await.expect("the controller ends where its shutdown has said so"), handover)
     }
+}
+
+/// Answers at the admin socket, where there is one, beside the controller.
+async fn answer(admin: Option<Admin>) -> Infallible {
+    if let Some(admin) = admin {
+        match admin.serve().await {
+            Ok(never) => match never {},
+            Err(error) => tracing::error!(%error, "the admin socket does not answer"),
+        }
+    }
+    std::future::pending().await
 }
 
 /// What a controller hears from outside; it may hear nothing.
 #[derive(Debug)]
 pub struct Heard {
-    /// Questions for its status.
-    pub questions: mpsc::Receiver<StatusRequest>,
+    /// What it is asked.
+    pub questions: mpsc::Receiver<Question>,
     /// What GitHub's webhooks told.
     pub nudges: mpsc::Receiver<Hint>,
 }
 
 impl Heard {
     /// Nothing but the questions.
-    pub fn questions(questions: mpsc::Receiver<StatusRequest>) -> Self {
+    pub fn questions(questions: mpsc::Receiver<Question>) -> Self {
         Self { questions, nudges: mpsc::channel(1).1 }
     }
 }
@@ -224,6 +374,7 @@ pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc
     });
     Controller::new(Parts {
         policy: settings.policy.clone(),
+        fingerprint: settings.runner_fingerprint(),
         readers: Readers {
             github: readers,
             modal: modal_reader,
@@ -268,7 +419,7 @@ fn image_maker_of(
 /// Looks once and plans, with nothing that could change anything.
 pub async fn look(settings: &Settings, clients: Clients, clock: Clock, limit: Duration) -> Dry {
     let observing = Settings { mode: Mode::Observe, ..settings.clone() };
-    let (_ask, questions) = mpsc::channel(1);
+    let (_asker, questions) = Asker::new(1);
     controller(&observing, clients, clock, Arc::default(), Heard::questions(questions)).look(limit).await
 }
 

@@ -4,6 +4,7 @@
 //! time that a request's head may take, are bounded.
 
 pub mod endpoint;
+mod page;
 pub mod webhook;
 
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,14 +22,16 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::endpoint::Endpoint;
-use crate::controller::StatusRequest;
-use crate::status::Status;
+use self::page::Page;
+use crate::controller::{Asker, Question};
+use crate::explain::Asked;
 
 /// How long an answer waits for the controller.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -46,7 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 struct Shared {
     metrics: PrometheusHandle,
-    controller: mpsc::Sender<StatusRequest>,
+    controller: Asker,
 }
 
 /// A server that listens.
@@ -57,24 +60,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the address; `endpoint` takes GitHub's deliveries, where a secret is configured.
+    /// Serves at `listener`; `endpoint` takes GitHub's deliveries, where a secret is configured.
     ///
     /// # Errors
-    /// The system's error where the address cannot be used.
-    pub fn bind(
-        address: SocketAddr,
+    /// The system's error where the listener cannot be used.
+    pub fn new(
+        listener: TcpListener,
         metrics: PrometheusHandle,
-        controller: mpsc::Sender<StatusRequest>,
+        controller: Asker,
         endpoint: Option<Endpoint>,
     ) -> io::Result<Self> {
         let router = Router::new()
+            .route("/", get(show))
+            .route("/style.css", get(async || page::file("text/css", page::STYLE)))
+            .route("/script.js", get(async || page::file("text/javascript", page::SCRIPT)))
             .route("/metrics", get(render_metrics))
             .route("/healthz", get(health))
             .route("/readyz", get(ready))
             .route("/api/v1/status", get(status))
             .with_state(Shared { metrics, controller });
         let router = router.merge(endpoint.map(Endpoint::router).unwrap_or_default());
-        let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, router })
     }
@@ -151,15 +156,9 @@ fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
     TokioIo::new(stream)
 }
 
-async fn ask(shared: &Shared) -> Option<Status> {
-    let (question, answer) = oneshot::channel();
-    shared.controller.send(question).await.ok()?;
-    answer.await.ok()
-}
-
-async fn asked(shared: &Shared) -> Result<Status, Response> {
-    match tokio::time::timeout(ANSWER_LIMIT, ask(shared)).await {
-        Ok(Some(status)) => Ok(status),
+async fn ask<T>(shared: &Shared, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, Response> {
+    match tokio::time::timeout(ANSWER_LIMIT, shared.controller.ask(question)).await {
+        Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err((StatusCode::SERVICE_UNAVAILABLE, "the controller is stopping\n").into_response()),
         Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the controller does not answer\n").into_response()),
     }
@@ -173,7 +172,7 @@ async fn render_metrics(State(shared): State<Shared>) -> Response {
 
 /// Healthy: the loop answers.
 async fn health(State(shared): State<Shared>) -> Response {
-    match asked(&shared).await {
+    match ask(&shared, Question::Coverage).await {
         Ok(_) => "ok\n".into_response(),
         Err(response) => response,
     }
@@ -181,17 +180,42 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 /// Ready: everything that can be read has been read once.
 async fn ready(State(shared): State<Shared>) -> Response {
-    match asked(&shared).await {
-        Ok(status) => {
-            let code = if status.coverage.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (code, axum::Json(status.coverage)).into_response()
+    match ask(&shared, Question::Coverage).await {
+        Ok(coverage) => {
+            let code = if coverage.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (code, axum::Json(coverage)).into_response()
         }
         Err(response) => response,
     }
 }
 
+/// What the page is asked for.
+#[derive(Debug, Deserialize)]
+struct Asking {
+    job: Option<String>,
+}
+
+/// The page for people.
+async fn show(State(shared): State<Shared>, Query(Asking { job }): Query<Asking>) -> Response {
+    let (status, points) = match ask(&shared, Question::Story).await {
+        Ok(story) => story,
+        Err(response) => return response,
+    };
+    let job = job.filter(|job| !job.trim().is_empty());
+    let explained = match job.as_deref().map(str::parse::<Asked>) {
+        Some(Ok(asked)) => match ask(&shared, |answer| Question::Explain(asked, answer)).await {
+            Ok(explanation) => Some(Ok(explanation)),
+            Err(response) => return response,
+        },
+        Some(Err(error)) => Some(Err(error.to_string())),
+        None => None,
+    };
+    let explained = job.as_deref().zip(explained);
+    Page { status: &status, points: &points, explained }.answer()
+}
+
 async fn status(State(shared): State<Shared>) -> Response {
-    match asked(&shared).await {
+    match ask(&shared, Question::Status).await {
         Ok(status) => axum::Json(status).into_response(),
         Err(response) => response,
     }
@@ -222,8 +246,9 @@ mod tests {
     #[test]
     fn a_connection_keeps_no_more_of_a_head_than_its_buffer() {
         let handle = PrometheusBuilder::new().build_recorder().handle();
-        let (ask, _questions) = mpsc::channel(1);
-        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), handle, ask, None).unwrap();
+        let (asker, _questions) = Asker::new(1);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let server = Server::new(listener, handle, asker, None).unwrap();
         let (address, stop) = (server.address().unwrap(), CancellationToken::new());
         let _end = server.start(stop.clone()).unwrap();
         assert_eq!(answer(address, BUFFER / 2), "HTTP/1.1 200 OK");

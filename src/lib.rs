@@ -28,7 +28,8 @@
 //! | [`github`], [`modal`] | the two clients, each with a reader and a writer |
 //! | [`runner`] | the script that runs inside a sandbox, and its exit codes |
 //! | [`config`], [`cli`], [`daemon`], [`schedule`] | from the file to settings, from a command to running parts |
-//! | [`http`], [`status`], [`metrics`], [`telemetry`] | what people and Prometheus see |
+//! | [`http`], [`status`], [`metrics`], [`telemetry`], [`systemd`] | what people, Prometheus and systemd see |
+//! | [`admin`], [`pause`], [`explain`] | the socket by which commands reach the daemon; what its operator holds back; what a job waits for, in plain words |
 //! | [`ids`], [`error`], [`clock`] | names checked at the boundary, what a failed call means, the one source of time |
 //! | [`mutant`] | known-bad variants behind the feature `mutants`: absent from every build but that of their test |
 //! | `sim` (feature `sim`, on by default) | the simulated GitHub and Modal: real servers for `demo`, `simulate`, tests and benches |
@@ -37,7 +38,7 @@
 //!
 //! Mostly things that are absent:
 //!
-//! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`], [`budget`] and [`cost`] call no client, no clock and no random
+//! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`], [`budget`], [`cost`], [`pause`] and [`explain`] call no client, no clock and no random
 //!   source; the time is an argument. The same input gives the same plan.
 //! - [`observe`] holds readers only. Nothing outside of [`act`] creates, terminates or deletes anything at GitHub
 //!   or Modal, and where nothing may change ([`cli::plan`], mode `observe`) no writer reaches the controller. An
@@ -53,6 +54,7 @@
 //! - The simulators know nothing of the controller, so that their report is an independent judge.
 
 pub mod act;
+pub mod admin;
 pub mod allow;
 pub mod budget;
 pub mod class;
@@ -64,6 +66,7 @@ pub mod cost;
 pub mod daemon;
 pub mod error;
 pub mod evidence;
+pub mod explain;
 pub mod github;
 pub mod http;
 pub mod ids;
@@ -71,6 +74,7 @@ pub mod metrics;
 pub mod modal;
 pub mod mutant;
 pub mod observe;
+pub mod pause;
 pub mod plan;
 pub mod poll;
 pub mod retry;
@@ -81,4 +85,5 @@ pub mod sim;
 pub mod state;
 pub mod state_dir;
 pub mod status;
+pub mod systemd;
 pub mod telemetry;

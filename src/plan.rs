@@ -31,6 +31,7 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Deployment, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
     RunnerId, SandboxId, SecretId,
 };
+use crate::pause::Pause;
 use crate::poll::ListOrder;
 use crate::runner::RunnerVersion;
 use crate::state::{Observed, Org, Origin, Registry, Scope};
@@ -350,6 +351,8 @@ pub enum SkipReason {
     SeenInProgress,
     /// The newest reading that shows it queued is from before a long pause.
     Outdated,
+    /// The operator holds it back.
+    Paused(Pause),
     /// Modal's list was not read yet, or not for too long.
     FleetUnknown(String),
     /// The runner group that its runner would join does not suit.

@@ -24,6 +24,7 @@ use crate::ids::{
     AccountName, ClassName, CredentialName, Fingerprint, ImageId, JobId, Labels, OrgName, OurName, RepoName, RunId,
     RunnerId, SandboxId, SecretId, TaskId,
 };
+use crate::pause::Pauses;
 use crate::retry;
 use crate::runner::RunnerVersion;
 
@@ -343,6 +344,8 @@ pub struct Observed {
     pub spend: cost::Spend,
     /// How far the times that services state are ahead of ours.
     pub skew: TimeDelta,
+    /// What the operator holds back.
+    pub pauses: Pauses,
 }
 
 impl Observed {

@@ -13,6 +13,7 @@ mod harm;
 mod logs;
 mod mask;
 mod pages;
+mod pauses;
 mod place;
 
 use std::io;
@@ -40,6 +41,7 @@ pub use self::builds::{BuildLogs, BuildRecord, KeptBuild, LOG_BYTES_MAX};
 pub use self::harm::harm;
 pub use self::logs::{DeadSandbox, KeptLog, LogKeeper, Which, kept_logs, open_logs};
 pub use self::pages::{PagesKeeper, open_pages};
+pub use self::pauses::{PauseKeeper, open_pauses};
 
 /// A text that other people's programs wrote, as it may be stored and shown.
 pub fn masked(text: &str) -> String {

@@ -1,8 +1,11 @@
 //! What the controller knows and does, as one document for programs and people.
 
+mod coverage;
 mod github;
 mod modal;
+mod recent;
 mod spend;
+mod timeline;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,14 +18,18 @@ use crate::evidence::Evidence;
 use crate::github::CredentialState;
 use crate::ids::{ClassName, CredentialName, JobId, RepoName, RunId};
 use crate::observe::View;
+use crate::pause::Pause;
 use crate::plan::{Action, Plan, Policy, SandboxState, state_of};
 use crate::poll::{self, Shortfall};
 use crate::state::ImageState;
 
+pub use coverage::Coverage;
+pub(crate) use coverage::coverage;
 pub use modal::ModalStatus;
 
 pub use github::{AccountStatus, CredentialKind, InstallationStatus, OrganizationStatus, RunnerGroupStatus};
 pub use spend::{ClassSpend, SpendStatus};
+pub use timeline::{Point, Timeline};
 
 /// The most jobs that are listed one by one; the counts are always whole.
 const JOBS_MAX: usize = 500;
@@ -36,6 +43,12 @@ pub struct Status {
     pub now: DateTime<Utc>,
     /// Whether Modal and every reachable repository have been read.
     pub coverage: Coverage,
+    /// The last pass.
+    pub last_pass: Option<PassStatus>,
+    /// What the operator holds back.
+    pub pauses: Vec<Pause>,
+    /// Sandboxes that live or are asked for, and how many may.
+    pub sandboxes: SandboxesStatus,
     /// Per class.
     pub classes: BTreeMap<ClassName, ClassStatus>,
     /// Per repository and class, where there is or was anything.
@@ -70,6 +83,35 @@ pub struct Status {
     pub sweep_interval_seconds: i64,
 }
 
+/// One pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PassStatus {
+    /// When it began.
+    pub at: DateTime<Utc>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// How many sandboxes there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SandboxesStatus {
+    /// Those that live or are asked for.
+    pub live: u32,
+    /// `limits.max_sandboxes`.
+    pub limit: u32,
+}
+
+/// What keeps a class from creates, because its runners did not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BreakerStatus {
+    /// What happened last.
+    pub reason: String,
+    /// How often in a row.
+    pub failures: u32,
+    /// When the next one is tried.
+    pub again_at: DateTime<Utc>,
+}
+
 /// What an action came to.
 #[derive(Debug, Clone, Serialize)]
 pub struct RecentAction {
@@ -77,6 +119,8 @@ pub struct RecentAction {
     pub at: DateTime<Utc>,
     /// The action with its result.
     pub text: String,
+    /// What it rests on.
+    pub evidence: String,
 }
 
 /// Quantiles of the time from queued to started.
@@ -109,35 +153,6 @@ pub struct GroupStatus {
     pub served: u64,
 }
 
-/// How much of the world is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Coverage {
-    /// When Modal's list was last read completely.
-    pub modal_known_at: Option<DateTime<Utc>>,
-    /// Why it was not, the last time.
-    pub modal_failure: Option<String>,
-    /// Allowed repositories.
-    pub repositories: u32,
-    /// Those whose run list was read at least once.
-    pub repositories_known: u32,
-    /// Lists of repositories that were not asked for yet.
-    pub directories_unread: u32,
-    /// Active runs whose jobs are not known.
-    pub runs_unread: u32,
-    /// Those that cannot be read, and why.
-    pub unreachable: BTreeMap<RepoName, String>,
-}
-
-impl Coverage {
-    /// Ready: Modal is known, it is known which repositories there are, and each is known or known to be unreachable.
-    pub fn is_ready(&self) -> bool {
-        let unreachable = u32::try_from(self.unreachable.len()).unwrap_or(u32::MAX);
-        self.modal_known_at.is_some()
-            && self.directories_unread == 0
-            && self.repositories_known + unreachable >= self.repositories
-    }
-}
-
 /// One class.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ClassStatus {
@@ -147,6 +162,10 @@ pub struct ClassStatus {
     pub oldest_queued_seconds: Option<i64>,
     /// Living sandboxes per state.
     pub sandboxes: BTreeMap<SandboxState, u32>,
+    /// Its `max_sandboxes`.
+    pub limit: Option<u32>,
+    /// What keeps it from creates, where its runners did not start.
+    pub breaker: Option<BreakerStatus>,
     /// The state of its image.
     pub image: Option<String>,
     /// Why that is an earlier one than is wanted, and when the wanted one is asked for again.
@@ -253,12 +272,14 @@ pub struct Subject<'a> {
     pub recent: &'a VecDeque<RecentAction>,
     /// The last times from queued to started, in seconds.
     pub pickups: &'a VecDeque<f64>,
+    /// The last pass.
+    pub last_pass: Option<PassStatus>,
 }
 
 impl Status {
     /// Describes what is known now and what the last pass planned.
     pub fn new(subject: &Subject<'_>, now: DateTime<Utc>) -> Self {
-        let Subject { view, evidence, plan, policy, recent, pickups } = *subject;
+        let Subject { view, evidence, plan, policy, recent, pickups, last_pass } = *subject;
         let mut skipped = BTreeMap::new();
         for skip in &plan.skips {
             *skipped.entry(skip.reason.as_str()).or_default() += 1;
@@ -277,6 +298,9 @@ impl Status {
             version: env!("CARGO_PKG_VERSION"),
             now,
             coverage: coverage(view),
+            last_pass,
+            pauses: view.observed.pauses.all(),
+            sandboxes: SandboxesStatus { live: live(plan), limit: policy.limits.sandboxes },
             classes: policy
                 .classes
                 .iter()
@@ -301,39 +325,21 @@ impl Status {
     }
 }
 
+/// How many sandboxes live or are asked for.
+pub(crate) fn live(plan: &Plan) -> u32 {
+    plan.tally.values().flat_map(|tally| tally.sandboxes.values()).sum()
+}
+
+fn breaker(class: &ClassName, subject: &Subject<'_>) -> Option<BreakerStatus> {
+    let image = subject.view.observed.images.get(class).and_then(ImageState::id);
+    let breaker = subject.evidence.breaker_of_class(class, image)?;
+    Some(BreakerStatus { reason: breaker.reason.clone(), failures: breaker.failures, again_at: breaker.again_at()? })
+}
+
 /// The longest of any account.
 fn sweep_interval(view: &View, now: DateTime<Utc>) -> TimeDelta {
     let intervals = poll::sweep_intervals(&view.observed, &view.readers().policy, &view.capacities(now));
     intervals.into_values().max().unwrap_or_default()
-}
-
-/// How much of the world is known.
-pub(crate) fn coverage(view: &View) -> Coverage {
-    let repos = &view.observed.repos;
-    let known = repos.values().filter(|repo| repo.runs_read.known_at.is_some()).count();
-    let runs = repos.values().flat_map(|repo| repo.runs.values());
-    let unread = runs.filter(|run| run.jobs_read.known_at.is_none()).count();
-    let unreachable = repos.iter().filter(|(_, repo)| repo.runs_read.known_at.is_none()).filter_map(|(scope, repo)| {
-        repo.runs_read.failure.as_ref().map(|failure| (scope.repo.clone(), failure.message.clone()))
-    });
-    Coverage {
-        modal_known_at: view.observed.fleet.read.known_at,
-        modal_failure: view.observed.fleet.read.failure.as_ref().map(|failure| failure.message.clone()),
-        repositories: u32::try_from(repos.len()).unwrap_or(u32::MAX),
-        repositories_known: u32::try_from(known).unwrap_or(u32::MAX),
-        directories_unread: directories_unread(view),
-        runs_unread: u32::try_from(unread).unwrap_or(u32::MAX),
-        unreachable: unreachable.collect(),
-    }
-}
-
-/// Owners whose repositories were never asked for, and Apps of which it is not known yet what they were given.
-fn directories_unread(view: &View) -> u32 {
-    let owners = view.observed.owners.values().filter(|owner| owner.read.tried_at.is_none()).count();
-    let accounts = view.readers().policy.accounts.iter().filter(|(_, account)| account.patterns.is_for_all_owners());
-    let is_unread = |name| view.observed.apps.get(name).is_none_or(|app| app.read.tried_at.is_none());
-    let apps = accounts.filter(|(name, _)| is_unread(*name)).count();
-    u32::try_from(owners + apps).unwrap_or(u32::MAX)
 }
 
 fn class_status(class: &RunnerClass, subject: &Subject<'_>, now: DateTime<Utc>) -> ClassStatus {
@@ -343,6 +349,8 @@ fn class_status(class: &RunnerClass, subject: &Subject<'_>, now: DateTime<Utc>) 
     ClassStatus {
         machine,
         short_of,
+        limit: class.max_sandboxes,
+        breaker: breaker(&class.name, subject),
         queued: tally.map_or(0, |tally| tally.queued.values().sum()),
         oldest_queued_seconds: tally.and_then(|tally| tally.oldest_queued).map(|since| (now - since).num_seconds()),
         sandboxes: tally.map(|tally| tally.sandboxes.clone()).unwrap_or_default(),

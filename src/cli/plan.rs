@@ -54,7 +54,7 @@ pub async fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
     telemetry::start(LogFormat::Text, "warn").map_err(Failure::usage)?;
     let clock = Clock::system();
     let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
-    let Dry { plan, coverage } = daemon::look(&settings, clients, clock, arguments.timeout).await;
+    let Dry { plan, coverage, .. } = daemon::look(&settings, clients, clock, arguments.timeout).await;
     let is_ready = coverage.is_ready() && coverage.unreachable.is_empty() && coverage.runs_unread == 0;
     let document = Document {
         actions: plan.actions.iter().map(ToString::to_string).collect(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat};
 
-use super::settings::{deployment_of, state_directory};
+use super::settings::{admin_socket_of, deployment_of, state_directory};
 use super::{Config, Defined, Settings, environment};
 use crate::ids::Deployment;
 
@@ -90,6 +90,15 @@ pub struct Kept {
 /// [`ConfigError`] where the file cannot be read.
 pub fn kept(path: Option<&Path>, environment: &Environment) -> Result<Kept, ConfigError> {
     kept_of(&parse(&text_of(path)?, path.unwrap_or(Path::new("(none)")), environment)?, environment)
+}
+
+/// Reads only where the daemon is reached: who asks it needs no credentials.
+///
+/// # Errors
+/// [`ConfigError`] where the file cannot be read.
+pub fn admin_socket(path: Option<&Path>, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
+    let config = parse(&text_of(path)?, path.unwrap_or(Path::new("(none)")), environment)?;
+    Ok(admin_socket_of(config.admin_socket.as_deref(), environment))
 }
 
 /// Reads what images are defined, and where files are kept: who looks at them needs no credentials.

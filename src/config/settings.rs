@@ -60,6 +60,8 @@ pub struct Settings {
     pub webhook: Option<webhook::Secrets>,
     /// Where what was learned is kept over a restart.
     pub state_dir: Option<PathBuf>,
+    /// Where commands reach the daemon.
+    pub admin_socket: Option<PathBuf>,
     /// Every image that a class can have or has, each once.
     pub images: Vec<ImageSource>,
     /// The rules of the planner.
@@ -131,6 +133,7 @@ impl Settings {
             images: _,
             runner_classes: _,
             state_dir,
+            admin_socket,
             log,
             http,
             reconcile,
@@ -170,6 +173,7 @@ impl Settings {
             })?,
             webhook: webhook_secrets(http, environment)?,
             state_dir: state_directory(state_dir.as_deref(), environment),
+            admin_socket: admin_socket_of(admin_socket.as_deref(), environment),
             images,
             policy,
             github: github
@@ -201,6 +205,14 @@ pub(super) fn state_directory(configured: Option<&Path>, environment: &Environme
     let of_systemd = || environment.get("STATE_DIRECTORY")?.split(':').next().map(Path::new);
     let dir = configured.or_else(of_systemd)?;
     (!dir.as_os_str().is_empty()).then(|| dir.to_owned())
+}
+
+/// The configured socket, else the one in the first of the directories that systemd made for this service (systemd.exec:
+/// `RuntimeDirectory=`).
+pub(super) fn admin_socket_of(configured: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    let of_systemd = || Some(Path::new(environment.get("RUNTIME_DIRECTORY")?.split(':').next()?).join("admin.sock"));
+    let socket = configured.map(Path::to_owned).or_else(of_systemd)?;
+    (!socket.as_os_str().is_empty()).then_some(socket)
 }
 
 fn interval(reconcile: &ReconcileConfig) -> Result<Duration, ConfigError> {

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 
 use super::Controller;
 use crate::evidence::{Evidence, Learned, is_infrastructure};
+use crate::explain::RecentEnd;
 use crate::plan::{Policy, machine_choice};
 use crate::runner::Exit;
 use crate::state::Observed;
-use crate::state_dir::DeadSandbox;
+use crate::state_dir::{DeadSandbox, masked};
 
 /// From this part of its longest time on a job is told of.
 const LONG_JOB: f64 = 0.9;
@@ -29,6 +30,14 @@ impl Controller {
                 reason,
                 message: message.clone(),
             };
+            self.ends.push_back(RecentEnd {
+                at: now,
+                runner: name.clone(),
+                class: class.clone(),
+                reason: (*reason).to_owned(),
+                message: masked(&message),
+                printed: Vec::new(),
+            });
             let path = self.logs.as_mut().map(|logs| logs.take(dead));
             let output = path.as_ref().map(|path| tracing::field::display(path.display()));
             let (repo, job_id, run_id) = (&sandbox.origin.scope.repo, name.job.0, sandbox.origin.run.0);

@@ -4,10 +4,11 @@ use std::fmt;
 
 use super::{Action, Create, DeregisterReason, Limit, Plan, Skip, SkipReason, TerminateReason};
 use crate::class::NoClass;
+use crate::pause::Pause;
 
 impl SkipReason {
     /// Every label that [`SkipReason::as_str`] can give, for metrics that show zero.
-    pub const LABELS: [&'static str; 25] = [
+    pub const LABELS: [&'static str; 26] = [
         "not_opted_in",
         "not_trusted",
         "no_matching_class",
@@ -15,6 +16,7 @@ impl SkipReason {
         "unscheduled",
         "seen_in_progress",
         "outdated",
+        "paused",
         "fleet_unknown",
         "runner_group",
         "image_building",
@@ -45,6 +47,7 @@ impl SkipReason {
             Self::Unscheduled { .. } => "unscheduled",
             Self::SeenInProgress => "seen_in_progress",
             Self::Outdated => "outdated",
+            Self::Paused(_) => "paused",
             Self::FleetUnknown(_) => "fleet_unknown",
             Self::RunnerGroup(_) => "runner_group",
             Self::ImageBuilding => "image_building",
@@ -78,6 +81,9 @@ impl fmt::Display for SkipReason {
             Self::SeenInProgress => f.write_str("it was seen in progress a moment ago"),
             Self::Outdated => {
                 f.write_str("GitHub was not heard for minutes; whether it is still queued is asked first")
+            }
+            Self::Paused(Pause { held, since }) => {
+                write!(f, "{held} is paused since {since}: `{}` lets it go on", held.resumed_by())
             }
             Self::FleetUnknown(why) => write!(f, "the list of sandboxes is not known: {why}"),
             Self::RunnerGroup(reason) => f.write_str(reason),

@@ -113,6 +113,7 @@ fn tells_refusal(reason: &SkipReason) -> bool {
         | SkipReason::Unscheduled { .. }
         | SkipReason::SeenInProgress
         | SkipReason::Outdated
+        | SkipReason::Paused(_)
         | SkipReason::FleetUnknown(_)
         | SkipReason::RunnerGroup(_)
         | SkipReason::ImageBuilding

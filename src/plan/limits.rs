@@ -176,6 +176,9 @@ impl<'a> Room<'a> {
 
     /// Takes room for one create of the group, or says what stops it.
     fn admit(&mut self, need: &Need<'_>, group: &Group<'a>, context: &Context<'a>) -> Result<Machine, Refusal> {
+        if let Some(pause) = context.observed.pauses.of(&group.class.name, &need.queued.scope.repo) {
+            return Err((SkipReason::Paused(pause), context.soon));
+        }
         self.refused[need.group.0].get_or_insert_with(|| refused(group, context)).clone()?;
         let probe = self.probe(group, context)?;
         let soon = context.soon;

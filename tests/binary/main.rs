@@ -15,4 +15,5 @@ mod process;
 mod proxy;
 mod restart;
 mod secrets;
+mod service;
 mod state;

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::future::select_all;
 use sandrunner::clock::Clock;
 use sandrunner::config::{ClassConfig, Config, Environment, GithubConfig, LimitsConfig, ModalConfig, Settings};
-use sandrunner::controller::StatusRequest;
+use sandrunner::controller::{Asker, Question};
 use sandrunner::daemon::{self, Clients, Heard};
 use sandrunner::github::{self, GithubSettings};
 use sandrunner::http::webhook::Hint;
@@ -68,16 +68,14 @@ pub(crate) enum Keeping {
 
 /// Asks the first controller for its status, as the HTTP server does.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Questions(Arc<Mutex<Option<mpsc::Sender<StatusRequest>>>>);
+pub(crate) struct Questions(Arc<Mutex<Option<Asker>>>);
 
 impl Questions {
     /// Asks; the answer is there after the next pass.
     pub(crate) fn ask(&self) -> oneshot::Receiver<Status> {
-        let (ask, answer) = oneshot::channel();
-        let sender = self.0.lock().expect("no holder panics");
+        let asker = self.0.lock().expect("no holder panics");
         // A controller that is just being started does not answer.
-        drop(sender.as_ref().map(|sender| sender.try_send(ask)));
-        answer
+        asker.as_ref().map_or_else(|| oneshot::channel().1, |asker| asker.try_ask(Question::Status))
     }
 }
 
@@ -238,9 +236,9 @@ impl Lab {
         let modal = modal::connect_with_service(client.modal_service(), settings.modal.clone(), clock.clone());
         let clients = Clients { github, modal: modal.expect("settings") };
         let modal_reader = clients.modal.0.clone();
-        let (ask, questions) = mpsc::channel(1);
+        let (asker, questions) = Asker::new(1);
         if number == 1 {
-            *self.questions.0.lock().expect("no holder panics") = Some(ask);
+            *self.questions.0.lock().expect("no holder panics") = Some(asker);
         }
         let (nudge, nudges) = mpsc::channel(1_024);
         if number == 1 {
@@ -259,7 +257,8 @@ impl Lab {
         }
         self.world.note_controller(number, ControllerChange::Started);
         let mut tasks = JoinSet::new();
-        tasks.spawn(controller.run(stop.clone().cancelled_owned()));
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move { drop(controller.run(stopped).await) });
         Process { client, clock, tasks }
     }
 

@@ -5,6 +5,7 @@
 mod bounds;
 mod cases;
 mod evidence;
+mod explain;
 mod feedback;
 mod generate;
 mod groups;

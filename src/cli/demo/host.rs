@@ -120,7 +120,8 @@ impl Host {
         };
         self.settings.listen = daemon.address().unwrap_or(self.settings.listen);
         self.world.note_controller(0, ControllerChange::Started);
-        self.shown.spawn(daemon.run(self.stop.clone().cancelled_owned()));
+        let stopped = self.stop.clone().cancelled_owned();
+        self.shown.spawn(async move { drop(Box::pin(daemon.run(stopped)).await) });
         Ok(())
     }
 
@@ -132,7 +133,8 @@ impl Host {
         let clock = self.world.clock().on_machine(TimeDelta::zero());
         let daemon = Daemon::new(&settings, Clients::connect(&settings, &clock)?, clock, None).await?;
         self.world.note_controller(0, ControllerChange::Started);
-        self.others.spawn(daemon.run(self.stop.clone().cancelled_owned()));
+        let stopped = self.stop.clone().cancelled_owned();
+        self.others.spawn(async move { drop(Box::pin(daemon.run(stopped)).await) });
         Ok(())
     }
 }
