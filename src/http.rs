@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::endpoint::Endpoint;
 use crate::controller::StatusRequest;
+use crate::metrics;
 use crate::status::Status;
 
 /// How long an answer waits for the controller.
@@ -168,6 +169,7 @@ async fn asked(shared: &Shared) -> Result<Status, Response> {
 async fn render_metrics(State(shared): State<Shared>) -> Response {
     // Without upkeep the samples of histograms pile up between scrapes.
     shared.metrics.run_upkeep();
+    metrics::meter_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render()).into_response()
 }
 

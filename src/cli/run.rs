@@ -33,8 +33,9 @@ pub async fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     telemetry::start(settings.log_format, &settings.log_level).map_err(Failure::usage)?;
     let clock = Clock::system();
-    let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
+    // First, so that what the clients count is there before they do.
     let metrics = metrics::install().map_err(Failure::work)?;
+    let clients = Clients::connect(&settings, &clock).map_err(Failure::work)?;
     let daemon = Daemon::new(&settings, clients, clock, Some(metrics)).await.map_err(Failure::work)?;
     let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
     let is_acting = settings.mode == Mode::Act;

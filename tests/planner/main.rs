@@ -9,6 +9,7 @@ mod feedback;
 mod generate;
 mod groups;
 mod ledger;
+mod metrics;
 mod policy;
 mod properties;
 mod situation;
