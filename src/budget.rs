@@ -159,6 +159,7 @@ pub struct Budget {
     is_minting: bool,
     quotas: Quotas,
     held_until: Option<DateTime<Utc>>,
+    used_up_until: Option<DateTime<Utc>>,
     secondary_in_a_row: u32,
     peak: PointsPeak,
 }
@@ -185,6 +186,7 @@ impl Budget {
             is_minting: false,
             quotas: Quotas::default(),
             held_until: None,
+            used_up_until: None,
             secondary_in_a_row: 0,
             peak: PointsPeak::default(),
             limits,
@@ -355,7 +357,13 @@ impl Budget {
 
     /// Holds the credential after the primary limit until its window ends.
     pub fn limited_primary(&mut self, reset: DateTime<Utc>) {
+        self.used_up_until = Some(reset);
         self.hold(reset + TimeDelta::seconds(1));
+    }
+
+    /// Whether GitHub refused something because nothing is left of the primary quota: what it stated before does not count.
+    pub fn is_used_up(&self, now: DateTime<Utc>) -> bool {
+        self.used_up_until.is_some_and(|reset| now < reset)
     }
 
     fn hold(&mut self, until: DateTime<Utc>) {
@@ -444,6 +452,15 @@ mod tests {
             let in_window = sent[index..].iter().take_while(|t| **t < start + 60.0).count();
             assert!(in_window <= 900, "{in_window} points in the minute from {start}");
         }
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_quota_holds_until_its_window_ends() {
+        let mut budget = budget();
+        assert!(!budget.is_used_up(at(0.0)));
+        budget.limited_primary(at(600.0));
+        assert!(budget.is_used_up(at(599.0)) && !budget.is_used_up(at(600.0)));
+        assert_eq!(budget.held_until(at(0.0)), Some(at(601.0)));
     }
 
     #[test]

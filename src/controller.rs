@@ -27,7 +27,7 @@ use crate::explain::RecentEnd;
 use crate::github::GithubReader;
 use crate::http::webhook::Hint;
 use crate::ids::{ClassName, CredentialName, Fingerprint, ImageId, OurName};
-use crate::metrics::{self, Meter};
+use crate::metrics::{self, Meter, Seen};
 use crate::mutant::{self, Mutant};
 use crate::observe::{Made, Readers, View};
 use crate::pause::Pauses;
@@ -441,7 +441,9 @@ impl Controller {
             return;
         }
         self.metered_at = Some(now);
-        self.meter.meter(&self.view, &self.plan, &self.policy, now);
+        let Self { meter, view, evidence, plan, policy, .. } = self;
+        meter.meter(&Seen { observed: &view.observed, evidence, plan, policy, now });
+        metrics::meter_readers(view, now);
         metrics::meter_runners(&self.view.observed, &self.evidence, now);
         metrics::meter_modal(&self.view.observed, &self.evidence, &self.policy, now);
         self.tell_shortfalls();

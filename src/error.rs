@@ -30,6 +30,20 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Every class, for metrics that show zero.
+    pub const ALL: [Self; 10] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Policy,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Invalid,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Unreadable,
+        Self::Unsent,
+    ];
+
     /// The class as a metric label and a log field.
     pub fn as_str(self) -> &'static str {
         match self {

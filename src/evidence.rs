@@ -31,7 +31,7 @@ use crate::state::{
 };
 
 pub use ceiling::Ceiling;
-pub use end::{INIT_FAILURE, INTERNAL_FAILURE, NO_CAPACITY, PREEMPTED, end_reason, is_infrastructure};
+pub use end::{END_REASONS, INIT_FAILURE, INTERNAL_FAILURE, NO_CAPACITY, PREEMPTED, end_reason, is_infrastructure};
 
 use feedback::image_of;
 pub use feedback::{Breaker, CLAIM_HOLDS, GHOST_AFTER, GroupEvidence, RunStamp, Waiting};

@@ -32,6 +32,7 @@ use self::endpoint::Endpoint;
 use self::page::Page;
 use crate::controller::{Asker, Question};
 use crate::explain::Asked;
+use crate::metrics;
 
 /// How long an answer waits for the controller.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -167,6 +168,7 @@ async fn ask<T>(shared: &Shared, question: impl FnOnce(oneshot::Sender<T>) -> Qu
 async fn render_metrics(State(shared): State<Shared>) -> Response {
     // Without upkeep the samples of histograms pile up between scrapes.
     shared.metrics.run_upkeep();
+    metrics::meter_process();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render()).into_response()
 }
 

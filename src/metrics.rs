@@ -2,11 +2,17 @@
 //!
 //! Labels come from small closed sets, the allowed repositories and the classes; never an id or an error.
 
+mod process;
+mod trouble;
+mod zero;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 
 use crate::act::Outcome;
 use crate::cost::Usd;
@@ -14,13 +20,17 @@ use crate::evidence::{CrossClass, Evidence, Learned, Pickup};
 use crate::http::endpoint::DELIVERIES;
 use crate::ids::{ClassName, RepoName};
 use crate::observe::View;
-use crate::plan::{Action, Plan, Policy, SandboxState, SkipReason, machine_choice};
+use crate::plan::{Plan, Policy, SandboxState, machine_choice};
 use crate::state::{ImageState, Observed};
 
 const QUEUED_JOBS: &str = "sandrunner_queued_jobs";
 const OLDEST_QUEUED: &str = "sandrunner_oldest_queued_job_age_seconds";
 const SKIPPED_JOBS: &str = "sandrunner_skipped_jobs";
+const OLDEST_SKIPPED: &str = "sandrunner_oldest_skipped_job_age_seconds";
 const SANDBOXES: &str = "sandrunner_sandboxes";
+const SANDBOXES_LIMIT: &str = "sandrunner_sandboxes_limit";
+const OVERDUE: &str = "sandrunner_overdue_sandboxes";
+const BREAKER_OPEN: &str = "sandrunner_breaker_open";
 const UNREADABLE: &str = "sandrunner_unreadable_sandboxes";
 const FOREIGN_RUNNERS: &str = "sandrunner_foreign_runners";
 const ACTIONS: &str = "sandrunner_actions_total";
@@ -62,24 +72,42 @@ const LATENCY_BUCKETS: [f64; 14] =
 /// Upper bounds of the histogram of a pass, in seconds.
 const PASS_BUCKETS: [f64; 8] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
 
+/// A gauge that was not set for so long, in real time, is taken back: its class, repository or credential is gone. Those of
+/// a daemon that works are set at least every five seconds; a clock that runs slower than real time, by the factor.
+pub const GONE_AFTER: Duration = Duration::from_secs(120);
+
 /// Installs the recorder for this process; its handle renders `/metrics`.
 ///
 /// # Errors
 /// [`BuildError`] where a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(RECONCILE_SECONDS.to_owned()), &PASS_BUCKETS)?
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
-        .install_recorder()?;
+    let handle = builder(GONE_AFTER)?.install_recorder()?;
     describe();
     Ok(handle)
 }
 
-fn describe() {
+/// What a recorder is made with; gauges that were not set for `gone_after` are taken back.
+///
+/// # Errors
+/// [`BuildError`] where buckets are missing, which they are not.
+pub fn builder(gone_after: Duration) -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::GAUGE, Some(gone_after))
+        .set_buckets_for_metric(Matcher::Full(RECONCILE_SECONDS.to_owned()), &PASS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)
+}
+
+/// Describes every metric to the recorder, and counts what did not happen yet as nothing, so that the first event is a
+/// rise.
+pub fn describe() {
     describe_gauge!(QUEUED_JOBS, "Queued jobs that a class serves, by repository");
     describe_gauge!(OLDEST_QUEUED, Unit::Seconds, "Age of the oldest queued job of a class, since it was first seen");
-    describe_gauge!(SKIPPED_JOBS, "Queued jobs that get no new sandbox in the last pass, by reason");
+    trouble::describe();
     describe_gauge!(SANDBOXES, "Living sandboxes of ours, by class and state");
+    describe_gauge!(
+        SANDBOXES_LIMIT,
+        "max_sandboxes of a class, and of all where the label is empty; +Inf where it is not set"
+    );
     describe_gauge!(UNREADABLE, "Sandboxes with our tag that cannot be read; never touched");
     describe_gauge!(FOREIGN_RUNNERS, "Runners in the allowed repositories that are not ours; never touched");
     describe_counter!(ACTIONS, "Actions, by kind, reason and result");
@@ -131,15 +159,10 @@ fn describe() {
     describe_gauge!(MODAL_SPEND_LIMIT, "1 where Modal's spend limit is reached, so that nothing is created");
     describe_spend();
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
+    process::describe();
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    counter!(CROSS_CLASS).absolute(0);
     gauge!(LAST_SUCCESS).set(0.0);
-    for result in [Save::Ok, Save::Failed] {
-        counter!(STATE_SAVES, "result" => result.as_str()).absolute(0);
-    }
-    for (action, reason) in Action::LABELS {
-        counter!(ACTIONS, "action" => action, "reason" => reason, "result" => "ok").absolute(0);
-    }
+    zero::process();
 }
 
 fn describe_spend() {
@@ -153,7 +176,6 @@ fn describe_spend() {
         "spend_per_day of a class, and of all where the label is empty; absent where it is not set"
     );
     describe_counter!(COST_FILE_ERRORS, "Writes of the cost files that failed; what they held is written later");
-    counter!(COST_FILE_ERRORS).absolute(0);
 }
 
 /// Counts a write of the cost files that failed.
@@ -222,53 +244,73 @@ fn count_pickup(pickup: &Pickup) {
     record("total", pickup.queued_at, pickup.started_at);
 }
 
-/// Sets the gauges, and takes back those whose subject is gone.
+/// Asks the system about this process: for each page, so that it costs nothing where none is asked for.
+pub fn meter_process() {
+    process::meter();
+}
+
+/// What a pass saw and planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// What was observed.
+    pub observed: &'a Observed,
+    /// What earlier passes taught.
+    pub evidence: &'a Evidence,
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// When.
+    pub now: DateTime<Utc>,
+}
+
+/// Sets the gauges. What is counted goes to zero once there is nothing of it; a series whose class or repository is gone
+/// is not set any more, so that the recorder takes it back.
 #[derive(Debug, Default)]
 pub struct Meter {
     queued: BTreeSet<(ClassName, RepoName)>,
     /// Repositories and classes with a cost.
     paid: BTreeSet<(String, String)>,
+    /// Classes whose counters were begun.
+    begun: BTreeSet<ClassName>,
+    /// When the first pass was.
+    started: Option<DateTime<Utc>>,
 }
 
 impl Meter {
-    /// Sets every gauge from what was observed and planned.
-    pub fn meter(&mut self, view: &View, plan: &Plan, policy: &Policy, now: DateTime<Utc>) {
-        self.meter_queue(plan, now);
+    /// Sets every gauge that follows from what was observed and planned.
+    pub fn meter(&mut self, seen: &Seen<'_>) {
+        let Seen { observed, plan, policy, now, .. } = *seen;
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        process::began(*self.started.get_or_insert(now));
+        self.begun.retain(|class| policy.class(class).is_some());
         for class in &policy.classes {
-            if !plan.tally.contains_key(&class.name) {
-                gauge!(OLDEST_QUEUED, "class" => class.name.to_string()).set(0.0);
-            }
-            for state in SandboxState::ALL {
-                let count =
-                    plan.tally.get(&class.name).and_then(|tally| tally.sandboxes.get(&state)).copied().unwrap_or(0);
-                gauge!(SANDBOXES, "class" => class.name.to_string(), "state" => state.as_str()).set(f64::from(count));
+            if self.begun.insert(class.name.clone()) {
+                zero::class(&class.name);
             }
         }
-        for class in &policy.classes {
-            let observed = &view.observed;
-            let is_failed = matches!(observed.images.get(&class.name), Some(ImageState::Failed { .. }));
-            let is_overdue = is_failed || observed.overdue.contains_key(&class.name);
-            gauge!(IMAGE_OVERDUE, "class" => class.name.to_string()).set(f64::from(u8::from(is_overdue)));
-            counter!(IMAGE_ROLLBACKS, "class" => class.name.to_string()).absolute(0);
-        }
-        for reason in SkipReason::LABELS {
-            let count = plan.skips.iter().filter(|skip| skip.reason.as_str() == reason).count();
-            gauge!(SKIPPED_JOBS, "reason" => reason).set(number(count));
-        }
-        gauge!(UNREADABLE).set(number(view.observed.fleet.unreadable.len()));
-        gauge!(FOREIGN_RUNNERS).set(number(view.observed.registries.values().map(|view| view.foreign_runners).sum()));
-        self.meter_spend(&view.observed, policy);
-        meter_snapshot(view, now);
-        meter_credentials(view, now);
+        self.meter_queue(observed, plan, now);
+        meter_classes(observed, plan, policy);
+        trouble::meter(seen);
+        gauge!(UNREADABLE).set(number(observed.fleet.unreadable.len()));
+        gauge!(FOREIGN_RUNNERS).set(number(observed.registries.values().map(|view| view.foreign_runners).sum()));
+        self.meter_spend(observed, policy);
     }
 
     fn meter_spend(&mut self, observed: &Observed, policy: &Policy) {
+        /// The label of what belongs to no repository or class of ours any more.
+        const OTHER: &str = "other";
         let spend = &observed.spend;
         let repos: BTreeSet<&str> = observed.repos.keys().map(|scope| scope.repo.as_str()).collect();
-        let mut paid: BTreeMap<(String, String), f64> = self.paid.iter().map(|labels| (labels.clone(), 0.0)).collect();
+        let is_there = |(repo, class): &&(String, String)| {
+            (repo == OTHER || repos.contains(repo.as_str()))
+                && (class == OTHER || policy.classes.iter().any(|known| known.name.as_str() == class))
+        };
+        let known = self.paid.iter().filter(is_there);
+        let mut paid: BTreeMap<(String, String), f64> = known.map(|labels| (labels.clone(), 0.0)).collect();
         for (payer, usd) in &spend.by_payer {
-            let repo = if repos.contains(payer.repo.as_str()) { payer.repo.as_str() } else { "other" };
-            let class = if policy.class(&payer.class).is_some() { payer.class.as_str() } else { "other" };
+            let repo = if repos.contains(payer.repo.as_str()) { payer.repo.as_str() } else { OTHER };
+            let class = if policy.class(&payer.class).is_some() { payer.class.as_str() } else { OTHER };
             *paid.entry((repo.to_owned(), class.to_owned())).or_default() += usd.dollars();
         }
         for ((repo, class), dollars) in &paid {
@@ -286,24 +328,47 @@ impl Meter {
         gauge!(SPEND_LIMIT, "class" => "").set(limit);
     }
 
-    fn meter_queue(&mut self, plan: &Plan, now: DateTime<Utc>) {
-        let mut queued = BTreeSet::new();
-        for (class, tally) in &plan.tally {
-            let age = tally.oldest_queued.map_or(0.0, |since| (now - since).as_seconds_f64());
+    fn meter_queue(&mut self, observed: &Observed, plan: &Plan, now: DateTime<Utc>) {
+        let repos: BTreeSet<&RepoName> = observed.repos.keys().map(|scope| &scope.repo).collect();
+        self.queued.retain(|(class, repo)| self.begun.contains(class) && repos.contains(repo));
+        for class in &self.begun {
+            let since = plan.tally.get(class).and_then(|tally| tally.oldest_queued);
+            let age = since.map_or(0.0, |since| (now - since).as_seconds_f64());
             gauge!(OLDEST_QUEUED, "class" => class.to_string()).set(age);
-            for (repo, count) in &tally.queued {
-                gauge!(QUEUED_JOBS, "class" => class.to_string(), "repo" => repo.to_string()).set(f64::from(*count));
-                queued.insert((class.clone(), repo.clone()));
-            }
         }
-        for (class, repo) in self.queued.difference(&queued) {
-            gauge!(QUEUED_JOBS, "class" => class.to_string(), "repo" => repo.to_string()).set(0.0);
-            if !plan.tally.contains_key(class) {
-                gauge!(OLDEST_QUEUED, "class" => class.to_string()).set(0.0);
-            }
+        let queued = plan.tally.iter().flat_map(|(class, tally)| tally.queued.keys().map(move |repo| (class, repo)));
+        self.queued.extend(queued.map(|(class, repo)| (class.clone(), repo.clone())));
+        for (class, repo) in &self.queued {
+            let count = plan.tally.get(class).and_then(|tally| tally.queued.get(repo)).copied().unwrap_or(0);
+            gauge!(QUEUED_JOBS, "class" => class.to_string(), "repo" => repo.to_string()).set(f64::from(count));
         }
-        self.queued.extend(queued);
     }
+}
+
+fn meter_classes(observed: &Observed, plan: &Plan, policy: &Policy) {
+    let limit = |limit: Option<u32>| limit.map_or(f64::INFINITY, f64::from);
+    gauge!(SANDBOXES_LIMIT, "class" => "").set(f64::from(policy.limits.sandboxes));
+    for class in &policy.classes {
+        gauge!(SANDBOXES_LIMIT, "class" => class.name.to_string()).set(limit(class.max_sandboxes));
+        let is_failed = matches!(observed.images.get(&class.name), Some(ImageState::Failed { .. }));
+        let is_overdue = is_failed || observed.overdue.contains_key(&class.name);
+        gauge!(IMAGE_OVERDUE, "class" => class.name.to_string()).set(f64::from(u8::from(is_overdue)));
+    }
+    // Sandboxes of a class that the configuration has no more live on.
+    let classes: BTreeSet<&ClassName> =
+        policy.classes.iter().map(|class| &class.name).chain(plan.tally.keys()).collect();
+    for class in classes {
+        for state in SandboxState::ALL {
+            let count = plan.tally.get(class).and_then(|tally| tally.sandboxes.get(&state)).copied().unwrap_or(0);
+            gauge!(SANDBOXES, "class" => class.to_string(), "state" => state.as_str()).set(f64::from(count));
+        }
+    }
+}
+
+/// Tells how old the readings are, and how the credentials stand.
+pub fn meter_readers(view: &View, now: DateTime<Utc>) {
+    meter_snapshot(view, now);
+    meter_credentials(view, now);
 }
 
 /// Records a pass.
@@ -319,6 +384,9 @@ pub fn passed(view: &View, took_seconds: f64, now: DateTime<Utc>) {
     counter!(RECONCILE, "result" => result).increment(1);
     if is_complete {
         gauge!(LAST_SUCCESS).set((now - DateTime::UNIX_EPOCH).as_seconds_f64());
+    } else {
+        // As it was, so that it stays.
+        gauge!(LAST_SUCCESS).increment(0.0);
     }
 }
 
@@ -369,7 +437,8 @@ fn meter_credentials(view: &View, now: DateTime<Utc>) {
         for quota in budget.primary() {
             let labels = [("credential", reader.credential().to_string()), ("resource", quota.resource.clone())];
             gauge!(RATE_LIMIT, &labels).set(f64::from(quota.limit));
-            gauge!(RATE_REMAINING, &labels).set(f64::from(quota.remaining));
+            let remaining = if budget.is_used_up(now) { 0 } else { quota.remaining };
+            gauge!(RATE_REMAINING, &labels).set(f64::from(remaining));
         }
     }
     gauge!(POINTS_PEAK).set(peak);

@@ -41,6 +41,7 @@ pub use self::image::{
 pub use self::operation::Operation;
 pub use self::reader::{ModalReader, NameOf, OutputOf, SandboxFate};
 pub use self::spec::{Gpu, Mount, SandboxNetwork, SandboxSpec};
+pub(crate) use self::transport::zero_requests;
 pub use self::wire::Generation;
 pub use self::writer::{CreatedSandbox, Deletion, ModalWriter, Origin};
 

@@ -211,6 +211,16 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// What [`Effect::result`] can give for an action beside `ok` and classes of errors, for metrics that show zero.
+    pub fn results_of(action: &str) -> &'static [&'static str] {
+        match action {
+            "create" => &["name_taken", "unknown"],
+            "prepare_image" => &["failed"],
+            "deregister" => &["still_running", "still_lives", "secret_denied"],
+            _ => &[],
+        }
+    }
+
     /// The result as a metric label.
     pub fn result(&self) -> &'static str {
         match self {

@@ -18,6 +18,27 @@ pub const PREEMPTED: &str = "preempted";
 /// The reason of a sandbox that Modal did not place on a machine in time.
 pub const NO_CAPACITY: &str = "no_capacity";
 
+/// Every reason for which a sandbox can end, for metrics that show zero.
+pub const END_REASONS: [&str; 17] = [
+    "served",
+    "unclaimed",
+    "version_refused",
+    "registration_failed",
+    "policy_refused",
+    "crashed",
+    "stopped",
+    "terminated",
+    "timeout",
+    INIT_FAILURE,
+    "idle_timeout",
+    "out_of_memory",
+    "other",
+    NO_CAPACITY,
+    PREEMPTED,
+    INTERNAL_FAILURE,
+    "gone",
+];
+
 impl Evidence {
     /// Takes the end of a sandbox, the first time that it is seen.
     pub(super) fn learn_end(&mut self, name: &OurName, sandbox: &OurSandbox, ended: &Ended, lesson: &mut Lesson<'_>) {

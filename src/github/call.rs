@@ -48,6 +48,18 @@ const READ_DEADLINE: Duration = Duration::from_secs(20);
 const MINT_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Operation {
+    /// What every credential is used for, for metrics that show zero.
+    pub(super) const USUAL: [Self; 8] = [
+        Self::ListRuns,
+        Self::SweepRuns,
+        Self::GetRun,
+        Self::ListJobs,
+        Self::ListRunners,
+        Self::ListRunnerReleases,
+        Self::GenerateJitConfig,
+        Self::DeleteRunner,
+    ];
+
     /// The operation as a metric label and a log field.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use octocrab::Octocrab;
 use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::call::Call;
+use super::call::{Call, Operation};
 use super::error::Refusal;
 use super::etag::{Credential, PageCaches};
 use super::rate::{self, Limit};
@@ -26,6 +26,18 @@ use crate::ids::CredentialName;
 
 /// The metric that counts requests; labels `credential`, `operation` and `result`.
 const REQUESTS: &str = "sandrunner_github_requests_total";
+
+/// Shows what every credential is used for as not asked yet, so that the first failure is a rise.
+fn zero_requests(credential: &CredentialName) {
+    for operation in Operation::USUAL {
+        let failures = ErrorClass::ALL.map(ErrorClass::as_str);
+        for result in ["ok", "not_modified"].into_iter().chain(failures) {
+            let (credential, operation) = (credential.to_string(), operation.as_str());
+            metrics::counter!(REQUESTS, "credential" => credential, "operation" => operation, "result" => result)
+                .absolute(0);
+        }
+    }
+}
 
 /// The longest body that is read: fifty times a page of 100 runs, which is about 600 KB.
 const LONGEST_BODY: usize = 32 * 1024 * 1024;
@@ -96,6 +108,7 @@ impl Client {
         settings: &GithubSettings,
         clock: Clock,
     ) -> Self {
+        zero_requests(&name);
         Self {
             octocrab,
             source,

@@ -23,6 +23,22 @@ use super::webhook::{self, Hint, LONGEST_BODY, Nudge, Refused, Secrets};
 /// The metric that counts deliveries; label `result`.
 pub(crate) const DELIVERIES: &str = "sandrunner_webhook_deliveries_total";
 
+/// What becomes of deliveries, for metrics that show zero.
+const RESULTS: [&str; 12] = [
+    "nudged",
+    "ping",
+    "other",
+    "again",
+    "overloaded",
+    "signature",
+    "too_long",
+    "slow",
+    "cut_off",
+    "content_type",
+    "header",
+    "body",
+];
+
 /// Deliveries that are remembered (0.2 MB): a redelivery of an older one only makes a reading come sooner.
 const REMEMBERED: usize = 10_000;
 /// How long a body may take to arrive. GitHub waits ten seconds for the whole answer.
@@ -58,6 +74,9 @@ enum Taken {
 impl Endpoint {
     /// Passes what it takes on to `nudges`.
     pub fn new(secrets: Secrets, nudges: mpsc::Sender<Hint>) -> Self {
+        for result in RESULTS {
+            counter!(DELIVERIES, "result" => result).absolute(0);
+        }
         Self { secrets, nudges, bodies: Semaphore::new(BODIES), known: Mutex::default() }
     }
 

@@ -60,6 +60,34 @@ impl Operation {
     pub(super) const READ_RATES: Self = Self(&Method::new("WorkspaceBillingRates", "read the rates of"));
     pub(super) const READ_BILL: Self = Self(&Method::new("WorkspaceBillingReport", "read the billing report of App"));
 
+    /// One of each method, for metrics that show zero.
+    pub(super) const METHODS: [Self; 24] = [
+        Self::HELLO,
+        Self::AUTHENTICATE,
+        Self::LOOK_UP_APP,
+        Self::READ_ENVIRONMENT,
+        Self::READ_QUOTA,
+        Self::FETCH_LOGS,
+        Self::DEFINE_IMAGE,
+        Self::FOLLOW_IMAGE,
+        Self::STORE_SECRET,
+        Self::ENSURE_VOLUME,
+        Self::DELETE_SECRET,
+        Self::CREATE_V1,
+        Self::CREATE_V2,
+        Self::LIST,
+        Self::FIND_V1,
+        Self::FIND_V2,
+        Self::WAIT_V1,
+        Self::WAIT_V2,
+        Self::TERMINATE_V1,
+        Self::TERMINATE_V2,
+        Self::TAGS_V1,
+        Self::TAGS_V2,
+        Self::READ_RATES,
+        Self::READ_BILL,
+    ];
+
     /// Modal's name of the method, as a metric label.
     pub fn rpc(self) -> &'static str {
         self.0.rpc

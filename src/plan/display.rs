@@ -37,6 +37,10 @@ impl SkipReason {
         "modal_rate",
     ];
 
+    /// Those of [`SkipReason::LABELS`] that are of jobs for which no class, or none yet, is looked for.
+    pub const WITHOUT_CLASS: [&'static str; 5] =
+        ["not_opted_in", "not_trusted", "no_matching_class", "seen_in_progress", "runner_group"];
+
     /// The reason as a metric label.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -10,6 +10,7 @@ mod feedback;
 mod generate;
 mod groups;
 mod ledger;
+mod metrics;
 mod policy;
 mod properties;
 mod situation;
