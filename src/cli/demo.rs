@@ -104,6 +104,9 @@ struct Answer {
     wall_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     replay: Option<ReplayAnswer>,
+    /// Faults that were asked for and never took effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults_idle: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,11 +157,15 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode, Failure> {
     servers.shutdown().await.map_err(Failure::work)?;
     let wall_seconds = began.elapsed().as_secs_f64();
     let has_held = report.violations.is_empty();
-    let answer = Answer { report, seed: arguments.seed, speed: arguments.speed, wall_seconds, replay };
+    let faults_idle = faults::idle(&arguments.faults, &world.history(0));
+    let answer = Answer { report, seed: arguments.seed, speed: arguments.speed, wall_seconds, replay, faults_idle };
     if arguments.json {
         say(&serde_json::to_string_pretty(&answer).map_err(Failure::work)?)?;
     } else {
         screen::summary(&answer.report, wall_seconds);
+        if !answer.faults_idle.is_empty() {
+            say(&format!("never took effect, as what they strike did not happen: {}", answer.faults_idle.join(", ")))?;
+        }
     }
     // Ended by hand, the workload is not done, and that is no failure.
     Ok(if has_held || !arguments.exit { ExitCode::SUCCESS } else { ExitCode::from(1) })

@@ -214,7 +214,7 @@ impl State {
             return crash;
         }
         // One without a number is killed by whoever runs it, a moment later.
-        let is_killed = self.befall(client).is_some_and(|mishap| mishap != Mishap::SecondController);
+        let is_killed = self.befall(client, operation).is_some_and(|mishap| mishap != Mishap::SecondController);
         (is_killed && client > 0).then_some(CrashPhase::BeforeSend)
     }
 

@@ -29,7 +29,7 @@ use super::draws::{Purpose, Seed};
 use super::fault::{FaultMode, Strike};
 use super::history::{LimitKind, Service, What, fingerprint};
 use super::jobs::{RepoKey, Time};
-use super::limits::{GithubLimiter, LimitForm, Verdict};
+use super::limits::{GithubLimiter, LimitForm, Says, Verdict};
 use super::world::{State, World};
 use answer::{Answer, Sending, etag};
 use route::Route;
@@ -370,7 +370,7 @@ impl State {
             Verdict::Secondary { retry_after } => return Answer::limited(LimitKind::Secondary, Some(retry_after)),
             Verdict::Injected { form, wait, is_under_way } => {
                 // Where nobody said how long it lasts, asking again later is how to find out.
-                let recorded = if is_under_way || !form.says_when { LimitKind::Injected } else { form.kind };
+                let recorded = if is_under_way || form.says == Says::Nothing { LimitKind::Injected } else { form.kind };
                 return Answer::limited_by_fault(form, wait, recorded);
             }
         }

@@ -48,8 +48,17 @@ pub(super) struct LimitForm {
     /// 403 or 429.
     pub(super) status: u16,
     pub(super) kind: LimitKind,
-    /// Whether the answer says when the limit ends.
-    pub(super) says_when: bool,
+    pub(super) says: Says,
+}
+
+/// What a limit says of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Says {
+    Nothing,
+    /// The one thing that GitHub says: a primary limit its reset, a secondary one `retry-after`.
+    When,
+    /// A reset and `retry-after`.
+    Both,
 }
 
 /// A limit that runs.
@@ -169,7 +178,7 @@ impl GithubLimiter {
     pub(super) fn hold_by_fault(&mut self, secs: Option<f64>, form: LimitForm, now: DateTime<Utc>) -> u32 {
         self.slide(now);
         let until = secs.map_or(self.window + HOUR, |secs| now + seconds(secs.ceil()));
-        if form.kind == LimitKind::Primary && form.says_when {
+        if form.kind == LimitKind::Primary && form.says != Says::Nothing {
             // The headers of all answers follow from the account.
             self.window = until - HOUR;
             self.used = u32::MAX;

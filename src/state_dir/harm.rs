@@ -12,12 +12,13 @@ use crate::sim::Mishap;
 /// A file of a program that is not there yet.
 const FROM_FUTURE: &str = r#"{"version":1000,"rows":[]}"#;
 
-/// Does to the files of `deployment` in `dir` what the mishap says; nothing where it does not concern them.
+/// Does to the files of `deployment` in `dir` what the mishap says; nothing where it does not concern them. Logs, which only
+/// people read, are spared by all but [`Mishap::StateLost`].
 ///
 /// # Errors
 /// Where the directory cannot be changed.
 pub fn harm(dir: &Path, deployment: &Deployment, mishap: Mishap) -> io::Result<()> {
-    let places = ["evidence", "pages"].map(|what| Place::new(dir, what, deployment));
+    let places = ["evidence", "pages", "pauses"].map(|what| Place::new(dir, what, deployment));
     let each = |change: fn(&Place) -> io::Result<()>| {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         places.iter().try_for_each(change)

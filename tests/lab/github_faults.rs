@@ -49,12 +49,7 @@ fn unseen() -> (Profile, Scenario) {
 
 async fn run(fault: &NamedFault) -> Outcome {
     let needs_busy = fault.parts.iter().any(|part| part.mode == FaultMode::DeletedWhileBusy);
-    let (profile, scenario) = if needs_busy {
-        unseen()
-    } else {
-        // Later pages are there to go wrong.
-        (Profile { github_list_page: 3, ..Profile::realistic() }, jobs())
-    };
+    let (profile, scenario) = if needs_busy { unseen() } else { (Profile::realistic(), jobs()) };
     let mut lab = Lab::new(profile, scenario, 1);
     if fault.name.starts_with("app_") {
         lab = lab.configure(|config| config.github = vec![app_account("gh", &["acme/web"])]);

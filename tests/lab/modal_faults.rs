@@ -56,7 +56,8 @@ pub(crate) fn judge(outcome: &Outcome, what: &str) {
 fn has_struck(outcome: &Outcome, fault: &NamedFault) -> bool {
     let is_it = |what: &What| {
         let is_struck = matches!(what, What::FaultStruck { fault: name, .. } if **name == *fault.name);
-        is_struck || matches!(what, What::KnobsChanged { knobs } if !knobs.is_empty())
+        let is_turned = || matches!(what, What::KnobsChanged { knobs } if !knobs.is_empty());
+        is_struck || (fault.parts.is_empty() && is_turned())
     };
     !outcome.times(is_it).is_empty()
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{Fault, InvalidFault};
 use crate::sim::draws::{Purpose, Seed, seconds};
-use crate::sim::history::What;
+use crate::sim::history::{Operation, What};
 use crate::sim::jobs::Time;
 use crate::sim::world::{State, World};
 
@@ -147,13 +147,24 @@ pub(super) struct MachineFault {
     pub(super) from_secs: f64,
     pub(super) until_secs: Option<f64>,
     pub(super) client: Option<u32>,
+    /// The calls before which it may happen; none for any.
+    pub(super) operation: Option<Operation>,
 }
 
 impl MachineFault {
     /// With the limits that it has where nothing else is said.
     pub(super) fn new(mishap: Mishap) -> Self {
         let times = mishap.times();
-        Self { mishap, times, after: 0, rate: RATE, from_secs: FROM_SECS, until_secs: None, client: None }
+        Self {
+            mishap,
+            times,
+            after: 0,
+            rate: RATE,
+            from_secs: FROM_SECS,
+            until_secs: None,
+            client: None,
+            operation: None,
+        }
     }
 }
 
@@ -195,10 +206,12 @@ impl Mishaps {
     }
 
     /// Counts a call, and tells what befalls the machine that it comes from.
-    fn strike(&mut self, client: u32, now: Time, seed: Seed) -> Option<Mishap> {
+    fn strike(&mut self, (client, operation): (u32, Operation), now: Time, seed: Seed) -> Option<Mishap> {
         self.awaited.retain(|awaited| awaited.until.is_none_or(|until| now < until));
         let index = self.awaited.iter_mut().position(|Awaited { fault, from, serial, calls, .. }| {
-            if *from > now || fault.client.is_some_and(|meant| meant != client) {
+            let is_other = |meant| meant != operation && Some(meant) != operation.group();
+            if *from > now || fault.client.is_some_and(|meant| meant != client) || fault.operation.is_some_and(is_other)
+            {
                 return false;
             }
             if fault.after > 0 {
@@ -223,11 +236,11 @@ impl Mishaps {
 
 impl State {
     /// Lets befall the machine of `client` what is due before a call of its.
-    pub(in crate::sim) fn befall(&mut self, client: u32) -> Option<Mishap> {
+    pub(in crate::sim) fn befall(&mut self, client: u32, operation: Operation) -> Option<Mishap> {
         if self.mishaps.awaited.is_empty() {
             return None;
         }
-        let mishap = self.mishaps.strike(client, self.now, self.seed)?;
+        let mishap = self.mishaps.strike((client, operation), self.now, self.seed)?;
         self.record(What::MachineStruck { client, mishap });
         self.mishaps.befallen.push_back(Befallen { client, mishap });
         self.mishaps.news.notify_one();
@@ -283,7 +296,7 @@ mod tests {
     /// Whether something happens before a call at a second.
     fn strikes(mishaps: &mut Mishaps, client: u32, second: i64) -> bool {
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
-        mishaps.strike(client, now, Seed::new(1)).is_some()
+        mishaps.strike((client, Operation::Create), now, Seed::new(1)).is_some()
     }
 
     #[test]
@@ -313,6 +326,15 @@ mod tests {
         let struck = calls.map(|(client, second)| strikes(&mut mishaps, client, second));
         assert_eq!(struck, [false, false, false, true, true, false]);
         assert!(!strikes(&mut with(MachineFault { after: 0, ..fault }), 2, 20));
+    }
+
+    #[test]
+    fn it_happens_before_the_calls_that_are_meant() {
+        let before = |operation| {
+            let fault = MachineFault { operation: Some(operation), ..MachineFault::new(Mishap::StateLost) };
+            strikes(&mut with(MachineFault { rate: 1.0, ..fault }), 1, 60)
+        };
+        assert_eq!([Operation::Create, Operation::Modal, Operation::Mint].map(before), [true, true, false]);
     }
 
     #[test]

@@ -57,6 +57,8 @@ listed_enum! {
         /// The requests of the hour are used up until `seconds` from now (default the end of the hour): 403 (or
         /// `status`) with `x-ratelimit-remaining: 0` and the time of the reset.
         PrimaryLimited,
+        /// The same with `retry-after` beside.
+        PrimaryLimitedTwice,
         /// The same without any header of the limit, for `seconds` (default 60).
         PrimaryLimitedBare,
         /// GitHub refuses with `status` (default 422 for a write, 403 for a read) and applies nothing.
@@ -203,7 +205,11 @@ impl FaultMode {
             Self::AppliedLate | Self::CutAfter => operation.is_write(),
             Self::TokensExpired => is_modal || operation == Operation::ListRuns,
             Self::Warned | Self::ImagesGone | Self::AppStopped => is_modal,
-            Self::RateLimitedBare | Self::PrimaryLimited | Self::PrimaryLimitedBare | Self::Refused => is_github,
+            Self::RateLimitedBare
+            | Self::PrimaryLimited
+            | Self::PrimaryLimitedTwice
+            | Self::PrimaryLimitedBare
+            | Self::Refused => is_github,
             Self::ActionsDisabled => is_github && !matches!(operation, Operation::RateLimit | Operation::Unknown),
             Self::Truncated => has_body || is_modal,
             Self::Malformed | Self::Unfamiliar => has_body,

@@ -22,7 +22,7 @@ pub struct FaultRequest {
     /// A name of the catalogue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where; beside a name, the one of its places that is meant.
+    /// Where; beside a name, the one of its places that is meant; beside a [`Mishap`], before which calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
     /// How.
@@ -141,10 +141,14 @@ impl FaultRequest {
 
     fn of_machine(&self, mishap: Mishap) -> Result<Resolved, InvalidFault> {
         let Self { name: _, operation, mode, knobs, seconds, status, repo, .. } = self;
-        let is_of_calls = operation.is_some() || mode.is_some() || seconds.is_some() || status.is_some();
+        let is_of_calls = mode.is_some() || seconds.is_some() || status.is_some();
         if is_of_calls || repo.is_some() || !knobs.is_empty() {
-            let takes = "what befalls a machine takes `times`, `after`, `rate`, `from_secs`, `until_secs` and `client`";
+            let takes = "what befalls a machine takes `operation`, `times`, `after`, `rate`, `from_secs`, `until_secs` and \
+                         `client`";
             return Err(InvalidFault::Incomplete(takes));
+        }
+        if operation.is_some_and(|operation| !operation.is_call() && !operation.is_group()) {
+            return Err(InvalidFault::Incomplete("what befalls a machine does so before a call"));
         }
         let usual = MachineFault::new(mishap);
         let fault = MachineFault {
@@ -155,6 +159,7 @@ impl FaultRequest {
             from_secs: self.from_secs.unwrap_or(usual.from_secs),
             until_secs: self.until_secs.or(usual.until_secs),
             client: self.client.or(usual.client),
+            operation: *operation,
         };
         if let Some(reason) = wrong_limits(fault.times, fault.rate, fault.from_secs, fault.until_secs) {
             return Err(InvalidFault::Incomplete(reason));
@@ -255,7 +260,7 @@ mod tests {
         assert!(refused(json!({ "operation": "mint", "mode": "error", "often": 1 })).contains("often"));
         assert!(refused(json!(7)).contains("the name of a fault"));
         assert!(
-            refused(json!({ "name": "state_lost", "seconds": 3 })).contains("what befalls a machine takes `times`")
+            refused(json!({ "name": "state_lost", "seconds": 3 })).contains("what befalls a machine takes `operation`")
         );
         // It does not begin earlier than that by itself.
         assert!(refused(json!({ "name": "state_lost", "until_secs": 30 })).contains("`until_secs` must be after it"));

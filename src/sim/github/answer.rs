@@ -8,7 +8,7 @@ use rustc_hash::FxHasher;
 use super::{Asked, body};
 use crate::sim::app::BAD_CREDENTIALS;
 use crate::sim::history::LimitKind;
-use crate::sim::limits::LimitForm;
+use crate::sim::limits::{LimitForm, Says};
 
 /// What reaches the client of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,10 +74,15 @@ impl Answer {
     /// A limit that a fault has made; `recorded` is what the history calls it.
     pub(super) fn limited_by_fault(form: LimitForm, wait: u32, recorded: LimitKind) -> Self {
         let is_primary = form.kind == LimitKind::Primary;
+        let has_retry_after = match form.says {
+            Says::Nothing => false,
+            Says::When => !is_primary,
+            Says::Both => true,
+        };
         Self {
             limited: Some(recorded),
-            retry_after: (form.says_when && !is_primary).then_some(wait),
-            sending: if is_primary && !form.says_when { Sending::WithoutLimits } else { Sending::Whole },
+            retry_after: has_retry_after.then_some(wait),
+            sending: if is_primary && form.says == Says::Nothing { Sending::WithoutLimits } else { Sending::Whole },
             ..Self::error(form.status, limit_text(form.kind))
         }
     }

@@ -10,7 +10,7 @@ use crate::sim::app::Who;
 use crate::sim::draws::Purpose;
 use crate::sim::fault::{FaultMode, LATE_SECS, SLOW_SECS, Strike};
 use crate::sim::history::LimitKind;
-use crate::sim::limits::LimitForm;
+use crate::sim::limits::{LimitForm, Says};
 use crate::sim::profile::Span;
 use crate::sim::runners::RunnerKey;
 use crate::sim::world::State;
@@ -82,10 +82,11 @@ impl State {
                 self.endpoint(asked, token, None);
                 Answer::cut(strike.seconds_or(0.0))
             }
-            FaultMode::RateLimited
-            | FaultMode::RateLimitedBare
-            | FaultMode::PrimaryLimited
-            | FaultMode::PrimaryLimitedBare => self.limit_by_fault(token, strike),
+            FaultMode::RateLimited => self.limit_by_fault(token, strike, LimitKind::Secondary, Says::When),
+            FaultMode::RateLimitedBare => self.limit_by_fault(token, strike, LimitKind::Secondary, Says::Nothing),
+            FaultMode::PrimaryLimited => self.limit_by_fault(token, strike, LimitKind::Primary, Says::When),
+            FaultMode::PrimaryLimitedTwice => self.limit_by_fault(token, strike, LimitKind::Primary, Says::Both),
+            FaultMode::PrimaryLimitedBare => self.limit_by_fault(token, strike, LimitKind::Primary, Says::Nothing),
             FaultMode::Unauthorized => Answer::unauthorized(),
             FaultMode::TokensExpired => {
                 self.end_tokens(None, 0.0);
@@ -107,15 +108,12 @@ impl State {
         }
     }
 
-    fn limit_by_fault(&mut self, token: &str, strike: Strike) -> Answer {
-        let is_primary = matches!(strike.mode, FaultMode::PrimaryLimited | FaultMode::PrimaryLimitedBare);
-        let kind = if is_primary { LimitKind::Primary } else { LimitKind::Secondary };
-        let says_when = matches!(strike.mode, FaultMode::PrimaryLimited | FaultMode::RateLimited);
-        let form = LimitForm { status: strike.status.unwrap_or(403), kind, says_when };
-        let secs = match (kind, says_when) {
-            (LimitKind::Primary, true) => strike.seconds,
-            (_, false) => Some(strike.seconds_or(BARE_LIMIT_SECS)),
-            (_, true) => Some(strike.seconds_or(f64::from(self.profile.github_retry_after_secs))),
+    fn limit_by_fault(&mut self, token: &str, strike: Strike, kind: LimitKind, says: Says) -> Answer {
+        let form = LimitForm { status: strike.status.unwrap_or(403), kind, says };
+        let secs = match (kind, says) {
+            (_, Says::Nothing) => Some(strike.seconds_or(BARE_LIMIT_SECS)),
+            (LimitKind::Primary, Says::When | Says::Both) => strike.seconds,
+            (_, Says::When | Says::Both) => Some(strike.seconds_or(f64::from(self.profile.github_retry_after_secs))),
         };
         let now = self.now;
         let wait = self.tokens.get_mut(token).map_or(0, |limiter| limiter.hold_by_fault(secs, form, now));

@@ -169,6 +169,8 @@ async fn every_form_of_limit_is_told_in_its_own_way_and_lasts() {
         ("secondary_limit_bare_429", 60.0, (429, None, remaining, true), (429, None)),
         ("primary_limit_403", 600.0, (403, None, wait(0), true), (403, None)),
         ("primary_limit_429", 600.0, (429, None, wait(0), true), (429, None)),
+        ("primary_limit_retry_after", 600.0, (403, wait(600), wait(0), true), (403, wait(591))),
+        ("primary_limit_retry_after_429", 600.0, (429, wait(600), wait(0), true), (429, wait(591))),
         ("primary_limit_bare", 600.0, (403, None, None, false), (403, None)),
         ("primary_limit_bare_429", 600.0, (429, None, None, false), (429, None)),
     ] {

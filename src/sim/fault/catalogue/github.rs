@@ -1,6 +1,6 @@
 //! What goes wrong at GitHub.
 
-use super::{NamedFault, at, named};
+use super::{NamedFault, at, named, turned};
 use crate::sim::fault::FaultMode as Mode;
 use crate::sim::history::Operation as Op;
 
@@ -142,6 +142,16 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[at(Op::Github, Mode::PrimaryLimited).seconds(600.0).status(429)],
     ),
     named(
+        "primary_limit_retry_after",
+        "The requests of the hour are used up: 403 with the time of the reset and `retry-after`, 10 min ahead.",
+        &[at(Op::Github, Mode::PrimaryLimitedTwice).seconds(600.0)],
+    ),
+    named(
+        "primary_limit_retry_after_429",
+        "The requests of the hour are used up: 429 with the time of the reset and `retry-after`, 10 min ahead.",
+        &[at(Op::Github, Mode::PrimaryLimitedTwice).seconds(600.0).status(429)],
+    ),
+    named(
         "primary_limit_bare",
         "The requests of the hour are used up: 403 without any header of the limit, for 10 min.",
         &[at(Op::Github, Mode::PrimaryLimitedBare).seconds(600.0)],
@@ -242,7 +252,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
         "A runner is missing from one answer and back in the next.",
         &[at(Op::ListRunners, Mode::Flapping).rate(OFTEN)],
     ),
-    named(
+    paged(
         "page_missing",
         "A page after the first is empty.",
         &[
@@ -251,7 +261,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
             at(Op::ListRunners, Mode::PageMissing).rate(OFTEN),
         ],
     ),
-    named(
+    paged(
         "page_error",
         "A page after the first is answered with 502.",
         &[
@@ -260,7 +270,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
             at(Op::ListRunners, Mode::PageError).rate(OFTEN),
         ],
     ),
-    named(
+    paged(
         "page_skips_one",
         "An entry leaves a list between two pages, so that the next page skips another.",
         &[
@@ -269,7 +279,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
             at(Op::ListRunners, Mode::PageSkips).rate(OFTEN),
         ],
     ),
-    named(
+    paged(
         "page_shows_one_twice",
         "An entry comes into a list between two pages, so that the next page repeats another.",
         &[
@@ -278,7 +288,7 @@ pub(super) const FAULTS: &[NamedFault] = &[
             at(Op::ListRunners, Mode::PageShowsTwice).rate(OFTEN),
         ],
     ),
-    named(
+    paged(
         "page_repeated",
         "A page after the first shows the page before once more.",
         &[
@@ -425,3 +435,8 @@ pub(super) const FAULTS: &[NamedFault] = &[
         &[at(Op::Queue, Mode::RunCompleted).times(3).seconds(1_200.0)],
     ),
 ];
+
+/// Faults of pages after the first, for which pages must be small.
+const fn paged(name: &'static str, description: &'static str, parts: &'static [super::FaultPart]) -> NamedFault {
+    NamedFault { parts, ..turned(name, description, &[("github_list_page", "3")], None) }
+}
