@@ -7,11 +7,12 @@
 //! | Module | Invariants, by the name under which they are reported |
 //! |---|---|
 //! | [`limits`] | `limits`, `lifetime` |
-//! | [`needs`] | `one_runner_per_need`, `runners_without_need`, `in_vain`, `labels`, `allow_list` |
+//! | [`needs`] | `one_runner_per_need`, `runners_without_need`, `in_vain`, `labels`, `allow_list`, `blind` |
 //! | [`destroy`] | `claimed_terminated`, `foreign`, `destroyed_unproven` |
 //! | [`jit`] | `config_reused`, `config_old`, `name_twice`, `mint_lost` |
 //! | [`budget`] | `budget`, `held`, `repeated` |
-//! | [`serve`] | `served_late`, `unserved`, `refused`, `left_over`, `silence` |
+//! | [`serve`] | `served_late`, `unserved`, `refused`, `stranger_ran`, `left_over`, `silence` |
+//! | [`overdue`] | `kept_late` |
 //! | here | `secret`, `unreadable` |
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "each invariant concerns a few kinds of events")]
@@ -24,6 +25,7 @@ mod event;
 mod jit;
 mod limits;
 mod needs;
+mod overdue;
 mod readings;
 mod serve;
 
@@ -67,9 +69,18 @@ pub(crate) struct Rules {
     pub(crate) canaries: Vec<String>,
 }
 
-/// What the controllers of the tests ask with, and how every JIT config and every auth token of Modal's begins.
-pub(crate) const CANARIES: [&str; 5] =
-    ["ghp_canary7rk2", "ak-canary9xw4", "as-canary5tz8", "eyIuY3JlZGVudGlhbHMi", "eyJhbGciOiJIUzI1NiIs"];
+/// What the controllers of the tests ask with, and how begin: every JIT config, every auth token of Modal's, every token of
+/// an installation, the assertion of an App, and its private key.
+pub(crate) const CANARIES: [&str; 8] = [
+    "ghp_canary7rk2",
+    "ak-canary9xw4",
+    "as-canary5tz8",
+    "eyIuY3JlZGVudGlhbHMi",
+    "eyJhbGciOiJIUzI1NiIs",
+    "ghs_",
+    "eyJ0eXAiOiJKV1Qi",
+    "-----BEGIN",
+];
 
 impl Default for Rules {
     fn default() -> Self {
@@ -210,6 +221,7 @@ impl Checker {
             jit::at_end(end, &self.book, &mut self.found);
         }
         self.serving.at_end(end, &self.book, &self.rules, &mut self.found);
+        overdue::at_end(end, &self.book, &self.rules, &mut self.found);
         self.found.0
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::running;
-use super::tale::{JOB, REPO, RUN, Tale, created, id, name};
+use super::tale::{JOB, REPO, RUN, Tale, created, id, name, nothing};
 
 /// A registration whose sandbox never came, with both lists read once a minute.
 fn stale() -> Tale {
@@ -206,4 +206,31 @@ fn the_jobs_that_a_run_completed_without_need_not_be_read() {
     assert_eq!(ended(&[]), ["destroyed_unproven"]);
     assert_eq!(ended(&[Some("ghost")]), ["destroyed_unproven"], "its run is listed as active");
     assert_eq!(ended(&[Some("run_completed"), None]), ["destroyed_unproven"], "it may be given to a runner again");
+}
+
+#[test]
+fn what_never_came_online_is_not_kept() {
+    let is_late = |tale: Tale| tale.violated(running()).contains(&"kept_late");
+    let runner = name(0, 1);
+    let started = || Tale::new().queued(1.0, 0).started(3.0, "sb-1", &runner).removed(300.0, &runner);
+    // A quarter of an hour to be placed, three minutes to start, and ten to be terminated.
+    let due = 3.4 + 28.0 * 60.0;
+    assert!(!is_late(started().ended(due - 1.0, "sb-1", &runner)));
+    assert!(is_late(started().ended(due + 1.0, "sb-1", &runner)));
+    assert!(is_late(started().then(due + 1.0, nothing())), "it lives still");
+    let struck = json!({ "event": "fault_struck", "operation": "list_sandboxes", "mode": "empty" });
+    assert!(!is_late(started().then(due, struck).ended(due + 599.0, "sb-1", &runner)), "a fault was in the way");
+    let served = Tale::new().queued(1.0, 0).started(3.0, "sb-1", &runner).online(7.0, "sb-1", &runner);
+    assert!(!is_late(served.then(due + 4_000.0, nothing())), "its runner ends it");
+}
+
+#[test]
+fn a_registration_that_nobody_runs_is_not_kept() {
+    let is_late = |tale: Tale| tale.violated(running()).contains(&"kept_late");
+    let runner = name(0, 1);
+    let ended = || Tale::new().queued(1.0, 0).started(3.0, "sb-1", &runner).ended(600.0, "sb-1", &runner);
+    let due = 600.0 + 80.0 * 60.0;
+    assert!(!is_late(ended().removed(due - 1.0, &runner)), "from the end of its sandbox on");
+    assert!(is_late(ended().removed(due + 1.0, &runner)));
+    assert!(is_late(ended().then(due + 1.0, nothing())), "it is registered still");
 }

@@ -24,7 +24,7 @@ const SENT_AGAIN_WITHIN: TimeDelta = TimeDelta::seconds(1);
 const AGE_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a registration may be left without a sandbox.
 const LEFT_MAX: TimeDelta = TimeDelta::minutes(15);
-/// How much longer after a kill; and where all lists cost.
+/// How much longer where only the look for leftovers finds it; and where all lists cost.
 const HOURLY: [TimeDelta; 2] = [TimeDelta::minutes(65), TimeDelta::minutes(365)];
 
 /// What was used.
@@ -116,11 +116,15 @@ pub(crate) fn at_end(end: Time, book: &Book, found: &mut Found) {
     }
 }
 
+/// How long a registration may be left that only the look for leftovers finds.
+pub(crate) fn until_looked_for(book: &Book) -> TimeDelta {
+    LEFT_MAX + book.unread_within + HOURLY[usize::from(book.profile.github_charges_unchanged)]
+}
+
 /// A registration that no sandbox used, until it was deleted, or until the end.
 fn left(attempt: &Attempt, until: Time, book: &Book, found: &mut Found) {
     let is_orphan = book.controllers > 1 || book.has_died(attempt.process.as_ref());
-    let hourly = HOURLY[usize::from(book.profile.github_charges_unchanged)];
-    let bound = LEFT_MAX + book.unread_within + if is_orphan { hourly } else { TimeDelta::zero() };
+    let bound = if is_orphan { until_looked_for(book) } else { LEFT_MAX + book.unread_within };
     let calm = book.disturbed_at.map(|at| at + book.recover_within);
     let since = calm.map_or(attempt.registered.at, |calm| calm.max(attempt.registered.at));
     if attempt.sandbox.is_none() && until - since > bound {

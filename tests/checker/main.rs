@@ -51,7 +51,7 @@ struct Arguments {
     /// For how many seconds nothing may have been changed at the end; without it, the end is not judged.
     #[arg(long)]
     quiet: Option<i64>,
-    /// A text that must not occur.
+    /// A text that must not occur, beside how configs and tokens of the simulators begin.
     #[arg(long)]
     canary: Vec<String>,
     /// Print one JSON object.
@@ -97,7 +97,7 @@ fn rules(arguments: &Arguments) -> Result<Rules, String> {
     rules.swept_within = TimeDelta::seconds(arguments.swept_within);
     rules.recover_within = TimeDelta::seconds(arguments.recover_within);
     rules.quiet = arguments.quiet.map(TimeDelta::seconds);
-    rules.canaries.clone_from(&arguments.canary);
+    rules.canaries.extend_from_slice(&arguments.canary);
     for limit in &arguments.limit {
         set(&mut rules.limits, limit)?;
     }

@@ -31,7 +31,7 @@ use chrono::TimeDelta;
 
 use super::book::{Attempt, Book, Mark};
 use super::event::{Call, Change, Line, Operation, Time, What, code};
-use super::{Found, Rules};
+use super::{Found, Rules, needs};
 
 /// How long freed room may go unnoticed.
 const ROOM_NOTICED: TimeDelta = TimeDelta::seconds(30);
@@ -343,7 +343,7 @@ fn judge((job, waiting): (u64, &Waiting), now: Time, book: &Book, rules: &Rules,
     if waiting.waited <= bound {
         return;
     }
-    let bound = bound + left_alone(job, waiting, now, book, rules);
+    let bound = bound + left_alone(job, waiting, now, book, rules) + of_others(job, book);
     if waiting.waited > bound {
         let text = format!(
             "job {job} of {} waited {} s with nothing in its way, {} may pass",
@@ -361,6 +361,15 @@ fn placed_by(job: u64, book: &Book, rules: &Rules) -> Option<Time> {
     let sandboxes = group.attempts.iter().filter_map(|index| book.attempts[*index].sandbox);
     let unplaced = sandboxes.map(|index| &book.sandboxes[index]).filter(|it| it.is_alive() && it.scheduled.is_none());
     unplaced.map(|it| it.created.at + rules.clocks.schedule).max()
+}
+
+/// How long what another controller registered for a job's label set counts as a runner that is about to come, though no
+/// sandbox came of it: what became of the create is known to the other alone.
+fn of_others(job: u64, book: &Book) -> TimeDelta {
+    let group = book.jobs.get(&job).and_then(|known| book.groups.get(&known.group));
+    let mut attempts = group.into_iter().flat_map(|group| &group.attempts).map(|index| &book.attempts[*index]);
+    let is_unused = attempts.any(|attempt| attempt.sandbox.is_none());
+    if book.controllers > 1 && is_unused { needs::UNSURE } else { TimeDelta::zero() }
 }
 
 /// How long a job may be left alone that runners waited for in vain.
