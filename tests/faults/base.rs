@@ -81,6 +81,11 @@ pub(crate) const BASES: &[Base] = &[
         about: "a job that GitHub lists as queued and gives to nobody for half an hour",
         make: ghost,
     },
+    Base {
+        name: "printed",
+        about: "a class with a Volume, whose first runner crashes and leaves what it printed",
+        make: printed,
+    },
 ];
 
 impl Base {
@@ -377,6 +382,14 @@ fn account() -> Setup {
     // It is queued when the first ones have ended.
     jobs[2]["arrival_secs"] = json!(130.0);
     Setup { kills_at: vec![60.0], is_accounted: true, ..Setup::calm(scenario(jobs)) }
+}
+
+fn printed() -> Setup {
+    let mut scenario = scenario(vec![job(0, &["self-hosted", "modal", "job-own"], 60.0)]);
+    scenario["faults"] = json!([{ "operation": "boot", "mode": "crash" }]);
+    let mut setup = Setup { keeping: Keeping::All, ..Setup::calm(scenario) };
+    setup.class(&json!({ "name": "own", "labels": ["job-own"], "volumes": [{ "name": "cache-{repo}" }] }));
+    setup
 }
 
 fn ghost() -> Setup {

@@ -3,7 +3,8 @@
 //! A fault-free run of a base scenario is the reference: it tells which calls are made, and how many of each
 //! until everything is done and a minute longer. Then each operation goes wrong in each mode that applies to
 //! it, at its first call, its second, and so on: a *chain* of plans, which ends with the last call of the
-//! reference at which the mode can strike. A process is killed likewise at every step of every call.
+//! reference at which the mode can strike. A process is killed likewise at every step of every call, and its machine is
+//! befallen by each mishap before the calls that stand for all.
 //!
 //! That is full for each mode by itself. Its flavours (a status, a duration: see `flavour.rs`) are tried at the calls
 //! that stand for all that see the same state: of each operation the first call in each phase of the reference, where a
@@ -19,11 +20,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use fastrand::Rng;
-use sandrunner::sim::{CrashPhase, Fault, FaultMode, Operation};
+use sandrunner::sim::{CrashPhase, Fault, FaultMode, Mishap, Operation};
 
 use crate::base::Base;
 use crate::checker::Violation;
-use crate::flavour::Flavour;
+use crate::flavour::{CONDITIONAL, Flavour};
 use crate::lab::Next;
 use crate::plan::{Harm, Placed, Plan};
 use crate::run::{Called, Keep, Run, SWEPT, Terms, play};
@@ -61,7 +62,7 @@ impl fmt::Display for Replay<'_> {
 
 /// Runs a plan.
 pub(crate) fn run(plan: &Plan, keep: Keep) -> Run {
-    let setup = plan.base.setup();
+    let setup = plan.setup();
     let terms = Terms { keep, ..terms(plan.harms.len() + setup.scenario.faults.len(), &setup) };
     play(&setup, &terms, |world| plan.put_in(world), |_, _| Next::GoOn)
 }
@@ -123,24 +124,16 @@ impl Tally {
             if !OPERATIONS.contains(&operation) {
                 unfired.push(format!("{operation:?} is harmed, and no operation of the controller's"));
             }
-            // The controller asks for these without an ETag, or, for a repository, first without one and not again
-            // within the hours that a plan lasts.
-            let is_conditional = !matches!(
-                operation,
-                Operation::GetRun
-                    | Operation::Downloads
-                    | Operation::Deprecation
-                    | Operation::GetRepo
-                    | Operation::ListInstallations
-                    | Operation::ListGroups
-                    | Operation::ListGroupRepos
-            );
-            if mode == FaultMode::WrongNotModified && !is_conditional {
+            if mode == FaultMode::WrongNotModified && !CONDITIONAL.contains(&operation) {
                 continue;
             }
             if !self.fired.contains_key(&(operation, Harm::Fault(mode.into()))) {
                 unfired.push(format!("{operation:?} {mode:?} in any scenario"));
             }
+        }
+        for operation in OPERATIONS.iter().filter(|operation| operation.is_call() && reached(operation)) {
+            let left = Mishap::ALL.iter().filter(|it| !self.fired.contains_key(&(*operation, Harm::Mishap(**it))));
+            unfired.extend(left.map(|mishap| format!("{} before {operation:?} in any scenario", mishap.name())));
         }
         self.unfired.extend(unfired);
     }
@@ -191,6 +184,8 @@ const OPERATIONS: &[Operation] = &[
     Operation::Terminate,
     Operation::GetTags,
     Operation::Rates,
+    Operation::Volume,
+    Operation::Logs,
     Operation::Boot,
     Operation::ImageBuild,
     Operation::Queue,
@@ -217,6 +212,11 @@ impl Reference {
         let times = own.iter().filter_map(|own| Some(((own.operation?, own.mode), own.times.unwrap_or(1))));
         let idle = times.filter(|(what, times)| self.run.struck.get(what).unwrap_or(&0) < times);
         idle.map(|((operation, mode), _)| format!("{}: {operation:?} {mode:?} of its own", self.base.name)).collect()
+    }
+
+    /// Whether its machine may be befallen: what can be written no more accounts nothing.
+    fn can_befall(&self) -> bool {
+        !self.base.setup().is_accounted
     }
 
     /// The calls at which something may go wrong.
@@ -272,6 +272,10 @@ impl Reference {
             for phase in CrashPhase::ALL.iter().filter(|_| operation.is_call()) {
                 let of_operation = calls.iter().filter(|place| place.operation == operation);
                 add(operation, Harm::Kill(*phase), Some(of_operation.filter_map(|place| place.nth).collect()));
+            }
+            for mishap in Mishap::ALL.iter().filter(|_| operation.is_call() && self.can_befall()) {
+                let of_operation = places.iter().filter(|place| place.operation == operation);
+                add(operation, Harm::Mishap(*mishap), Some(of_operation.filter_map(|place| place.nth).collect()));
             }
         }
         chains
@@ -421,7 +425,7 @@ impl Chain {
     /// How many calls may be under way at the scenario's own kills: no reply of theirs comes.
     fn cut_off(&self) -> usize {
         match self.harm {
-            Harm::Kill(_) => self.base.setup().kills_at.len(),
+            Harm::Kill(_) | Harm::Mishap(_) => self.base.setup().kills_at.len(),
             Harm::Fault(_) => 0,
         }
     }
@@ -430,34 +434,54 @@ impl Chain {
     fn is_certain(&self) -> bool {
         match self.harm {
             Harm::Fault(flavour) => self.operation.is_call() && strikes_any_call(flavour.mode),
-            Harm::Kill(_) => true,
+            Harm::Kill(_) | Harm::Mishap(_) => true,
         }
     }
 }
 
 /// Whether everything that was planned happened.
 fn fired(plan: &Plan, run: &Run) -> bool {
-    let mut wanted: BTreeMap<(Operation, Option<FaultMode>), u32> = BTreeMap::new();
+    let mut wanted: BTreeMap<Harmed, u32> = BTreeMap::new();
     let own = plan.base.setup().scenario.faults;
     for (operation, mode, times) in
         own.iter().filter_map(|own| Some((own.operation?, own.mode?, own.times.unwrap_or(1))))
     {
-        *wanted.entry((operation, Some(mode))).or_default() += times;
+        *wanted.entry(Harmed::Call(operation, Some(mode))).or_default() += times;
     }
+    let planned: BTreeSet<Harmed> = plan.harms.iter().map(|placed| Harmed::of(*placed)).collect();
     for placed in &plan.harms {
-        let key = match placed.harm {
-            Harm::Fault(flavour) => (placed.operation, Some(flavour.mode)),
-            Harm::Kill(_) => (placed.operation, None),
-        };
-        *wanted.entry(key).or_default() += 1;
+        *wanted.entry(Harmed::of(*placed)).or_default() += 1;
     }
-    let is_planned = |key: &(Operation, Option<FaultMode>)| {
-        plan.harms.iter().any(|placed| match placed.harm {
-            Harm::Fault(flavour) => (placed.operation, Some(flavour.mode)) == *key,
-            Harm::Kill(_) => (placed.operation, None) == *key,
-        })
-    };
-    wanted.iter().filter(|(key, _)| is_planned(key)).all(|(key, count)| run.struck.get(key).unwrap_or(&0) >= count)
+    wanted.retain(|harmed, _| planned.contains(harmed));
+    wanted.iter().all(|(harmed, count)| harmed.times(run) >= *count)
+}
+
+/// What a harm shows itself by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Harmed {
+    /// A fault at a call, or a kill.
+    Call(Operation, Option<FaultMode>),
+    Machine(Mishap),
+}
+
+impl Harmed {
+    fn of(placed: Placed) -> Self {
+        match placed.harm {
+            Harm::Fault(flavour) => Self::Call(placed.operation, Some(flavour.mode)),
+            Harm::Kill(_) => Self::Call(placed.operation, None),
+            Harm::Mishap(mishap) => Self::Machine(mishap),
+        }
+    }
+
+    /// How often it was done in a run.
+    fn times(self, run: &Run) -> u32 {
+        match self {
+            Self::Call(operation, mode) => run.struck.get(&(operation, mode)),
+            Self::Machine(mishap) => run.befallen.get(&mishap),
+        }
+        .copied()
+        .unwrap_or_default()
+    }
 }
 
 /// Runs chains of a base scenario, each at most `limit` plans long.

@@ -27,6 +27,17 @@ const LATE_SECS: [f64; 4] = [5.0, 20.0, 50.0, 110.0];
 /// A mode that is said not to last as long.
 const TAKEN_LATE_SECS_MAX: f64 = 60.0;
 
+/// What the controller asks for with the ETag of what it read before.
+pub(crate) const CONDITIONAL: [Operation; 5] = [
+    Operation::ListRuns,
+    Operation::ListJobs,
+    Operation::ListRunners,
+    Operation::ListInstallationRepos,
+    Operation::ListOrgRepos,
+];
+/// Nothing has changed, GitHub says so often: one such answer may well be true.
+const UNCHANGED_TIMES: u32 = 3;
+
 /// A mode with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flavour {
@@ -84,7 +95,9 @@ impl Flavour {
             let secs = LATE_SECS.into_iter().filter(move |secs| !is_too_long(secs));
             secs.map(|secs| Self::from(*mode).lasting(Some(secs)))
         });
-        told.chain(ages).filter(|flavour| !flavour.is_plain()).collect()
+        let unchanged = Self { times: UNCHANGED_TIMES, ..Self::from(FaultMode::WrongNotModified) };
+        let in_a_row = CONDITIONAL.contains(&operation).then_some(unchanged);
+        told.chain(ages).chain(in_a_row).filter(|flavour| !flavour.is_plain()).collect()
     }
 }
 

@@ -67,7 +67,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Everything that ever failed.
 const CASES: &str = include_str!("cases.txt");
 /// In every scenario one of so many harms is done, whether or not it was done before.
-const SHARES: usize = 16;
+const SHARES: usize = 32;
 /// So many pairs of any two harms are drawn for each scenario.
 const DRAWN: usize = 100;
 /// How many failures are named again at the end.

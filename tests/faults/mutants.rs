@@ -28,10 +28,6 @@ const PARTS: u32 = 4;
 /// One in so many pairs is tried.
 const PAIRS_EVERY: usize = 10;
 
-/// Plans that show what no single strike does. One address shows the repositories of either owner: GitHub says three
-/// times that it shows what it did before.
-const MORE: [&str; 1] = ["owners list_installation_repos#1=wrong_not_modified*3"];
-
 enum Trial {
     Plan(Plan),
     Seed(u64),
@@ -89,11 +85,10 @@ impl Hunt {
         let spread = (1..PARTS).flat_map(|part| self.chains.iter().filter_map(move |chain| chain.plan(part, PARTS)));
         let pairs =
             self.references.iter().take(2).flat_map(|reference| reference.pairs().into_iter().step_by(PAIRS_EVERY));
-        let more_plans = MORE.iter().map(|text| text.parse().expect("a plan"));
         let few = self.seeds.min(FEW_SEEDS);
         let (some, more) = ((1..=few).map(Trial::Seed), (few + 1..=self.seeds).map(Trial::Seed));
         let placed = first.chain(spread).map(Trial::Plan);
-        alone.chain(more_plans).map(Trial::Plan).chain(some).chain(placed).chain(more).chain(pairs.map(Trial::Plan))
+        alone.map(Trial::Plan).chain(some).chain(placed).chain(more).chain(pairs.map(Trial::Plan))
     }
 
     /// What breaks in a run of the real controller.

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustc_hash::FxHasher;
 use sandrunner::cost::Entry;
 use sandrunner::ids::OurName;
-use sandrunner::sim::{FaultMode, Operation, What, World};
+use sandrunner::sim::{FaultMode, Mishap, Operation, What, World};
 use sandrunner::state_dir::read_costs;
 use tempfile::TempDir;
 
@@ -76,6 +76,8 @@ pub(crate) struct Run {
     pub(crate) violations: Vec<Violation>,
     /// How often each fault struck; `None` stands for a kill at a call.
     pub(crate) struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
+    /// How often each thing befell a machine.
+    pub(crate) befallen: BTreeMap<Mishap, u32>,
     pub(crate) calls: Vec<Called>,
     /// When everything was done and clean, in seconds from the start.
     pub(crate) converged_at: Option<f64>,
@@ -193,6 +195,7 @@ struct Watch<'a> {
     read: u64,
     phase: usize,
     struck: BTreeMap<(Operation, Option<FaultMode>), u32>,
+    befallen: BTreeMap<Mishap, u32>,
     calls: Vec<Called>,
     /// What a fault has just struck, whose call comes next.
     struck_last: Option<Operation>,
@@ -220,7 +223,7 @@ impl<'a> Watch<'a> {
             unread_within: setup.unread_within(),
             swept_within: terms.swept_within,
             quiet: Some(terms.quiet),
-            controllers: setup.controllers as usize,
+            controllers: (setup.controllers + setup.joining) as usize,
             clocks: Clocks { schedule: setup.schedule_within, ..Rules::default().clocks },
             ..Rules::default()
         };
@@ -232,6 +235,7 @@ impl<'a> Watch<'a> {
             read: 0,
             phase: 0,
             struck: BTreeMap::new(),
+            befallen: BTreeMap::new(),
             calls: Vec::new(),
             struck_last: None,
             moved_at: epoch(),
@@ -297,6 +301,10 @@ impl<'a> Watch<'a> {
                 *self.struck.entry((*operation, None)).or_default() += 1;
                 self.moved_at = at;
             }
+            What::MachineStruck { mishap, .. } => {
+                *self.befallen.entry(*mishap).or_default() += 1;
+                self.moved_at = at;
+            }
             What::FaultsCleared | What::KnobsChanged { .. } | What::ControllerChanged { .. } => self.moved_at = at,
             What::JobQueued { .. }
             | What::JobAssigned { .. }
@@ -348,6 +356,7 @@ impl<'a> Watch<'a> {
         Run {
             violations,
             struck: self.struck,
+            befallen: self.befallen,
             calls: self.calls,
             converged_at: self.converged_at.map(|at| (at - epoch()).as_seconds_f64()),
             settled_secs: self.converged_at.map(|at| (at - calm_at).as_seconds_f64().max(0.0)),

@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) images: Vec<ImageConfig>,
     /// How many controllers run.
     pub(crate) controllers: u32,
+    /// How many more join them later.
+    pub(crate) joining: u32,
     /// When all controllers are killed and started again, in seconds from the start.
     pub(crate) kills_at: Vec<f64>,
     /// What they keep over that.
@@ -87,6 +89,7 @@ impl Setup {
             schedule_within: TimeDelta::minutes(15),
             images: Vec::new(),
             controllers: 1,
+            joining: 0,
             kills_at: Vec::new(),
             keeping: Keeping::Nothing,
             is_accounted: false,
