@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{BOUND, Ended, REPO, Sandrunner, Simulation, config, small};
+use crate::process::{BOUND, Ended, LOOK_EVERY, REPO, Sandrunner, Simulation, config, small};
 
 /// A configuration of which there is nothing to warn.
 fn configured(folder: &TempDir, more: &str) -> String {
@@ -117,4 +117,25 @@ async fn a_configuration_that_cannot_be_used_is_a_failed_check() {
         assert!(checks[0]["text"].as_str().unwrap().contains(text), "{document:#}");
         assert!(checks[0]["fix"].as_str().unwrap().contains(fix), "{document:#}");
     }
+}
+
+#[tokio::test]
+async fn an_interrupt_waits_for_the_runner_to_be_deleted() {
+    let folder = TempDir::new().unwrap();
+    let simulation = Simulation::start(&folder, &small(0), &["--profile", "calm"]).await;
+    simulation.tell("/_sim/faults", &json!({ "operation": "mint", "mode": "slow", "seconds": 3 })).await;
+    let path = configured(&folder, "");
+    let check = Sandrunner::start(&["check", "--config", &path], &simulation.variables(&[]));
+    let runners = |history: &[Value], event: &str| history.iter().filter(|what| what["event"] == event).count();
+    let registered = tokio::time::timeout(BOUND, async {
+        while runners(&simulation.history().await, "runner_registered") == 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    registered.await.unwrap();
+    let ended = check.interrupted().await;
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{ended:#?}");
+    assert!(ended.stderr.contains("interrupted"), "{ended:#?}");
+    let history = simulation.history().await;
+    assert_eq!((runners(&history, "runner_registered"), runners(&history, "runner_removed")), (1, 1), "{history:#?}");
 }
