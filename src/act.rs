@@ -6,6 +6,7 @@
 mod create;
 mod image;
 mod outcome;
+mod proof;
 mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +32,10 @@ use crate::plan::{Action, DeregisterReason, Plan, Policy, SecretLook};
 use crate::retry;
 use crate::state::{Creating, Origin, Registry};
 
+pub(crate) use image::REGISTRY_KEYS;
 pub use image::{Anew, Builder, ImageMaker, Order, Telling, layers_for_people};
 pub use outcome::{BuiltImage, Effect, NotMade, Outcome};
+pub use proof::{PROOF_LABEL, Proof, Proving, prove};
 
 /// The writers, and what actions need to know.
 #[derive(Debug)]

@@ -16,7 +16,9 @@ use crate::ids::{ClassName, Labels, RepoName};
 
 pub use image::{ImageBase, ImageRecipe, ImageSource, RunnerIn};
 pub use machine::{Gpu, Machine};
-pub use options::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits};
+pub use options::{
+    Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits, needed_hosts,
+};
 
 /// Labels that every runner of ours has by its nature; a job may ask for them in any class.
 const IMPLIED_LABELS: [&str; 3] = ["self-hosted", "linux", "x64"];

@@ -1,6 +1,7 @@
-//! The command line. Exit codes: 0 as asked, 1 failed, 2 wrong configuration or arguments.
+//! The command line. Exit codes: 0 as asked, 1 failed, 2 wrong configuration or arguments; `check` has its own.
 
 pub mod admin;
+pub mod check;
 pub mod cost;
 #[cfg(feature = "sim")]
 pub mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Run(run::RunArguments),
     /// Print what one pass would do, and change nothing.
     Plan(plan::PlanArguments),
+    /// Check configuration, credentials, permissions, runner groups, Modal and classes, each with what to do about it.
+    Check(check::CheckArguments),
     /// Show how the running daemon fares: jobs that wait, sandboxes, limits, budgets.
     Status(status::StatusArguments),
     /// Tell what a job waits for, since when, what was tried and what happens next.
@@ -129,6 +132,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Check(arguments) => check::run(&arguments).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Pause(arguments) => hold::pause(arguments).await,

@@ -9,6 +9,7 @@
 //! a token that GitHub refuses, where there is a newer one), sleeps through a rate limit, follows a redirect or
 //! a link that GitHub sent, or serves a cached page without asking GitHub whether it is still true.
 
+mod access;
 mod accounts;
 pub mod answers;
 mod app;
@@ -39,7 +40,9 @@ use crate::clock::Clock;
 use crate::error::redact;
 use crate::ids::AccountName;
 
+pub use self::access::{HourlyQuota, TokenAccess, TokenKind};
 pub use self::accounts::{GithubReaders, GithubWriters};
+pub use self::app::AppFacts;
 pub use self::call::{Call, Operation};
 pub use self::client::{CredentialState, RequestCounts};
 pub use self::error::{GithubError, Malformed, Refusal};

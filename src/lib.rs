@@ -27,6 +27,7 @@
 //! | [`cost`] | what sandboxes cost, and what was spent today |
 //! | [`github`], [`modal`] | the two clients, each with a reader and a writer |
 //! | [`runner`] | the script that runs inside a sandbox, and its exit codes |
+//! | [`check`] | whether everything is as it must be for jobs to be served, and what to do where it is not |
 //! | [`config`], [`cli`], [`daemon`], [`schedule`] | from the file to settings, from a command to running parts |
 //! | [`http`], [`status`], [`metrics`], [`telemetry`], [`systemd`] | what people, Prometheus and systemd see |
 //! | [`admin`], [`pause`], [`explain`] | the socket by which commands reach the daemon; what its operator holds back; what a job waits for, in plain words |
@@ -39,10 +40,12 @@
 //! Mostly things that are absent:
 //!
 //! - [`plan`], [`state`], [`class`], [`allow`], [`evidence`], [`poll`], [`budget`], [`cost`], [`pause`] and [`explain`] call no client, no clock and no random
-//!   source; the time is an argument. The same input gives the same plan.
+//!   source; the time is an argument. The same input gives the same plan. In [`check`] that holds of all but its `gather`.
 //! - [`observe`] holds readers only. Nothing outside of [`act`] creates, terminates or deletes anything at GitHub
 //!   or Modal, and where nothing may change ([`cli::plan`], mode `observe`) no writer reaches the controller. An
 //!   action may be refused; it is never replaced by another.
+//! - [`check`] leaves nothing behind: no App, no Secret, no image, no sandbox. The one thing it makes is a runner, by
+//!   [`act::prove`], which deletes it at once.
 //! - [`github`] and [`modal`] know neither each other nor [`plan`]. Their wire types stay inside.
 //! - A failed reading is not an empty one. It may hold or create up to what was seen; it lowers and ends nothing.
 //! - A sandbox whose runner was ever seen online is never terminated: it ends by itself. Runners and sandboxes
@@ -57,6 +60,7 @@ pub mod act;
 pub mod admin;
 pub mod allow;
 pub mod budget;
+pub mod check;
 pub mod class;
 pub mod cli;
 pub mod clock;

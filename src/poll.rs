@@ -26,7 +26,7 @@ use crate::state::{
     RunStatus, RunView, Scope,
 };
 
-pub use self::lists::{ListOrder, Shortfall, least_longest, lists_of, shortfalls};
+pub use self::lists::{ListOrder, Shortfall, least_interval, least_longest, lists_of, shortfalls};
 pub use self::read::{Breadth, Depth, Due, Read, shared};
 
 /// How often the jobs of a run are read while some of them have a runner and others wait for those to be

@@ -30,7 +30,7 @@ use crate::runner::RunnerVersion;
 
 pub use activity::{Activity, Hints};
 pub use billing::{EndedSandbox, RatesView};
-pub use directory::{AppView, Installed, Owner, OwnerView, Pause, RepoFacts, Visibility};
+pub use directory::{AppView, Installed, Owner, OwnerView, Pause, Permissions, RepoFacts, Visibility};
 pub use images::{ImageState, Overdue, Setbacks};
 pub use quota::{Quota, QuotaView, Spend};
 pub use releases::{Rebuilds, ReleaseView};

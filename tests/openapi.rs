@@ -171,6 +171,10 @@ async fn reading_endpoints_answer_as_described() {
     assert_eq!(notice["runner_version"], "2.330.0");
     sim.get("/repos/{owner}/{repo}", "/repos/acme/web").await;
     sim.get("/rate_limit", "/rate_limit").await;
+    let (template, path) = ("/repos/{owner}/{repo}/actions/permissions", "/repos/acme/web/actions/permissions");
+    assert_eq!(sim.get(template, path).await["enabled"], true);
+    sim.world.add_fault(Fault::new(Operation::GetActionsPermissions, FaultMode::ActionsDisabled)).unwrap();
+    assert_eq!(sim.get(template, path).await["enabled"], false);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,6 +255,9 @@ async fn what_a_github_app_asks_is_answered_as_described() {
     sim.world.rename_repo("acme/open", "acme/opened");
     assert_eq!(sim.ask("GET", "/repos/{owner}/{repo}", "/repos/acme/open", &Value::Null).await.0, 301);
     assert_eq!(sim.get("/repos/{owner}/{repo}", "/repos/acme/opened").await["visibility"], "public");
+
+    let (status, app) = sim.ask_with("GET", "/app", "/app", (&app_token(&sim), &Value::Null)).await;
+    assert_eq!((status, &app["permissions"]["administration"]), (200, &json!("write")));
 
     sim.world.suspend_app("acme");
     let (status, installations) =

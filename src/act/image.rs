@@ -20,7 +20,7 @@ use crate::state::Scope;
 use crate::state_dir::{BuildLogs, BuildRecord, LOG_BYTES_MAX, masked};
 
 /// What must be in the Secret that a private registry is asked with (modal-api.md §7.5).
-const REGISTRY_KEYS: [&str; 2] = ["REGISTRY_USERNAME", "REGISTRY_PASSWORD"];
+pub(crate) const REGISTRY_KEYS: [&str; 2] = ["REGISTRY_USERNAME", "REGISTRY_PASSWORD"];
 
 /// Builds images.
 #[derive(Debug)]

@@ -146,6 +146,21 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let shared = |own: u128, other: u128, bits: u32| {
+            let rest = bits.saturating_sub(u32::from(self.prefix));
+            own.checked_shr(rest).unwrap_or(0) == other.checked_shr(rest).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => shared(own.to_bits().into(), other.to_bits().into(), 32),
+            (IpAddr::V6(own), IpAddr::V6(other)) => shared(own.to_bits(), other.to_bits(), 128),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
@@ -158,6 +173,11 @@ pub fn domain_admits(domain: &str, host: &str) -> bool {
         Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
         None => domain == host,
     }
+}
+
+/// What a runner cannot do without of a GitHub whose API has that host.
+pub fn needed_hosts(api: &str) -> Vec<&str> {
+    if api == "api.github.com" { vec!["github.com", api, "broker.actions.githubusercontent.com"] } else { vec![api] }
 }
 
 /// A Volume of the class in its sandboxes.
@@ -207,6 +227,15 @@ mod tests {
         for text in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "2001:db8::1/32", "x/8"] {
             assert_eq!(read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_holds_the_addresses_that_begin_like_it() {
+        let holds = |network: &str, address: &str| Cidr::parse(network).unwrap().contains(address.parse().unwrap());
+        assert!(holds("140.82.112.0/20", "140.82.121.4") && holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(holds("192.0.2.7", "192.0.2.7") && holds("2001:db8::/32", "2001:db8:1::1") && holds("::/0", "::1"));
+        assert!(!holds("140.82.112.0/20", "140.82.128.1") && !holds("192.0.2.7", "192.0.2.6"));
+        assert!(!holds("0.0.0.0/0", "::1") && !holds("::/0", "192.0.2.7"));
     }
 
     #[test]

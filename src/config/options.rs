@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::load::ConfigError;
 use super::value::{bad, in_range};
 use super::{ClassConfig, NetworkConfig, NetworkLists, RunnerConfig, VolumeConfig};
-use crate::class::{Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits};
+use crate::class::{
+    Cidr, Docker, GITHUB_DOMAINS, Network, Runtime, SandboxOptions, User, VolumeMount, domain_admits, needed_hosts,
+};
 
 /// The longest name of a Secret or a Volume (Modal's clients: 64 characters).
 const NAME_MAX: usize = 64;
@@ -138,7 +140,7 @@ fn network_of(key: &str, network: &NetworkConfig, hosts: &BTreeSet<String>) -> R
         allowed.extend(hosts.iter().flat_map(|host| domains_of(host)));
     } else if cidrs.is_empty() {
         let is_out = |host: &&str| !allowed.iter().any(|domain| domain_admits(domain, host));
-        let missing: Vec<&str> = hosts.iter().flat_map(|host| needed_of(host)).filter(is_out).collect();
+        let missing: Vec<&str> = hosts.iter().flat_map(|host| needed_hosts(name_of(host))).filter(is_out).collect();
         if !missing.is_empty() {
             let remedy = format!("a runner must reach GitHub: allow {} too, or leave `github` out", missing.join(", "));
             return Err(bad(format!("{key}.domains"), "all of them", remedy));
@@ -158,15 +160,6 @@ fn network_of(key: &str, network: &NetworkConfig, hosts: &BTreeSet<String>) -> R
 /// A host without its port.
 fn name_of(host: &str) -> &str {
     host.split_once(':').map_or(host, |(name, _)| name)
-}
-
-/// What a runner cannot do without of a GitHub whose API has that host.
-fn needed_of(host: &str) -> Vec<&str> {
-    let host = name_of(host);
-    if host == "api.github.com" {
-        return vec!["github.com", host, "broker.actions.githubusercontent.com"];
-    }
-    vec![host]
 }
 
 /// The names of a GitHub whose API has that host: those of its own, and beside it.

@@ -1,6 +1,6 @@
 //! What the configuration means, checked: the policy of the planner and the settings of the clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::budget::Capacity;
 use crate::class::{ImageSource, RunnerClass};
 use crate::github::GithubSettings;
 use crate::http::webhook;
-use crate::ids::{AccountName, Deployment, Fingerprint};
+use crate::ids::{AccountName, ClassName, Deployment, Fingerprint};
 use crate::modal::ModalSettings;
 use crate::plan::{AccountPolicy, Credentials, Limits, Policy, Waves};
 use crate::poll::{ListOrder, least_longest};
@@ -64,6 +64,8 @@ pub struct Settings {
     pub admin_socket: Option<PathBuf>,
     /// Every image that a class can have or has, each once.
     pub images: Vec<ImageSource>,
+    /// The classes that nobody configured.
+    pub builtin_classes: BTreeSet<ClassName>,
     /// The rules of the planner.
     pub policy: Policy,
     /// One client each.
@@ -87,6 +89,7 @@ pub struct Defined {
     pub classes: Vec<RunnerClass>,
     /// What runs in the sandboxes.
     pub runner: RunnerSettings,
+    builtin: BTreeSet<ClassName>,
     accounts: BTreeMap<AccountName, AccountPolicy>,
     required_label: String,
 }
@@ -103,6 +106,7 @@ impl Defined {
         } else {
             Vec::new()
         };
+        let names = builtin.iter().map(|class| ClassName::new(class.name.as_str())).collect();
         let configured: Vec<ClassConfig> = config.runner_classes.iter().cloned().chain(builtin).collect();
         check_label("required_label", &required_label)?;
         let accounts = accounts::policies(&config.github)?;
@@ -111,7 +115,7 @@ impl Defined {
         let shared =
             Shared { runner: &config.runner, images: &images, accounts: &accounts, required_label: &required_label };
         let classes = classes::classes(&configured, shared)?;
-        Ok(Self { images: images.sources(&classes), classes, runner, accounts, required_label })
+        Ok(Self { images: images.sources(&classes), classes, runner, builtin: names, accounts, required_label })
     }
 }
 
@@ -142,7 +146,7 @@ impl Settings {
             modal,
             github,
         } = config;
-        let Defined { images, classes, runner, accounts, required_label } = Defined::new(config)?;
+        let Defined { images, classes, runner, builtin, accounts, required_label } = Defined::new(config)?;
         let max_interval = max_interval(reconcile, github, &accounts)?;
         let policy = Policy {
             deployment: deployment_of(deployment)?,
@@ -175,6 +179,7 @@ impl Settings {
             state_dir: state_directory(state_dir.as_deref(), environment),
             admin_socket: admin_socket_of(admin_socket.as_deref(), environment),
             images,
+            builtin_classes: builtin,
             policy,
             github: github
                 .iter()

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use octocrab::Octocrab;
 
-use super::app::App;
+use super::app::{App, AppFacts};
 use super::client::Client;
 use super::source::{Installation, Personal, Signer, Source};
 use super::token::Token;
@@ -147,6 +147,19 @@ impl GithubReaders {
         match &*self.0 {
             Account::One(_) => Ok(Vec::new()),
             Account::PerOwner(all) => all.app.list().await,
+        }
+    }
+}
+
+impl GithubReaders {
+    /// What the account's GitHub App is; none for a token.
+    ///
+    /// # Errors
+    /// [`GithubError`] where GitHub does not tell.
+    pub async fn app(&self) -> Result<Option<AppFacts>, GithubError> {
+        match &*self.0 {
+            Account::One(_) => Ok(None),
+            Account::PerOwner(all) => all.app.about().await.map(Some),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{Answer, GithubError};
 use crate::budget::Purpose;
 use crate::clock::Clock;
 use crate::error::{CallFailure, ErrorClass};
-use crate::state::Installed;
+use crate::state::{Installed, Permissions};
 
 /// An App may be installed at more owners than these; nobody's configuration names so many.
 const INSTALLATION_PAGES_MAX: u32 = 30;
@@ -78,6 +78,18 @@ impl App {
         }
         *self.lock() = Some(all.clone());
         Ok(all.into_values().collect())
+    }
+
+    /// Reads what the App is, and asks of whoever installs it.
+    ///
+    /// # Errors
+    /// [`GithubError`]
+    pub(super) async fn about(&self) -> Result<AppFacts, GithubError> {
+        let call = Call::new(Operation::GetApp, "the GitHub App");
+        let answer = self.client.send(&call, Purpose::Other, Request::Get { path: "/app", known: None }).await?;
+        let app: WireApp = serde_json::from_slice(&answer.body)
+            .map_err(|error| unreadable(&call, &answer, Malformed::json("the App", &error)))?;
+        Ok(AppFacts { name: app.name, permissions: app.permissions })
     }
 
     /// Asks for a new token of the installation at `owner`.
@@ -143,11 +155,28 @@ impl App {
     }
 }
 
+/// A GitHub App as GitHub describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppFacts {
+    /// Its name, as people read it.
+    pub name: String,
+    /// What it asks of whoever installs it.
+    pub permissions: Permissions,
+}
+
+#[derive(Deserialize)]
+struct WireApp {
+    name: String,
+    permissions: Permissions,
+}
+
 #[derive(Deserialize)]
 struct WireInstallation {
     id: u64,
     account: Option<WireAccount>,
     suspended_at: Option<String>,
+    #[serde(default)]
+    permissions: Permissions,
 }
 
 #[derive(Deserialize)]
@@ -160,9 +189,9 @@ fn read_installations(answer: &Answer) -> Result<Vec<Installed>, Malformed> {
     let rows: Vec<&RawValue> =
         serde_json::from_slice(&answer.body).map_err(|error| Malformed::json("the list", &error))?;
     let read = |row: &RawValue| -> Option<Installed> {
-        let WireInstallation { id, account, suspended_at } = serde_json::from_str(row.get()).ok()?;
+        let WireInstallation { id, account, suspended_at, permissions } = serde_json::from_str(row.get()).ok()?;
         let owner = account?.login?.to_ascii_lowercase().into();
-        Some(Installed { owner, id, is_suspended: suspended_at.is_some() })
+        Some(Installed { owner, id, is_suspended: suspended_at.is_some(), permissions })
     };
     Ok(rows.into_iter().filter_map(read).collect())
 }

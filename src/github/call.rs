@@ -8,6 +8,8 @@ use crate::state::Registry;
 /// The calls of GitHub's REST API that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
+    /// `GET /app`.
+    GetApp,
     /// `GET /app/installations`.
     ListInstallations,
     /// `POST /app/installations/{id}/access_tokens`.
@@ -16,8 +18,12 @@ pub enum Operation {
     ListInstallationRepos,
     /// `GET /orgs/{org}/repos`.
     ListOrgRepos,
+    /// `GET /rate_limit`.
+    GetRateLimit,
     /// `GET /repos/{owner}/{repo}`.
     GetRepo,
+    /// `GET …/actions/permissions`.
+    GetActionsPermissions,
     /// `GET …/actions/runs`.
     ListRuns,
     /// `GET …/actions/runs?status=…`.
@@ -63,11 +69,14 @@ impl Operation {
     /// The operation as a metric label and a log field.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::GetApp => "get_app",
             Self::ListInstallations => "list_installations",
             Self::CreateInstallationToken => "create_installation_token",
             Self::ListInstallationRepos => "list_installation_repos",
             Self::ListOrgRepos => "list_org_repos",
+            Self::GetRateLimit => "get_rate_limit",
             Self::GetRepo => "get_repo",
+            Self::GetActionsPermissions => "get_actions_permissions",
             Self::ListRuns => "list_runs",
             Self::SweepRuns => "sweep_runs",
             Self::GetRun => "get_run",
@@ -89,10 +98,12 @@ impl Operation {
             Self::ListInstallationRepos | Self::ListOrgRepos | Self::ListGroupRepositories => {
                 "list the repositories of"
             }
+            Self::GetRateLimit => "read the rate limits of",
             Self::GetRepo => "look at",
+            Self::GetActionsPermissions => "read the Actions settings of",
             Self::ListRuns => "list the workflow runs of",
             Self::SweepRuns => "list the workflow runs by status of",
-            Self::GetRun => "read",
+            Self::GetApp | Self::GetRun => "read",
             Self::ListJobs => "list the jobs of",
             Self::ListRunners => "list the runners of",
             Self::ListRunnerGroups => "list the runner groups of",
@@ -105,17 +116,20 @@ impl Operation {
 
     /// Whether the App asks for itself.
     pub(super) fn is_of_app(self) -> bool {
-        matches!(self, Self::ListInstallations | Self::CreateInstallationToken)
+        matches!(self, Self::GetApp | Self::ListInstallations | Self::CreateInstallationToken)
     }
 
     pub(super) fn deadline(self) -> Duration {
         match self {
             Self::GenerateJitConfig => MINT_DEADLINE,
-            Self::ListInstallations
+            Self::GetApp
+            | Self::ListInstallations
             | Self::CreateInstallationToken
             | Self::ListInstallationRepos
             | Self::ListOrgRepos
+            | Self::GetRateLimit
             | Self::GetRepo
+            | Self::GetActionsPermissions
             | Self::ListRuns
             | Self::SweepRuns
             | Self::GetRun
@@ -177,10 +191,13 @@ impl Call {
                 ("organization_self_hosted_runners", "read")
             }
             Operation::GenerateJitConfig | Operation::DeleteRunner => (of_runners, "write"),
-            Operation::ListInstallations
+            Operation::GetActionsPermissions => ("administration", "read"),
+            Operation::GetApp
+            | Operation::ListInstallations
             | Operation::CreateInstallationToken
             | Operation::ListInstallationRepos
             | Operation::ListOrgRepos
+            | Operation::GetRateLimit
             | Operation::GetRepo => ("metadata", "read"),
         };
         let level = if name.starts_with("organization") { "organization" } else { "repository" };

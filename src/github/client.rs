@@ -135,6 +135,11 @@ impl Client {
         self.source.identity()
     }
 
+    /// How far GitHub's time is ahead of ours, as far as answers have told.
+    pub(super) fn skew(&self) -> TimeDelta {
+        self.clock.skew()
+    }
+
     pub(super) fn budget(&self) -> Arc<Mutex<Budget>> {
         Arc::clone(&self.budget)
     }

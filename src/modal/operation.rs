@@ -43,6 +43,8 @@ impl Operation {
     pub(super) const DEFINE_IMAGE: Self = Self(&Method::new("ImageGetOrCreate", "define image"));
     pub(super) const FOLLOW_IMAGE: Self = Self(&Method::new("ImageJoinStreaming", "follow the build of image"));
     pub(super) const STORE_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "store Secret"));
+    pub(super) const FIND_IMAGE: Self = Self(&Method::new("ImageFromId", "look up image"));
+    pub(super) const READ_ENVIRONMENTS: Self = Self(&Method::new("EnvironmentList", "list the environments of"));
     pub(super) const FIND_SECRET: Self = Self(&Method::new("SecretGetOrCreate", "look up Secret"));
     pub(super) const ENSURE_VOLUME: Self = Self(&Method::new("VolumeGetOrCreate", "look up or create Volume"));
     pub(super) const DELETE_SECRET: Self = Self(&Method::new("SecretDelete", "delete Secret"));
@@ -60,7 +62,7 @@ impl Operation {
     pub(super) const READ_RATES: Self = Self(&Method::new("WorkspaceBillingRates", "read the rates of"));
     pub(super) const READ_BILL: Self = Self(&Method::new("WorkspaceBillingReport", "read the billing report of App"));
 
-    /// One of each method, for metrics that show zero.
+    /// One of each method that the daemon calls, for metrics that show zero.
     pub(super) const METHODS: [Self; 24] = [
         Self::HELLO,
         Self::AUTHENTICATE,

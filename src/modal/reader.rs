@@ -14,7 +14,7 @@ use super::operation::Operation;
 use super::transport::Client;
 use super::wire::{self, Generation};
 use crate::error::ErrorClass;
-use crate::ids::{AppId, SandboxId, TaskId};
+use crate::ids::{AppId, ImageId, SandboxId, SecretId, TaskId};
 use crate::mutant::{self, Mutant};
 use crate::state::{Quota, Reading, Sandbox, SandboxResult};
 
@@ -277,6 +277,51 @@ pub struct OutputOf {
 }
 
 impl ModalReader {
+    /// Reads what each environment of the workspace may use, and uses; with the one that is ours, if it is there.
+    ///
+    /// # Errors
+    /// [`ModalError`] where Modal does not tell.
+    pub async fn environments(&self) -> Result<(Vec<Quota>, Option<Quota>), ModalError> {
+        let call = Call::plain(Operation::READ_ENVIRONMENTS, "the workspace");
+        let send = |mut client: Client, request| async move { client.environment_list(request).await };
+        let items = self.caller.call(call, (), send).await?.items;
+        let ours = items.iter().find(|item| self.is_ours(item)).cloned().map(wire::quota);
+        Ok((items.into_iter().map(wire::quota).collect(), ours))
+    }
+
+    fn is_ours(&self, item: &api::EnvironmentListItem) -> bool {
+        let wanted = &self.caller.settings.environment;
+        if wanted.is_empty() { item.default } else { item.name == *wanted }
+    }
+
+    /// Whether there is an image of that id.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`] where Modal does not answer with yes or no.
+    pub async fn has_image(&self, image: &ImageId) -> Result<bool, ModalError> {
+        let call = Call::plain(Operation::FIND_IMAGE, image.as_str());
+        let message = api::ImageFromIdRequest { image_id: image.to_string() };
+        let send = |mut client: Client, request| async move { client.image_from_id(request).await };
+        Ok(found(self.caller.call(call, message, send).await)?.is_some())
+    }
+
+    /// Looks up a Secret that somebody stored under a name, with the names of values that must be in it.
+    ///
+    /// # Errors
+    /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where there is none of that name; which one it is where a
+    /// value is missing is not known (modal-api.md §8).
+    pub async fn find_secret_with(&self, name: &str, keys: &[&str]) -> Result<SecretId, ModalError> {
+        let call = Call::plain(Operation::FIND_SECRET, name);
+        let message = api::SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.caller.settings.environment.clone(),
+            required_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            ..Default::default()
+        };
+        let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
+        call.id(self.caller.call(call, message, send).await?.secret_id, SecretId::new)
+    }
+
     /// Reads what the environment of our App may use, and uses.
     ///
     /// # Errors
@@ -286,10 +331,7 @@ impl ModalReader {
         let call = Call::plain(Operation::READ_QUOTA, wanted);
         let send = |mut client: Client, request| async move { client.environment_list(request).await };
         let answer = self.caller.call(call, (), send).await?;
-        let is_ours = |item: &api::EnvironmentListItem| {
-            if wanted.is_empty() { item.default } else { item.name == *wanted }
-        };
-        let item = answer.items.into_iter().find(is_ours);
+        let item = answer.items.into_iter().find(|item| self.is_ours(item));
         item.map(wire::quota).ok_or_else(|| call.unreadable("the list of environments lacks it"))
     }
 

@@ -112,15 +112,7 @@ impl ModalWriter {
     /// [`ModalError::Call`], of class [`ErrorClass::NotFound`] where there is none of that name; which one it is where a
     /// value is missing is not known (modal-api.md §8).
     pub async fn find_secret_with(&self, name: &str, keys: &[&str]) -> Result<SecretId, ModalError> {
-        let call = Call::plain(Operation::FIND_SECRET, name);
-        let message = api::SecretGetOrCreateRequest {
-            deployment_name: name.to_owned(),
-            environment_name: self.caller().settings.environment.clone(),
-            required_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
-            ..Default::default()
-        };
-        let send = |mut client: Client, request| async move { client.secret_get_or_create(request).await };
-        call.id(self.caller().call(call, message, send).await?.secret_id, SecretId::new)
+        self.reader.find_secret_with(name, keys).await
     }
 
     /// Looks up the Volume of a name and creates it where it is missing.

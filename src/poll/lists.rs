@@ -53,6 +53,11 @@ pub fn least_longest(lists: usize, capacity: Capacity) -> TimeDelta {
     seconds((secs.min(LONGEST) - 1e-6).ceil())
 }
 
+/// The shortest interval in which so many lists can all be read.
+pub fn least_interval(lists: usize, capacity: Capacity) -> TimeDelta {
+    seconds((number(lists) / capacity.lists_per_second().max(1e-9)).min(LONGEST).ceil())
+}
+
 /// A credential with more run lists than can be read within `reconcile.max_interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {

@@ -32,6 +32,7 @@ use super::jobs::{RepoKey, Time};
 use super::limits::{GithubLimiter, LimitForm, Says, Verdict};
 use super::world::{State, World};
 use answer::{Answer, Sending, etag};
+use body::Actions;
 use route::Route;
 
 pub(super) use body::repository_body;
@@ -44,6 +45,10 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 const TRANSIT: Duration = Duration::from_millis(20);
 /// After this GitHub gives up a request and answers 502.
 const GATEWAY_TIMEOUT_SECS: f64 = 10.0;
+
+/// How a classic personal token begins, and the scopes that each has here.
+const CLASSIC_TOKEN: &str = "ghp_";
+const CLASSIC_SCOPES: &str = "admin:org, repo";
 
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +144,7 @@ impl Asked {
             | Route::Jobs(..)
             | Route::Job(..)
             | Route::Repo(_)
+            | Route::ActionsPermissions(_)
             | Route::Runners(_)
             | Route::Runner(..)
             | Route::DeleteRunner(..)
@@ -146,6 +152,7 @@ impl Asked {
             | Route::Deprecation(..)
             | Route::Groups(_)
             | Route::GroupRepos(..)
+            | Route::App
             | Route::Installations
             | Route::InstallationToken(_)
             | Route::InstallationRepos
@@ -289,6 +296,9 @@ impl State {
         if let Some(end) = self.personal_token_end().filter(|_| asked.who == Who::Person) {
             headers.push(("github-authentication-token-expiration", end.format("%Y-%m-%d %H:%M:%S UTC").to_string()));
         }
+        if asked.who == Who::Person && asked.token.as_deref().is_some_and(|token| token.starts_with(CLASSIC_TOKEN)) {
+            headers.push(("x-oauth-scopes", CLASSIC_SCOPES.to_owned()));
+        }
         headers.extend(asked.route.needs().map(|need| ("x-accepted-github-permissions", need.to_string())));
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -390,6 +400,7 @@ impl State {
         }
         match &asked.route {
             Route::RateLimit => return self.rate_limit(token),
+            Route::App => return self.app_answer(),
             Route::Installations => return self.list_installations(asked, strike),
             Route::InstallationToken(id) => return self.installation_token(*id),
             Route::InstallationRepos => return self.list_installation_repos(asked, strike),
@@ -409,6 +420,7 @@ impl State {
             Route::Jobs(_, run) => self.list_jobs(repo, *run, asked, strike),
             Route::Job(_, job) => self.get_job(repo, *job),
             Route::Repo(_) => self.get_repo(repo),
+            Route::ActionsPermissions(_) => Answer::ok(body::actions_permissions(Actions::Enabled)),
             Route::Runners(_) => self.list_runners(repo, asked, strike),
             Route::Runner(_, runner) => self.get_runner(repo, *runner),
             Route::DeleteRunner(_, runner) => self.delete_runner_answer(repo, *runner, strike),
@@ -417,7 +429,8 @@ impl State {
             Route::Deprecation(_, version) if asked.product == Product::Cloud => self.deprecation_answer(version),
             Route::Groups(_) => self.list_groups(repo, asked, strike),
             Route::GroupRepos(_, group) => self.list_group_repos(repo, (*group, asked), strike),
-            Route::Installations
+            Route::App
+            | Route::Installations
             | Route::InstallationToken(_)
             | Route::InstallationRepos
             | Route::OrgRepos(_)

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::app::Grants;
+
 /// A profile name or an override that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidProfile {
@@ -176,6 +178,8 @@ pub struct Profile {
     pub installation_token_secs: f64,
     /// When personal tokens end, from the start; absent means never.
     pub personal_token_secs: Option<f64>,
+    /// What personal tokens may do, as fine-grained ones are made; absent means everything.
+    pub personal_token_permissions: Option<Grants>,
     /// Modal's limit of sandbox creations.
     pub modal_creates_per_second: f64,
     /// How many creations Modal takes at once.
@@ -274,6 +278,7 @@ impl Profile {
             github_retry_after_secs: 60,
             installation_token_secs: 3_600.0,
             personal_token_secs: None,
+            personal_token_permissions: None,
             modal_creates_per_second: 5.0,
             modal_create_burst: 150,
             modal_list_page: 50,

@@ -113,4 +113,9 @@ pub struct Installed {
     pub id: u64,
     /// Whether the owner, or GitHub, has suspended it.
     pub is_suspended: bool,
+    /// What its owner has granted.
+    pub permissions: Permissions,
 }
+
+/// Permissions by GitHub's names of them, each with how far it goes, such as `administration` with `write`.
+pub type Permissions = BTreeMap<Arc<str>, Arc<str>>;

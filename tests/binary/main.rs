@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
+mod check;
 #[expect(dead_code, reason = "what other users need of it")]
 #[path = "../checker/checker.rs"]
 mod checker;

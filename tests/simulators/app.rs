@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use sandrunner::sim::{APP_ID, APP_KEY, Profile, World};
+use sandrunner::sim::{APP_ID, APP_KEY, Access, Permission, Profile, World};
 use serde_json::{Value, json};
 
 use crate::github::{RUNS, Reply, ask};
@@ -181,4 +181,24 @@ async fn tokens_end_at_once_or_in_their_time_and_others_go_on() {
     assert_eq!((status(&first, "/repos/acme/web").await, status(&second, "/repos/acme/web").await), (401, 200));
     world.revoke_app_tokens();
     assert_eq!(status(&second, "/repos/acme/web").await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_personal_token_may_do_what_it_was_made_for_and_a_classic_one_states_its_scopes() {
+    let permissions = [(Permission::Actions, Access::Read), (Permission::Administration, Access::Read)];
+    let profile = Profile { personal_token_permissions: Some(permissions.into()), ..Profile::calm() };
+    let world = world(profile, scenario(&json!([])));
+    let token = "github_pat_1";
+    assert_eq!(get(&world, token, RUNNERS).await.status, 200);
+    assert_eq!(get(&world, token, "/repos/acme/web/actions/permissions").await.body["enabled"], true);
+    let refused = with(&world, token, "POST", MINT, &mint("sr-main-gh-1-1")).await;
+    let message = refused.body["message"].as_str().unwrap();
+    assert_eq!((refused.status, message), (403, "Resource not accessible by personal access token"));
+    assert_eq!(get(&world, token, GROUPS).await.status, 403);
+
+    let scopes = async |token: &str| {
+        let reply = get(&world, token, "/rate_limit").await;
+        reply.headers.get("x-oauth-scopes").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!((scopes("ghp_1").await.as_deref(), scopes(token).await), (Some("admin:org, repo"), None));
 }

@@ -11,10 +11,13 @@ use crate::sim::jobs::{Repo, RepoKey, Time};
 use crate::sim::scenario::Visibility;
 use crate::sim::world::State;
 
+/// The App's name in addresses.
+const APP_SLUG: &str = "sandrunner-simulated";
+
 impl State {
     /// Refuses who may not ask this.
     pub(super) fn refuses(&self, asked: &Asked) -> Option<Answer> {
-        let is_of_app = matches!(asked.route, Route::Installations | Route::InstallationToken(_));
+        let is_of_app = matches!(asked.route, Route::App | Route::Installations | Route::InstallationToken(_));
         match asked.who {
             Who::Nobody(why) => Some(Answer::error(401, why)),
             Who::App if is_of_app => None,
@@ -36,14 +39,47 @@ impl State {
         }
     }
 
-    /// Refuses an installation that was not granted what the call needs. Runs of public repositories are everybody's.
+    /// Refuses an installation that was not granted what the call needs, or a personal token that may not do it. Runs of
+    /// public repositories are everybody's.
     pub(super) fn lacks_permission(&self, repo: RepoKey, asked: &Asked) -> Option<Answer> {
-        let (Who::Installation(id), Some(need)) = (asked.who, asked.route.needs()) else { return None };
+        let need = asked.route.needs()?;
         let is_open = need.permission == Permission::Actions
             && need.access == Access::Read
             && self.repo(repo).about.visibility == Visibility::Public;
-        let is_granted = self.installation(id).is_some_and(|installation| need.is_met_by(&installation.grants));
-        (!is_open && !is_granted).then(|| Answer::error(403, "Resource not accessible by integration"))
+        let (is_granted, whose) = match asked.who {
+            Who::Installation(id) => {
+                let installation = self.installation(id);
+                (installation.is_some_and(|installation| need.is_met_by(&installation.grants)), "integration")
+            }
+            Who::Person => {
+                let grants = self.profile.personal_token_permissions.as_ref();
+                (grants.is_none_or(|grants| need.is_met_by(grants)), "personal access token")
+            }
+            Who::App | Who::Nobody(_) => return None,
+        };
+        (!is_open && !is_granted).then(|| Answer::error(403, &format!("Resource not accessible by {whose}")))
+    }
+
+    /// The App as it is shown to itself: it asks for what it needs at both levels.
+    pub(super) fn app_answer(&self) -> Answer {
+        let created_at = body::stamp(self.start);
+        let body = json!({
+            "id": APP_ID.parse::<u64>().unwrap_or_default(),
+            "slug": APP_SLUG,
+            "node_id": "A_simulated",
+            "client_id": APP_CLIENT_ID,
+            "owner": body::user_body("acme"),
+            "name": "Sandrunner simulated",
+            "description": null,
+            "external_url": "https://example.com",
+            "html_url": format!("https://github.com/apps/{APP_SLUG}"),
+            "created_at": created_at,
+            "updated_at": created_at,
+            "permissions": permissions(&Permission::all_granted()),
+            "events": [],
+            "installations_count": self.installations().count(),
+        });
+        Answer::ok(body.to_string().into_bytes())
     }
 
     pub(super) fn list_installations(&self, asked: &Asked, strike: Option<Strike>) -> Answer {
@@ -158,7 +194,7 @@ fn installation_body(id: u64, installation: &Installation, created_at: Time) -> 
         "repositories_url": format!("{api}/installation/repositories"),
         "html_url": format!("https://github.com/organizations/{owner}/settings/installations/{id}"),
         "app_id": APP_ID.parse::<u64>().unwrap_or_default(),
-        "app_slug": "sandrunner-simulated",
+        "app_slug": APP_SLUG,
         "target_id": 1_000_000,
         "target_type": "Organization",
         "permissions": permissions(grants),

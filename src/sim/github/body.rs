@@ -109,6 +109,22 @@ pub(super) fn user_body(login: &str) -> Value {
     })
 }
 
+/// Whether Actions are enabled in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Actions {
+    Enabled,
+    Disabled,
+}
+
+/// The Actions settings of a repository.
+pub(super) fn actions_permissions(actions: Actions) -> Vec<u8> {
+    let body = match actions {
+        Actions::Enabled => json!({ "enabled": true, "allowed_actions": "all", "sha_pinning_required": false }),
+        Actions::Disabled => json!({ "enabled": false }),
+    };
+    body.to_string().into_bytes()
+}
+
 /// A repository as it is shown by itself.
 pub(super) fn full_repository(repo: &Repo, created_at: Time) -> Value {
     let mut body = repo.body.clone();

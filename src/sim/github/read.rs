@@ -36,6 +36,8 @@ pub(super) fn empty_list(route: &Route) -> Vec<u8> {
         | Route::Run(..)
         | Route::Job(..)
         | Route::Repo(_)
+        | Route::ActionsPermissions(_)
+        | Route::App
         | Route::Runner(..)
         | Route::DeleteRunner(..)
         | Route::Mint(_)

@@ -13,6 +13,7 @@ pub(super) enum Route {
     Jobs(String, u64),
     Job(String, u64),
     Repo(String),
+    ActionsPermissions(String),
     Runners(String),
     Runner(String, u64),
     DeleteRunner(String, u64),
@@ -21,6 +22,7 @@ pub(super) enum Route {
     Deprecation(String, String),
     Groups(String),
     GroupRepos(String, u64),
+    App,
     Installations,
     InstallationToken(u64),
     InstallationRepos,
@@ -36,6 +38,7 @@ impl Route {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (method.as_str(), &segments[..]) {
             ("GET", ["rate_limit"]) => return Self::RateLimit,
+            ("GET", ["app"]) => return Self::App,
             ("GET", ["app", "installations"]) => return Self::Installations,
             ("POST", ["app", "installations", id, "access_tokens"]) => return numbered(id, Self::InstallationToken),
             ("GET", ["installation", "repositories"]) => return Self::InstallationRepos,
@@ -56,6 +59,7 @@ impl Route {
         };
         match (method.as_str(), rest) {
             ("GET", []) => Self::Repo(repo),
+            ("GET", ["actions", "permissions"]) => Self::ActionsPermissions(repo),
             ("GET", ["actions", "runs"]) => Self::Runs(repo),
             ("GET", ["actions", "runs", run]) => numbered(run, |run| Self::Run(repo, run)),
             ("GET", ["actions", "runs", run, "jobs"]) => numbered(run, |run| Self::Jobs(repo, run)),
@@ -77,6 +81,8 @@ impl Route {
             Self::Jobs(..) => Operation::ListJobs,
             Self::Job(..) => Operation::GetJob,
             Self::Repo(_) => Operation::GetRepo,
+            Self::ActionsPermissions(_) => Operation::GetActionsPermissions,
+            Self::App => Operation::GetApp,
             Self::Runners(_) => Operation::ListRunners,
             Self::Runner(..) => Operation::GetRunner,
             Self::DeleteRunner(..) => Operation::DeleteRunner,
@@ -101,9 +107,11 @@ impl Route {
             Self::Runners(at) | Self::Runner(at, _) | Self::Downloads(at) | Self::Deprecation(at, _) => {
                 (of_runners(at), Access::Read)
             }
+            Self::ActionsPermissions(_) => (Permission::Administration, Access::Read),
             Self::Mint(at) | Self::DeleteRunner(at, _) => (of_runners(at), Access::Write),
             Self::Groups(_) | Self::GroupRepos(..) => (Permission::OrganizationSelfHostedRunners, Access::Read),
             Self::Repo(_)
+            | Self::App
             | Self::Installations
             | Self::InstallationToken(_)
             | Self::InstallationRepos
@@ -122,6 +130,7 @@ impl Route {
             | Self::Jobs(repo, _)
             | Self::Job(repo, _)
             | Self::Repo(repo)
+            | Self::ActionsPermissions(repo)
             | Self::Runners(repo)
             | Self::Runner(repo, _)
             | Self::DeleteRunner(repo, _)
@@ -130,7 +139,8 @@ impl Route {
             | Self::GroupRepos(repo, _)
             | Self::Deprecation(repo, _)
             | Self::Downloads(repo) => repo.to_lowercase(),
-            Self::Installations
+            Self::App
+            | Self::Installations
             | Self::InstallationToken(_)
             | Self::InstallationRepos
             | Self::OrgRepos(_)
@@ -151,11 +161,13 @@ impl Route {
             | Self::InstallationToken(id) => Some(*id),
             Self::Runs(_)
             | Self::Repo(_)
+            | Self::ActionsPermissions(_)
             | Self::Runners(_)
             | Self::Mint(_)
             | Self::Groups(_)
             | Self::Downloads(_)
             | Self::Deprecation(..)
+            | Self::App
             | Self::Installations
             | Self::InstallationRepos
             | Self::OrgRepos(_)
@@ -191,6 +203,8 @@ mod tests {
         assert_eq!(parse("GET", "/orgs/acme/actions/runners"), Route::Runners("acme".to_owned()));
         assert_eq!(parse("GET", "/orgs/acme/actions/runs"), Route::Unknown);
         assert_eq!(parse("GET", "/orgs/acme/actions/runner-groups/4/repositories").id(), Some(4));
+        assert_eq!(parse("GET", "/repos/Acme/web/actions/permissions"), Route::ActionsPermissions(repo()));
+        assert_eq!((parse("GET", "/app"), parse("POST", "/app")), (Route::App, Route::Unknown));
         assert_eq!(parse("GET", "/orgs/acme/repos"), Route::OrgRepos("acme".to_owned()));
         assert_eq!(parse("POST", "/app/installations/7/access_tokens"), Route::InstallationToken(7));
         assert_eq!(parse("GET", "/app/installations/7/access_tokens"), Route::Unknown);

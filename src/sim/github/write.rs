@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
+use super::body::Actions;
 use super::route::Route;
 use super::{Asked, body};
 use crate::sim::fault::{FaultMode, Strike};
@@ -97,6 +98,9 @@ pub(super) fn refused(asked: &Asked, status: Option<u16>) -> Answer {
 
 /// The refusal of a repository that must not run anything.
 pub(super) fn disabled(asked: &Asked) -> Answer {
+    if matches!(asked.route, Route::ActionsPermissions(_)) {
+        return Answer::ok(body::actions_permissions(Actions::Disabled));
+    }
     let is_about_runners = matches!(
         asked.route,
         Route::Mint(_)

@@ -32,6 +32,10 @@ pub enum Operation {
     GetJob,
     /// A repository.
     GetRepo,
+    /// The Actions settings of a repository.
+    GetActionsPermissions,
+    /// What the App is.
+    GetApp,
     /// The installations of the App.
     ListInstallations,
     /// A token for an installation of the App.

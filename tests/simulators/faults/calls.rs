@@ -36,7 +36,9 @@ async fn call(
     (of_app, of_installation): &(String, String),
 ) -> Result<(), axum::Error> {
     let token = match operation {
-        Operation::ListInstallations | Operation::InstallationToken => ("authorization", of_app.as_str()),
+        Operation::GetApp | Operation::ListInstallations | Operation::InstallationToken => {
+            ("authorization", of_app.as_str())
+        }
         Operation::ListInstallationRepos => ("authorization", of_installation.as_str()),
         _ => TOKEN,
     };
@@ -50,6 +52,8 @@ async fn call(
         Operation::ListJobs => ("GET", format!("{JOBS}&page=2"), Value::Null),
         Operation::GetJob => ("GET", format!("{repo}/actions/jobs/5000000000"), Value::Null),
         Operation::GetRepo => ("GET", repo.to_owned(), Value::Null),
+        Operation::GetActionsPermissions => ("GET", format!("{repo}/actions/permissions"), Value::Null),
+        Operation::GetApp => ("GET", "/app".to_owned(), Value::Null),
         Operation::ListRunners => ("GET", format!("{RUNNERS}?page=2"), Value::Null),
         Operation::GetRunner => ("GET", format!("{RUNNERS}/1"), Value::Null),
         Operation::DeleteRunner => ("DELETE", format!("{RUNNERS}/1"), Value::Null),
