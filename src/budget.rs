@@ -32,12 +32,16 @@ pub enum Purpose {
     Token,
     /// A run list, or a run by its id.
     RunList,
-    /// A run list that cannot wait: it was never read, or not for too long, or somebody said that it has changed.
+    /// A run list that cannot wait: it was never read, or not for too long.
     UrgentRunList,
+    /// A run list that somebody said has changed.
+    HintedRunList,
     /// A run list before its time, where there is room.
     EarlyRunList,
     /// The first reading of a run's jobs.
     FirstJobs,
+    /// A further reading of a run's jobs, of which somebody said that they have changed.
+    HintedJobs,
     /// A further reading of a run's jobs.
     Jobs,
     /// The registered runners.
@@ -60,8 +64,10 @@ impl Purpose {
             Self::Mint | Self::Deregister | Self::Token => true,
             Self::RunList
             | Self::UrgentRunList
+            | Self::HintedRunList
             | Self::EarlyRunList
             | Self::FirstJobs
+            | Self::HintedJobs
             | Self::Jobs
             | Self::Runners
             | Self::Sweep
@@ -69,13 +75,25 @@ impl Purpose {
         }
     }
 
-    /// Whether it does not wait for its turn among the readings: those that do wait the longer for it.
-    fn may_borrow(self) -> bool {
+    /// When it goes before its turn among the readings: those that wait for theirs wait the longer for it.
+    fn borrows(self) -> Borrows {
         match self {
-            Self::Mint | Self::Deregister | Self::Token | Self::UrgentRunList | Self::FirstJobs | Self::Other => true,
-            Self::RunList | Self::EarlyRunList | Self::Jobs | Self::Runners | Self::Sweep => false,
+            Self::Mint | Self::Deregister | Self::Token | Self::UrgentRunList | Self::FirstJobs | Self::Other => {
+                Borrows::Always
+            }
+            Self::HintedRunList | Self::HintedJobs => Borrows::WithinShare,
+            Self::RunList | Self::EarlyRunList | Self::Jobs | Self::Runners | Self::Sweep => Borrows::Never,
         }
     }
+}
+
+/// When a reading goes before its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Borrows {
+    Always,
+    /// While the share of hints lasts: as many may come as anybody sends, and each alone looks worth while.
+    WithinShare,
+    Never,
 }
 
 /// The configured limits of a credential.
@@ -127,6 +145,9 @@ const READ_SHARE: f64 = 0.5;
 const REFRESH_SHARE: f64 = 0.2;
 /// Sweeps for old runs have at most this part of all.
 const SWEEP_SHARE: f64 = 0.05;
+/// Readings before their turn, because somebody said that there is news, have at most this part of all: the rest tells
+/// what nobody says.
+const HINT_SHARE: f64 = 0.5;
 /// What was not used for so long may be read at once.
 const READS_SAVED_SECS: f64 = 60.0;
 /// The same for what has only a share.
@@ -156,6 +177,7 @@ pub struct Budget {
     reads: Pace,
     refreshes: Pace,
     sweeps: Pace,
+    hints: Pace,
     is_minting: bool,
     quotas: Quotas,
     held_until: Option<DateTime<Utc>>,
@@ -183,6 +205,7 @@ impl Budget {
             reads: Pace::default(),
             refreshes: Pace::default(),
             sweeps: Pace::default(),
+            hints: Pace::default(),
             is_minting: false,
             quotas: Quotas::default(),
             held_until: None,
@@ -191,6 +214,14 @@ impl Budget {
             peak: PointsPeak::default(),
             limits,
         }
+    }
+
+    /// Takes over what GitHub's answers told another budget of the same credential, which had other limits.
+    pub(crate) fn adopt(&mut self, former: Self) {
+        let Self { points, mutations, quotas, held_until, used_up_until, secondary_in_a_row, .. } = former;
+        self.points.slow_as(&points);
+        self.mutations.slow_as(&mutations);
+        *self = Self { quotas, held_until, used_up_until, secondary_in_a_row, ..self.clone() };
     }
 
     /// Tells how many creates wait for points; while there are any, reading leaves them their share.
@@ -224,6 +255,7 @@ impl Budget {
         self.reads.refill(rate, most(rate, READS_SAVED_SECS), now);
         self.refreshes.refill(rate * REFRESH_SHARE, most(rate * REFRESH_SHARE, SHARE_SAVED_SECS), now);
         self.sweeps.refill(rate * SWEEP_SHARE, most(rate * SWEEP_SHARE, SHARE_SAVED_SECS), now);
+        self.hints.refill(rate * HINT_SHARE, most(rate * HINT_SHARE, SHARE_SAVED_SECS), now);
     }
 
     /// Charges one request and tells when it may be sent; a time not after `now` means at once.
@@ -240,6 +272,9 @@ impl Budget {
             }
             if purpose == Purpose::Sweep {
                 self.sweeps.take(debt * SWEEP_SHARE);
+            }
+            if purpose.borrows() == Borrows::WithinShare {
+                self.hints.take(debt * HINT_SHARE);
             }
             if self.is_minting {
                 self.reads_while_minting.take(1.0, now);
@@ -269,7 +304,11 @@ impl Budget {
             return self.mutations.has(1.0, now) && self.quotas.left(purpose, now) > 0;
         }
         self.refill(now);
-        let has_turn = purpose.may_borrow() || self.reads.has(1.0 + others);
+        let has_turn = match purpose.borrows() {
+            Borrows::Always => true,
+            Borrows::WithinShare => self.hints.has(1.0 + others),
+            Borrows::Never => self.reads.has(1.0 + others),
+        };
         if (purpose == Purpose::EarlyRunList && !self.has_room(others, now))
             || (purpose == Purpose::Sweep && !self.sweeps.has(1.0))
         {
@@ -413,15 +452,17 @@ pub(crate) fn is_refresh(purpose: Purpose) -> bool {
         | Purpose::Token
         | Purpose::RunList
         | Purpose::UrgentRunList
+        | Purpose::HintedRunList
         | Purpose::EarlyRunList
         | Purpose::FirstJobs
+        | Purpose::HintedJobs
         | Purpose::Other => false,
     }
 }
 
 /// Whether a reading has only a share of the others, or waits for room.
 pub(crate) fn can_wait(purpose: Purpose) -> bool {
-    is_refresh(purpose) || purpose == Purpose::EarlyRunList
+    is_refresh(purpose) || purpose == Purpose::EarlyRunList || purpose.borrows() == Borrows::WithinShare
 }
 
 fn seconds(delta: TimeDelta) -> f64 {

@@ -84,22 +84,85 @@ impl Clients {
     /// # Errors
     /// [`StartError`] where one cannot be made.
     pub fn connect(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
-        let github =
-            settings.github.iter().map(|account| github::connect(account.clone(), clock_for(account, settings, clock)));
+        Self::connect_after(&Connected::default(), settings, clock)
+    }
+
+    /// The same after a daemon in this process: the clients of GitHub's accounts that are configured as they were go on,
+    /// and one with other limits is told what is known of the credential. What GitHub set does not end with a
+    /// configuration.
+    ///
+    /// # Errors
+    /// [`StartError`] where one cannot be made.
+    pub fn connect_after(former: &Connected, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        let connect = |account: &GithubSettings| {
+            let time = Time::of(account, settings);
+            let former = former.find(account);
+            if let Some(made) = former.filter(|made| made.time == time && made.settings.has_same_limits(account)) {
+                return Ok(made.clients.clone());
+            }
+            let next = github::connect(account.clone(), time.clock(clock))?;
+            if let Some(Made { clients: (readers, _), .. }) = former {
+                next.0.adopt(readers);
+            }
+            Ok(next)
+        };
         Ok(Self {
-            github: github.collect::<Result<_, _>>().map_err(StartError::Github)?,
+            github: settings.github.iter().map(connect).collect::<Result<_, _>>().map_err(StartError::Github)?,
             modal: modal::connect(settings.modal.clone(), clock.clone()).map_err(StartError::Modal)?,
         })
     }
 }
 
-/// The clock for an account: Modal's times are judged by what GitHub's own hosts tell of ours, and an Enterprise Server,
-/// whose clock its owner sets, tells only of itself where there is another host.
-fn clock_for(account: &GithubSettings, settings: &Settings, clock: &Clock) -> Clock {
-    let is_own = |account: &&GithubSettings| !github::is_enterprise_server(&account.api_url);
-    let leading = settings.github.iter().find(is_own).or(settings.github.first());
-    let is_led = leading.is_none_or(|leading| leading.api_url == account.api_url);
-    if is_led { clock.clone() } else { clock.for_another_service() }
+/// The clients of GitHub's accounts, with what each was made of.
+#[derive(Debug, Clone, Default)]
+pub struct Connected(Vec<Made>);
+
+#[derive(Debug, Clone)]
+struct Made {
+    settings: GithubSettings,
+    time: Time,
+    clients: (GithubReaders, GithubWriters),
+}
+
+impl Connected {
+    fn new(settings: &Settings, clients: &Clients) -> Self {
+        let made = settings.github.iter().zip(&clients.github).map(|(account, clients)| Made {
+            settings: account.clone(),
+            time: Time::of(account, settings),
+            clients: clients.clone(),
+        });
+        Self(made.collect())
+    }
+
+    /// The clients of an account with the same credentials.
+    fn find(&self, account: &GithubSettings) -> Option<&Made> {
+        self.0.iter().find(|made| made.settings.is_same_credential(account))
+    }
+}
+
+/// By whom the clock of an account is judged: Modal's times are by what GitHub's own hosts tell of ours, and an Enterprise
+/// Server, whose clock its owner sets, tells only of itself where there is another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Time {
+    /// It tells of all services.
+    Led,
+    /// It tells of itself.
+    Own,
+}
+
+impl Time {
+    fn of(account: &GithubSettings, settings: &Settings) -> Self {
+        let is_own = |account: &&GithubSettings| !github::is_enterprise_server(&account.api_url);
+        let leading = settings.github.iter().find(is_own).or(settings.github.first());
+        if leading.is_none_or(|leading| leading.api_url == account.api_url) { Self::Led } else { Self::Own }
+    }
+
+    fn clock(self, clock: &Clock) -> Clock {
+        match self {
+            Self::Led => clock.clone(),
+            Self::Own => clock.for_another_service(),
+        }
+    }
 }
 
 /// Sockets that listen. Whoever prepares the next daemon of this process hands them on, so that nobody is refused who
@@ -151,6 +214,7 @@ pub struct Prepared {
     heard: Heard,
     asker: Asker,
     listeners: Listeners,
+    connected: Connected,
 }
 
 impl Prepared {
@@ -186,7 +250,8 @@ impl Prepared {
             }
         }
         let heard = Heard { questions, nudges };
-        Ok(Self { settings, clients, clock, server, admin, heard, asker, listeners })
+        let connected = Connected::new(&settings, &clients);
+        Ok(Self { settings, clients, clock, server, admin, heard, asker, listeners, connected })
     }
 
     /// Whether it will change anything.
@@ -196,7 +261,7 @@ impl Prepared {
 
     /// Reads what earlier processes kept, and takes what a daemon before it in this one left.
     pub async fn open(self, mut former: Handover) -> Daemon {
-        let Self { settings, clients, clock, server, admin, heard, asker, listeners } = self;
+        let Self { settings, clients, clock, server, admin, heard, asker, listeners, connected } = self;
         let wake = Arc::new(Notify::new());
         let modal = clients.modal.0.clone();
         let mut controller = controller(&settings, clients, clock.clone(), Arc::clone(&wake), heard);
@@ -220,7 +285,7 @@ impl Prepared {
         let admin =
             admin.map(|listener| Admin::new(listener, asker.clone(), keeper_of_pauses, settings.state_dir.clone()));
         let controller = controller.with_handover(former).with_pauses(pauses.unwrap_or_default());
-        Daemon { controller, server, admin, wake, asker, listeners }
+        Daemon { controller, server, admin, wake, asker, listeners, connected }
     }
 }
 
@@ -233,6 +298,7 @@ pub struct Daemon {
     wake: Arc<Notify>,
     asker: Asker,
     listeners: Listeners,
+    connected: Connected,
 }
 
 impl Daemon {
@@ -263,6 +329,11 @@ impl Daemon {
     /// Takes the sockets that listen, for the daemon after this one; this one goes on with its own handles of them.
     pub fn take_listeners(&mut self) -> Listeners {
         std::mem::take(&mut self.listeners)
+    }
+
+    /// Its clients of GitHub, for the daemon after this one.
+    pub fn connected(&self) -> Connected {
+        self.connected.clone()
     }
 
     /// Runs until `shutdown` completes; returns what that says, and what is left to the daemon after this one.
@@ -333,6 +404,26 @@ impl Heard {
     }
 }
 
+/// Accounts that GitHub counts as one: they ask the same host with the same token, or as the same App.
+fn doubled(accounts: &[GithubSettings]) -> Vec<(&AccountName, &AccountName)> {
+    let pairs = accounts
+        .iter()
+        .enumerate()
+        .flat_map(|(index, one)| accounts[index + 1..].iter().map(move |other| (one, other)));
+    let doubled = pairs.filter(|(one, other)| one.api_url == other.api_url && one.auth.is_of_same(&other.auth));
+    doubled.map(|(one, other)| (&one.account, &other.account)).collect()
+}
+
+fn tell_doubled(accounts: &[GithubSettings]) {
+    for (account, other) in doubled(accounts) {
+        tracing::warn!(
+            %account, %other,
+            "these accounts have the same token or GitHub App: where GitHub counts their requests as one, each plans as if \
+             it were alone; make one of them, or give each its part of points_per_minute and mutations_per_minute"
+        );
+    }
+}
+
 /// Tells what the configuration leaves open of what sandboxes cost.
 fn tell_cost_doubts(policy: &Policy) {
     let Policy { prices, classes, limits, .. } = policy;
@@ -359,6 +450,7 @@ fn tell_cost_doubts(policy: &Policy) {
 /// The controller with its readers and, unless it only observes, its writers.
 pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc<Notify>, heard: Heard) -> Controller {
     tell_cost_doubts(&settings.policy);
+    tell_doubled(&settings.github);
     let names = settings.github.iter().map(|account| account.account.clone());
     let github = names.zip(clients.github);
     let (readers, writers): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -429,6 +521,70 @@ mod tests {
     use crate::config::{Config, Environment, GithubConfig, ModalConfig};
 
     #[tokio::test(start_paused = true)]
+    async fn an_account_that_is_configured_as_before_goes_on_with_its_limits_and_asks_nothing_within_them() {
+        let settings = |tokens: &[(&str, &str)], points_per_minute| {
+            let account = |(name, token): &(&str, &str)| GithubConfig {
+                name: (*name).to_owned(),
+                token: Some((*token).to_owned().into()),
+                allowed_repos: vec![format!("{name}/web")],
+                points_per_minute,
+                ..GithubConfig::default()
+            };
+            let token = || Some("ak-x".to_owned().into());
+            let modal = ModalConfig { token_id: token(), token_secret: token(), ..ModalConfig::default() };
+            let github = tokens.iter().map(account).collect();
+            Settings::new(&Config { modal, github, ..Config::default() }, &Environment::new()).unwrap()
+        };
+        let clock = Clock::scaled(chrono::DateTime::UNIX_EPOCH, 1.0);
+        let first = settings(&[("acme", "ghp_a"), ("beta", "ghp_b")], 900);
+        let clients = Clients::connect(&first, &clock).unwrap();
+        for (readers, _) in &clients.github {
+            let budget = readers.all()[0].budget();
+            budget.lock().unwrap().limited_secondary(Some(Duration::from_secs(60)), clock.now());
+        }
+        let connected = Connected::new(&first, &clients);
+        let held = |settings: &Settings| -> Vec<bool> {
+            let next = Clients::connect_after(&connected, settings, &clock).unwrap();
+            let is_held = |(readers, _): &(GithubReaders, _)| readers.all()[0].state().held_until.is_some();
+            next.github.iter().map(is_held).collect()
+        };
+        // In another order, beside another one, and where something else of an account is changed.
+        assert_eq!(
+            held(&settings(&[("beta", "ghp_b"), ("new", "ghp_n"), ("acme", "ghp_a")], 900)),
+            [true, false, true]
+        );
+        assert_eq!(held(&settings(&[("acme", "ghp_other"), ("beta", "ghp_b")], 900)), [false, true]);
+        assert_eq!(held(&settings(&[("acme", "ghp_a"), ("beta", "ghp_b")], 800)), [true, true], "with other limits");
+        let next = Clients::connect_after(&connected, &first, &clock).unwrap();
+        let reader = next.github[0].0.all().remove(0);
+        let run = || reader.run(&"acme/web".parse().unwrap(), crate::ids::RunId(1));
+        assert!(matches!(run().await, Err(GithubError::Held { .. })));
+        assert_eq!(reader.counts().requests, 0, "nothing is sent before its end");
+    }
+
+    #[test]
+    fn accounts_with_one_token_are_told_and_others_not() {
+        let account = |name: &str, token: &str, host: &str| GithubConfig {
+            name: name.to_owned(),
+            host: Some(host.to_owned()),
+            token: Some(token.to_owned().into()),
+            allowed_repos: vec![format!("{name}/web")],
+            ..GithubConfig::default()
+        };
+        let token = || Some("ak-x".to_owned().into());
+        let modal = ModalConfig { token_id: token(), token_secret: token(), ..ModalConfig::default() };
+        let github = vec![
+            account("a", "ghp_x", "github.com"),
+            account("b", "ghp_y", "github.com"),
+            account("c", "ghp_x", "ghe.example"),
+            account("d", " ghp_x ", "github.com"),
+        ];
+        let settings = Settings::new(&Config { modal, github, ..Config::default() }, &Environment::new()).unwrap();
+        let told: Vec<_> = doubled(&settings.github).into_iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        assert_eq!(told, [("a".to_owned(), "d".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_enterprise_server_tells_the_time_of_no_other_service() {
         let account = |name: &str, host: &str| GithubConfig {
             name: name.to_owned(),
@@ -444,7 +600,7 @@ mod tests {
             let clock = Clock::scaled(chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::days(1), 1.0);
             let tells_all = |account: &GithubSettings| {
                 let clock = clock.for_another_service();
-                let own = clock_for(account, &settings, &clock);
+                let own = Time::of(account, &settings).clock(&clock);
                 let now = own.now();
                 let learned: Vec<_> =
                     (0..2).map(|_| own.learn_date(now + chrono::TimeDelta::minutes(9), now)).collect();

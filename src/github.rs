@@ -70,6 +70,19 @@ pub struct GithubSettings {
     pub max_in_flight: usize,
 }
 
+impl GithubSettings {
+    /// Whether both ask as the same account with the same credentials.
+    pub(crate) fn is_same_credential(&self, other: &Self) -> bool {
+        self.account == other.account && self.api_url == other.api_url && self.auth.is_same(&other.auth)
+    }
+
+    /// Whether both may ask equally much.
+    pub(crate) fn has_same_limits(&self, other: &Self) -> bool {
+        let Self { account: _, api_url: _, auth: _, limits, max_in_flight } = self;
+        *limits == other.limits && *max_in_flight == other.max_in_flight
+    }
+}
+
 /// Whether an address of the REST API is that of an Enterprise Server (GitHub: REST API of Enterprise Server).
 pub fn is_enterprise_server(api_url: &str) -> bool {
     api_url.trim_end_matches('/').ends_with("/api/v3")
@@ -87,6 +100,26 @@ pub enum GithubAuth {
         /// Its private key.
         key: AppKey,
     },
+}
+
+impl GithubAuth {
+    /// Whether GitHub sees the same token, or the same App by the same id.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::App { id, .. }, Self::App { id: other, .. }) => id == other,
+            (Self::Token(_) | Self::App { .. }, _) => self.is_same(other),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Token(token), Self::Token(other)) => token.expose_secret().trim() == other.expose_secret().trim(),
+            (Self::App { id, key }, Self::App { id: other_id, key: other_key }) => {
+                id == other_id && key.is_same(other_key)
+            }
+            (Self::Token(_) | Self::App { .. }, _) => false,
+        }
+    }
 }
 
 /// Makes the clients of an account, which reach GitHub over the network. Nothing is sent before the first call.
@@ -124,9 +157,11 @@ where
     Ok(accounts::share(Account::new(octocrab, settings, clock)?))
 }
 
-/// The cached pages of some clients as text, for the next process; none where that would be too long.
+/// The cached pages of some clients as text, for the next process; none where that would be too long. Those of a GitHub
+/// App are left out: the next process has other tokens, and with them other `ETags`.
 pub fn keep_pages(readers: &[GithubReader]) -> Option<String> {
-    kept::encode(readers.iter().map(|reader| &*reader.client().caches))
+    let clients = readers.iter().map(GithubReader::client).filter(|client| client.identity().is_some());
+    kept::encode(clients.map(|client| &*client.caches))
 }
 
 /// Lays pages that an earlier process kept into the caches of the clients that read them, and tells how many there
@@ -151,9 +186,10 @@ pub fn pages_kept_again(text: &str, api_url: &str, token: &str) -> Result<(usize
     Ok((count, kept::encode([&caches].into_iter())))
 }
 
-/// How often any cached page of some clients has changed.
+/// How often any cached page of some clients has changed that is kept.
 pub fn page_changes(readers: &[GithubReader]) -> u64 {
-    readers.iter().map(|reader| reader.client().caches.changes()).sum()
+    let clients = readers.iter().map(GithubReader::client).filter(|client| client.identity().is_some());
+    clients.map(|client| client.caches.changes()).sum()
 }
 
 /// Checks what can be checked without asking.

@@ -229,6 +229,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use metrics_exporter_prometheus::PrometheusBuilder;
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -243,6 +244,21 @@ mod tests {
             let _ = stream.read_to_string(&mut answer);
         }
         answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn github_can_deliver_only_where_a_secret_is_set() {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let status = async |endpoint: Option<Endpoint>| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let server = Server::new(listener, handle.clone(), Asker::new(1).0, endpoint).unwrap();
+            let request = axum::http::Request::post("/webhooks/github").body(axum::body::Body::empty()).unwrap();
+            server.router.oneshot(request).await.unwrap().status()
+        };
+        assert_eq!(status(None).await, StatusCode::NOT_FOUND);
+        let secrets = webhook::Secrets::new("a secret".into(), None);
+        let with = Endpoint::new(secrets, tokio::sync::mpsc::channel(1).0);
+        assert_ne!(status(Some(with)).await, StatusCode::NOT_FOUND);
     }
 
     #[test]

@@ -377,14 +377,20 @@ impl Schedule {
         let hint = weighing.hints.iter().find(|(hinted, _)| *hinted == run.run.id).map(|(_, at)| at);
         let is_hinted =
             hint.is_some_and(|at| tried_at.is_none_or(|tried| tried < at)) && Hints::may_ask(tried_at, self.now);
-        let is_first = known_at.is_none() || run.needs_jobs == NeedsJobs::Now || is_hinted;
+        let is_first = known_at.is_none() || run.needs_jobs == NeedsJobs::Now;
         let shown = marks.into_iter().flatten().map(|mark| mark + LISTS_LAG).filter(|at| *at <= self.now).max();
-        let is_asked = shown > known_at || run.needs_jobs == NeedsJobs::Soon;
+        let is_asked = shown > known_at || run.needs_jobs == NeedsJobs::Soon || is_hinted;
         let usual = || self.paced(run, weighing.tendency, self.jobs_again(run, weighing));
         let again = if is_asked { TimeDelta::zero() } else { usual() };
         if is_first && self.is_due(&run.jobs_read, TimeDelta::zero()) {
             self.add(read, Purpose::FirstJobs, Rank::First, Some(run.first_listed_at));
-        } else if self.is_due(&run.jobs_read, again) {
+            return;
+        }
+        if is_hinted && self.is_due(&run.jobs_read, TimeDelta::zero()) {
+            // Beside its turn: whichever is admitted first.
+            self.add(read.clone(), Purpose::HintedJobs, Rank::First, hint);
+        }
+        if self.is_due(&run.jobs_read, again) {
             // What lets a run grow is worth as much as a first reading.
             let purpose = if again == GROWING_AGAIN { Purpose::FirstJobs } else { Purpose::Jobs };
             self.add(read, purpose, Rank::Jobs, known_at);

@@ -91,7 +91,7 @@ async fn the_examples_of_runs_are_read() {
     let description = description();
     for example in examples(&description, "get", RUNS, "200") {
         let (reader, _) = answering(200, example.clone());
-        let list = known(reader.list_runs(&repo(), 1, |_| Paging::Continue).await);
+        let list = known(reader.list_runs(&repo(), Purpose::RunList, 1, |_| Paging::Continue).await);
         assert_eq!(list.runs.len(), example["workflow_runs"].as_array().unwrap().len());
         let run = &list.runs[0];
         assert_eq!((run.id, &run.status), (RunId(30_433_642), &RunStatus::Queued));
@@ -217,7 +217,7 @@ async fn every_null_absence_and_word_that_github_allows_is_read() {
     let ids = numbered(&mut rows);
     assert!(rows.len() > 20, "{}", rows.len());
     let (reader, _) = answering(200, json!({ "total_count": 1, "workflow_runs": rows }));
-    let list = known(reader.list_runs(&repo(), 1, |_| Paging::Continue).await);
+    let list = known(reader.list_runs(&repo(), Purpose::RunList, 1, |_| Paging::Continue).await);
     assert_eq!(list.runs.iter().map(|run| run.id.0).collect::<Vec<_>>(), ids);
 
     let mut rows = variations(&description, "job", &first(&format!("{RUNS}/{{run_id}}/jobs"), "jobs"));

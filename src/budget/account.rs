@@ -68,6 +68,11 @@ impl Account {
         self.factor
     }
 
+    /// Goes on with the part of its rate that is in force in another one.
+    pub(super) fn slow_as(&mut self, other: &Self) {
+        self.factor = other.factor;
+    }
+
     pub(super) fn halve(&mut self) {
         self.factor = (self.factor / 2.0).max(1.0 / 16.0);
     }

@@ -54,7 +54,7 @@ const CHARGED_IN_A_ROW: u32 = 8;
 const SAME_WINDOW: TimeDelta = TimeDelta::seconds(30);
 /// How much one answer moves the part of the readings that are charged.
 const SHARE_PER_ANSWER: f64 = 0.005;
-/// The part at first, before anything was read twice.
+/// The part at first, before anything was read.
 const FIRST_SHARE: f64 = 0.1;
 /// The part is never taken as less, so that the quota is not planned away when everything changes at once.
 const LEAST_SHARE: f64 = 0.02;
@@ -101,7 +101,8 @@ impl Quotas {
     /// Takes what an answer states.
     pub(super) fn learn(&mut self, answered: Answered) {
         let Answered { purpose, is_unchanged, quota } = answered;
-        if is_repeated(purpose) {
+        // Each that takes its turn counts, also the first of its kind: they are planned as one.
+        if !purpose.is_mutation() {
             let charged = if is_unchanged { 0.0 } else { 1.0 };
             self.charged_share += (charged - self.charged_share) * SHARE_PER_ANSWER;
         }
@@ -205,19 +206,6 @@ impl Quotas {
             Unchanged::Unknown | Unchanged::Charged => 1.0,
         };
         Some((f64::from(left) - kept).max(0.0) / over_secs / charged)
-    }
-}
-
-/// Whether such a reading is done again and again, so that it tells how often something has changed meanwhile.
-fn is_repeated(purpose: Purpose) -> bool {
-    match purpose {
-        Purpose::RunList | Purpose::EarlyRunList | Purpose::Jobs | Purpose::Runners | Purpose::Sweep => true,
-        Purpose::Mint
-        | Purpose::Deregister
-        | Purpose::Token
-        | Purpose::UrgentRunList
-        | Purpose::FirstJobs
-        | Purpose::Other => false,
     }
 }
 

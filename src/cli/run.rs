@@ -14,7 +14,7 @@ use super::{ConfigArguments, Failure, stopped};
 use crate::clock::Clock;
 use crate::config::{ConfigError, LogFormat, Mode, Settings};
 use crate::controller::Handover;
-use crate::daemon::{Clients, Listeners, Prepared, StartError};
+use crate::daemon::{Clients, Connected, Listeners, Prepared, StartError};
 use crate::error::ErrorChain;
 use crate::systemd::Manager;
 use crate::telemetry::{Filter, InvalidFilter, LogFilter};
@@ -54,6 +54,13 @@ struct Host {
     log_format: LogFormat,
 }
 
+/// What a daemon that runs leaves to the one after it.
+#[derive(Default)]
+struct Former {
+    listeners: Listeners,
+    connected: Connected,
+}
+
 /// What ends a daemon, or has another one follow it.
 struct Orders {
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -77,7 +84,7 @@ pub async fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         log_filter,
         log_format: settings.log_format,
     };
-    let prepared = host.prepare(settings, &Listeners::default()).map_err(Failure::work)?;
+    let prepared = host.prepare(settings, &Former::default()).map_err(Failure::work)?;
     tokio::select! {
         () = host.serve(prepared, &mut orders) => {}
         () = async { first.await; stopped().await } => tracing::warn!("ended by a second signal"),
@@ -99,9 +106,9 @@ impl RunArguments {
 }
 
 impl Host {
-    fn prepare(&self, settings: Settings, listeners: &Listeners) -> Result<Prepared, StartError> {
-        let clients = Clients::connect(&settings, &self.clock)?;
-        Prepared::new(settings, clients, self.clock.clone(), Some(self.metrics.clone()), listeners)
+    fn prepare(&self, settings: Settings, former: &Former) -> Result<Prepared, StartError> {
+        let clients = Clients::connect_after(&former.connected, &settings, &self.clock)?;
+        Prepared::new(settings, clients, self.clock.clone(), Some(self.metrics.clone()), &former.listeners)
     }
 
     /// Runs one daemon after the other, each with the configuration that was valid when it began.
@@ -111,18 +118,19 @@ impl Host {
             let is_acting = prepared.mode() == Mode::Act;
             let mut daemon = prepared.open(handover).await;
             let address = daemon.address().map(|address| address.to_string()).unwrap_or_default();
-            let (asker, listeners) = (daemon.asker(), daemon.take_listeners());
+            let asker = daemon.asker();
+            let former = Former { listeners: daemon.take_listeners(), connected: daemon.connected() };
             tracing::info!(version = env!("CARGO_PKG_VERSION"), is_acting, %address, "started");
             (next, handover) = tokio::select! {
-                left = daemon.run(self.wait(orders, &listeners)) => left,
+                left = daemon.run(self.wait(orders, &former)) => left,
                 never = self.manager.attend(&asker) => match never {},
             };
-            listeners.remove(next.as_ref());
+            former.listeners.remove(next.as_ref());
         }
     }
 
     /// Waits for the end, which is none, or for a configuration that can be used.
-    async fn wait(&self, orders: &mut Orders, listeners: &Listeners) -> Option<Prepared> {
+    async fn wait(&self, orders: &mut Orders, former: &Former) -> Option<Prepared> {
         loop {
             tokio::select! {
                 biased;
@@ -131,7 +139,7 @@ impl Host {
                     tracing::info!("stopping; running jobs go on, and a second signal ends this at once");
                     return None;
                 }
-                Some(()) = orders.reload.recv() => match self.reload(listeners) {
+                Some(()) = orders.reload.recv() => match self.reload(former) {
                     Ok(prepared) => return Some(prepared),
                     Err(error) => {
                         let error = ErrorChain(&error);
@@ -144,12 +152,12 @@ impl Host {
     }
 
     /// Reads the configuration anew, and does of it what can fail. Nothing is changed where anything does.
-    fn reload(&self, listeners: &Listeners) -> Result<Prepared, ReloadError> {
+    fn reload(&self, former: &Former) -> Result<Prepared, ReloadError> {
         self.manager.reloading();
         let settings = self.arguments.load()?;
         let filter = Filter::parse(&settings.log_level)?;
         let log_format = settings.log_format;
-        let prepared = self.prepare(settings, listeners)?;
+        let prepared = self.prepare(settings, former)?;
         self.log_filter.set(filter);
         self.manager.reloaded();
         tracing::info!("the configuration was read anew; what is under way is finished first");

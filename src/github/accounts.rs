@@ -139,6 +139,15 @@ impl GithubReaders {
         self.0.clients().into_iter().map(GithubReader::new).collect()
     }
 
+    /// Takes over what is known of each credential's limits from clients with the same credentials.
+    pub(crate) fn adopt(&self, former: &Self) {
+        for client in former.0.clients() {
+            let known = client.budget().lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let budget = self.0.client(client.name()).budget();
+            budget.lock().unwrap_or_else(PoisonError::into_inner).adopt(known);
+        }
+    }
+
     /// Lists where the account's App is installed; nowhere for a token.
     ///
     /// # Errors

@@ -63,7 +63,8 @@ impl App {
     /// Lists where the App is installed.
     ///
     /// # Errors
-    /// [`GithubError`] where a page cannot be read: a part of the list proves nothing of the rest.
+    /// [`GithubError`] where a page cannot be read, or the list goes on after 30 pages: a part of it proves nothing of the
+    /// rest.
     pub(super) async fn list(&self) -> Result<Vec<Installed>, GithubError> {
         let call = Call::new(Operation::ListInstallations, "the GitHub App");
         let mut all = BTreeMap::new();
@@ -73,11 +74,13 @@ impl App {
             let rows = read_installations(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
             all.extend(rows.into_iter().map(|installed| (Arc::clone(&installed.owner), installed)));
             if names_next(&answer.headers) != Some(true) {
-                break;
+                *self.lock() = Some(all.clone());
+                return Ok(all.into_values().collect());
             }
         }
-        *self.lock() = Some(all.clone());
-        Ok(all.into_values().collect())
+        // What was seen is true all the same.
+        *self.lock() = Some(all);
+        Err(GithubError::Unreadable { call, request_id: None, source: Malformed::Endless })
     }
 
     /// Reads what the App is, and asks of whoever installs it.
@@ -127,12 +130,15 @@ impl App {
         if let Some(installed) = known(self).filter(usable) {
             return Ok(installed);
         }
-        {
+        let listed = {
             let _turn = self.turn.lock().await;
             // Somebody else may have listed them meanwhile.
-            if !known(self).as_ref().is_some_and(usable) {
-                self.list().await?;
-            }
+            if known(self).as_ref().is_some_and(usable) { Ok(()) } else { self.list().await.map(drop) }
+        };
+        if let Err(error) = listed
+            && !(matches!(error, GithubError::Unreadable { source: Malformed::Endless, .. }) && known(self).is_some())
+        {
+            return Err(error.into());
         }
         let refused = |message: String| CallFailure { class: ErrorClass::Forbidden, message, retry_after: None };
         match known(self) {

@@ -1,15 +1,9 @@
 //! Lists of repositories, and what GitHub says of a single one.
 
-use std::sync::Arc;
-
+use super::GithubError;
 use super::call::{Call, Operation};
-use super::client::Request;
-use super::error::Malformed;
-use super::etag::{Page, PageKey};
-use super::pages::{List, unreadable};
+use super::pages::List;
 use super::reader::{GithubReader, Paging};
-use super::wire::Row;
-use super::{Answer, GithubError};
 use crate::budget::Purpose;
 use crate::ids::RepoName;
 use crate::state::{Reading, RepoFacts};
@@ -46,31 +40,6 @@ impl GithubReader {
     /// where it has moved.
     pub async fn repo(&self, repo: &RepoName) -> Result<RepoFacts, GithubError> {
         let call = Call::new(Operation::GetRepo, repo.to_string());
-        let path = format!("/repos/{repo}");
-        let mut token = self.client.token(&call, Purpose::Other, Some(&path)).await?;
-        let key = PageKey::new(token.identity, &path);
-        let cached = self.client.caches.repos.get(&key);
-        let known = cached.as_ref().map(|cached| &cached.etag);
-        let request = Request::Get { path: &path, known };
-        let answer = self.client.send_with(&mut token, &call, Purpose::Other, request).await?;
-        if answer.status == http::StatusCode::NOT_MODIFIED {
-            let facts = cached.as_ref().and_then(|cached| cached.page.rows.first());
-            return facts.cloned().ok_or_else(|| unreadable(&call, &answer, Malformed::NotModified));
-        }
-        let facts = read_repo(&answer).map_err(|malformed| unreadable(&call, &answer, malformed))?;
-        let key = PageKey::new(token.identity, &path);
-        match answer.etag() {
-            Some(etag) => {
-                let page = Page { rows: Arc::from([facts.clone()]), unreadable: 0, has_next: false };
-                self.client.caches.repos.put(key, etag.clone(), page);
-            }
-            None => self.client.caches.repos.remove(&key),
-        }
-        Ok(facts)
+        self.client.read_one(&call, Purpose::Other, &format!("/repos/{repo}")).await
     }
-}
-
-fn read_repo(answer: &Answer) -> Result<RepoFacts, Malformed> {
-    let text = std::str::from_utf8(&answer.body).unwrap_or_default();
-    RepoFacts::read(text).map_err(|error| Malformed::json("the repository", &error))
 }

@@ -239,6 +239,10 @@ fn remedy(call: &Call, class: ErrorClass, answer: &super::Answer, message: &str)
         ErrorClass::Forbidden if text.contains("ip address") || text.contains("ip allow list") => {
             Some("add this machine's address to the organization's IP allow list".to_owned())
         }
+        ErrorClass::Forbidden if text.contains("saml") || answer.headers.contains_key("x-github-sso") => Some(
+            "the organization asks for single sign-on: authorize the token for it (in the token's settings, Configure SSO)"
+                .to_owned(),
+        ),
         ErrorClass::Unauthorized => Some("check that the token is whole, not expired and not revoked".to_owned()),
         ErrorClass::Forbidden => {
             let accepted = text_header(&answer.headers, "x-accepted-github-permissions");
@@ -366,6 +370,17 @@ mod tests {
         assert_eq!(class("This repository has been disabled."), ErrorClass::Policy);
         assert_eq!(class("Repository was archived so is read-only."), ErrorClass::Policy);
         assert_eq!(class("your IP address is not permitted to access this resource"), ErrorClass::Forbidden);
+    }
+
+    #[test]
+    fn a_token_that_single_sign_on_keeps_out_is_to_be_authorized_and_needs_no_other_permission() {
+        let saml = r#"{"message":"Resource protected by organization SAML enforcement. You must grant your Personal Access token access to this organization."}"#;
+        let told = refusal(403, saml);
+        assert_eq!(told.class, ErrorClass::Forbidden);
+        let remedy = told.remedy.unwrap();
+        assert!(remedy.contains("single sign-on") && !remedy.contains("permission"), "{remedy}");
+        let other = refusal(403, r#"{"message":"Resource not accessible by personal access token"}"#);
+        assert!(other.remedy.unwrap().contains("permission"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 /// How long before its making a token says that it was made: GitHub refuses one from the future (GitHub docs:
@@ -45,6 +45,12 @@ impl AppKey {
         let key = Self(key);
         key.sign("0", DateTime::UNIX_EPOCH)?;
         Ok(key)
+    }
+
+    /// Whether both sign alike: what one key signs is the same each time (RFC 8017: RSASSA-PKCS1-v1_5).
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let signed = |key: &Self| key.sign("0", DateTime::UNIX_EPOCH).map(|text| text.expose_secret().to_owned());
+        signed(self).is_ok() && signed(self) == signed(other)
     }
 
     /// A token of the App with that id, made at `now` by GitHub's clock.

@@ -1,9 +1,10 @@
-//! Lists: page after page by number, each asked for conditionally.
+//! Lists: page after page by number, and single things, each asked for conditionally.
 //!
 //! The `next` link of an answer only tells that there is a page; its address is never used, as a
 //! credential would have to follow it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use http::header::LINK;
 use http::{HeaderMap, StatusCode};
@@ -133,6 +134,33 @@ impl Client {
             None => cache.remove(&key(&token)),
         }
         Ok((page, false))
+    }
+
+    /// Reads one thing by its own path, conditionally; it is kept like a page with a single row.
+    ///
+    /// # Errors
+    /// [`GithubError`], of class [`ErrorClass::NotFound`] where there is no such thing.
+    pub(super) async fn read_one<T: Row>(&self, call: &Call, purpose: Purpose, path: &str) -> Result<T, GithubError> {
+        let mut token = self.token(call, purpose, Some(path)).await?;
+        let cache = T::cache(&self.caches);
+        let cached = cache.get(&PageKey::new(token.identity, path));
+        let known = cached.as_ref().map(|cached| &cached.etag);
+        let answer = self.send_with(&mut token, call, purpose, Request::Get { path, known }).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            let row = cached.as_ref().and_then(|cached| cached.page.rows.first());
+            return row.cloned().ok_or_else(|| unreadable(call, &answer, Malformed::NotModified));
+        }
+        let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+        let row = T::read(text).map_err(|error| unreadable(call, &answer, Malformed::json("the answer", &error)))?;
+        let key = PageKey::new(token.identity, path);
+        match answer.etag() {
+            Some(etag) => {
+                let page = Page { rows: Arc::from([row.clone()]), unreadable: 0, has_next: false };
+                cache.put(key, etag.clone(), page);
+            }
+            None => cache.remove(&key),
+        }
+        Ok(row)
     }
 }
 

@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use super::GithubError;
 use super::call::{Call, Operation};
-use super::client::{Client, CredentialState, Request, RequestCounts};
-use super::error::Malformed;
-use super::pages::{List, Listed, unreadable};
-use super::wire::{self, Row};
+use super::client::{Client, CredentialState, RequestCounts};
+use super::pages::{List, Listed};
+use super::wire;
 use crate::budget::{Budget, Purpose};
 use crate::error::ErrorClass;
 use crate::ids::{CredentialName, RepoName, RunId};
@@ -96,12 +95,13 @@ impl GithubReader {
     pub async fn list_runs(
         &self,
         repo: &RepoName,
+        purpose: Purpose,
         max_pages: u32,
         stop: impl FnMut(&[WorkflowRun]) -> Paging + Send,
     ) -> Reading<RunList> {
         let list = List {
             call: Call::new(Operation::ListRuns, repo.to_string()),
-            purpose: Purpose::RunList,
+            purpose,
             path: format!("/repos/{repo}/actions/runs?exclude_pull_requests=true&per_page=100"),
             max_pages,
         };
@@ -137,15 +137,11 @@ impl GithubReader {
     pub async fn run(&self, repo: &RepoName, run: RunId) -> Result<Option<WorkflowRun>, GithubError> {
         let call = Call::new(Operation::GetRun, format!("run {run} of {repo}"));
         let path = format!("/repos/{repo}/actions/runs/{run}?exclude_pull_requests=true");
-        let answer = match self.client.send(&call, Purpose::RunList, Request::Get { path: &path, known: None }).await {
-            Ok(answer) => answer,
-            Err(error) if error.class() == ErrorClass::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let text = std::str::from_utf8(&answer.body).unwrap_or_default();
-        let run =
-            WorkflowRun::read(text).map_err(|error| unreadable(&call, &answer, Malformed::json("the run", &error)))?;
-        Ok(Some(run))
+        match self.client.read_one(&call, Purpose::Jobs, &path).await {
+            Ok(run) => Ok(Some(run)),
+            Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lists all jobs of a run's newest attempt.

@@ -106,7 +106,7 @@ pub(super) async fn read(readers: Arc<Readers>, asked: Asked) -> Arrival {
         Read::Directory(owner) => Found::Directory(directory(&readers, owner).await),
         Read::Repo(scope) => Found::Repo(github(&readers, scope).repo(&scope.repo).await.map_err(CallFailure::from)),
         Read::Releases(registry) => Found::Releases(releases(&github_at(&readers, registry), registry, versions).await),
-        Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, *depth, &known).await),
+        Read::Runs(scope, depth) => Found::Runs(runs(&readers, scope, (*depth, purpose), &known).await),
         Read::Run(scope, run) => {
             Found::Run(github(&readers, scope).run(&scope.repo, *run).await.map_err(CallFailure::from))
         }
@@ -204,14 +204,19 @@ fn our_tags(deployment: &Deployment) -> BTreeMap<String, String> {
     BTreeMap::from([(tag::DEPLOYMENT.to_owned(), deployment.to_string())])
 }
 
-async fn runs(readers: &Readers, scope: &Scope, depth: Depth, known: &BTreeSet<RunId>) -> Reading<RunList> {
+async fn runs(
+    readers: &Readers,
+    scope: &Scope,
+    (depth, purpose): (Depth, Purpose),
+    known: &BTreeSet<RunId>,
+) -> Reading<RunList> {
     if mutant::is(Mutant::FilteredListOnly) {
         return github(readers, scope).list_runs_by_status(&scope.repo, &RunStatus::Queued).await;
     }
     let is_worth_more =
         |run: &WorkflowRun| run.status != RunStatus::Completed && (depth == Depth::Active || !known.contains(&run.id));
     let paging = |page: &[WorkflowRun]| if page.iter().any(is_worth_more) { Paging::Continue } else { Paging::Stop };
-    github(readers, scope).list_runs(&scope.repo, readers.runs_pages_max, paging).await
+    github(readers, scope).list_runs(&scope.repo, purpose, readers.runs_pages_max, paging).await
 }
 
 async fn group(readers: &Readers, org: &Org) -> Result<Option<RunnerGroup>, CallFailure> {

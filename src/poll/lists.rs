@@ -123,7 +123,8 @@ impl Schedule {
             let tempo = self.tempo(repos, policy, means(capacities, &policy.credential(repos[0].0)));
             let mut candidates = Vec::new();
             for (scope, repo) in repos.iter().copied() {
-                if self.hinted_list(scope, repo, tempo) || self.overdue_list(scope, repo, tempo) {
+                self.hinted_list(scope, repo, tempo);
+                if self.overdue_list(scope, repo, tempo) {
                     continue;
                 }
                 if tempo.is_roomy {
@@ -139,19 +140,20 @@ impl Schedule {
             for (score, scope, repo) in candidates {
                 let read = Read::Runs(scope.clone(), self.depth(repo, DEEP_AGAIN.1));
                 self.add(read, Purpose::RunList, Rank::Runs, repo.runs_read.tried_at);
-                if let Some(due) = self.due.last_mut() {
-                    due.score = score;
-                }
+                self.score_last(score);
             }
         }
     }
 
-    /// Lists of repositories that cannot have new runs.
+    /// Lists of repositories that cannot have new runs. Where lists are short each counts as one of which nothing is known:
+    /// its runs may end, and something of ours run in them.
     fn paused_lists(&mut self, observed: &Observed) {
         for (scope, repo) in observed.repos.iter().filter(|(scope, repo)| repo.pause(&scope.repo).is_some()) {
             if self.is_due(&repo.runs_read, PAUSED_AGAIN) {
                 let read = Read::Runs(scope.clone(), Depth::Active);
+                let age = self.age(repo);
                 self.add(read, Purpose::RunList, Rank::Runs, repo.runs_read.tried_at);
+                self.score_last(Activity::average([].into_iter(), self.now) * age * age);
             }
         }
     }
@@ -164,22 +166,21 @@ impl Schedule {
         }
     }
 
-    /// A list that somebody said has changed, unless it was read since.
+    /// A list that somebody said has changed, unless it was read since: beside its turn, whichever is admitted first.
     ///
     /// Where lists are short it is read for runs that are new only: of others their jobs tell.
-    fn hinted_list(&mut self, scope: &Scope, repo: &RepoView, tempo: Tempo) -> bool {
+    fn hinted_list(&mut self, scope: &Scope, repo: &RepoView, tempo: Tempo) {
         if repo.hints.is_empty() {
-            return false;
+            return;
         }
         let tried = repo.runs_read.tried_at;
         let hints = repo.hints.iter().filter(|(run, _)| tempo.is_roomy || !repo.runs.contains_key(run));
         let Some(since) = hints.map(|(_, at)| at).filter(|at| tried.is_none_or(|tried| tried < *at)).min() else {
-            return false;
+            return;
         };
         if Hints::may_ask(tried, self.now) && self.is_due(&repo.runs_read, TimeDelta::zero()) {
-            self.add(Read::Runs(scope.clone(), Depth::New), Purpose::UrgentRunList, Rank::First, Some(since));
+            self.add(Read::Runs(scope.clone(), Depth::New), Purpose::HintedRunList, Rank::First, Some(since));
         }
-        true
     }
 
     /// A list that was never read, or not for too long.
@@ -216,8 +217,19 @@ impl Schedule {
         if is_deep { Depth::Active } else { Depth::New }
     }
 
+    fn score_last(&mut self, score: f64) {
+        if let Some(due) = self.due.last_mut() {
+            due.score = score;
+        }
+    }
+
+    /// How long ago the list of a repository was read, in seconds.
+    fn age(&self, repo: &RepoView) -> f64 {
+        repo.runs_read.tried_at.map_or(LONGEST, |at| (self.now - at).as_seconds_f64())
+    }
+
     fn score(&self, repo: &RepoView, tempo: Tempo, order: ListOrder) -> f64 {
-        let age = repo.runs_read.tried_at.map_or(LONGEST, |at| (self.now - at).as_seconds_f64());
+        let age = self.age(repo);
         match order {
             ListOrder::Index => {
                 let hinted = number(repo.hints.iter().count()) / HINTED_SECS;
@@ -356,6 +368,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_paused_repository_has_its_turn_among_lists_that_are_short() {
+        let mut observed = read_before(&[300; 40]);
+        observed.repos.get_mut(&scope(7)).unwrap().gone_since = Some(at(-5_000));
+        let place = |observed: &Observed, now| {
+            lists(observed, &policy(), 0.2, now)
+                .iter()
+                .position(|(number, purpose)| (*number, *purpose) == (7, Purpose::RunList))
+        };
+        assert_eq!(place(&observed, 0), None, "it is read seldom");
+        observed.repos.get_mut(&scope(7)).unwrap().runs_read.succeeded(at(-900));
+        assert_eq!(place(&observed, 0), Some(0), "and as others of that age");
+    }
+
+    #[test]
     fn what_is_too_old_takes_at_most_half_of_what_lists_get() {
         let hourly = Capacity { reads_per_second: 5_000.0 / 3_600.0, unchanged: Unchanged::Charged };
         assert_eq!(least_longest(500, hourly), TimeDelta::seconds(960));
@@ -399,14 +425,14 @@ pub(super) mod tests {
     fn a_hint_makes_a_list_due_at_once_and_once() {
         let mut observed = read_before(&[4, 4]);
         observed.repos.get_mut(&scope(1)).unwrap().hints.add(RunId(7), at(0));
-        assert_eq!(lists(&observed, &policy(), 0.1, 0)[0], (1, Purpose::UrgentRunList));
+        assert_eq!(lists(&observed, &policy(), 0.1, 0)[0], (1, Purpose::HintedRunList));
         let hinted = observed.repos.get_mut(&scope(1)).unwrap();
         hinted.runs_read.succeeded(at(0));
         assert!(lists(&observed, &policy(), 0.1, 1).iter().all(|(number, _)| *number != 1), "it was read since");
         observed.repos.get_mut(&scope(1)).unwrap().hints.add(RunId(8), at(0) + TimeDelta::milliseconds(400));
         let soon = lists(&observed, &policy(), 0.1, 0);
         assert!(soon.iter().all(|(number, _)| *number != 1), "not within a second of the last");
-        assert_eq!(lists(&observed, &policy(), 0.1, 1)[0], (1, Purpose::UrgentRunList));
+        assert_eq!(lists(&observed, &policy(), 0.1, 1)[0], (1, Purpose::HintedRunList));
     }
 
     #[test]

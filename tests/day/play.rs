@@ -1,6 +1,6 @@
 //! Plays a day and measures it by the simulators' history: nothing that the controller says of itself counts.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use sandrunner::http::webhook::Hint;
@@ -45,6 +45,10 @@ pub(crate) struct Figures {
     pub(crate) charged_any_hour: u32,
     /// The most points in a minute of the clock.
     pub(crate) points_peak: u32,
+    /// The most points per minute, writes included, on average over an hour of the clock.
+    pub(crate) points_mean: f64,
+    /// Calls that swept for old runs.
+    pub(crate) sweeps: usize,
     pub(crate) limited: usize,
     pub(crate) calls: BTreeMap<String, usize>,
 }
@@ -76,7 +80,7 @@ impl Figures {
 
     pub(crate) fn line(&self) -> String {
         format!(
-            "mean {:.1} p50 {:.1} p95 {:.1} p99 {:.1} max {:.1} s; second stages {:.1} s; {} unseen; {} charged in the peak hour of the clock and {} in any, {} points in the peak minute; {} limited",
+            "mean {:.1} p50 {:.1} p95 {:.1} p99 {:.1} max {:.1} s; second stages {:.1} s; {} unseen; {} charged in the peak hour of the clock and {} in any, {} points in the peak minute, {:.0} a minute in the peak hour; {} sweeps; {} limited",
             self.mean(),
             self.quantile(0.5),
             self.quantile(0.95),
@@ -87,6 +91,8 @@ impl Figures {
             self.charged_peak,
             self.charged_any_hour,
             self.points_peak,
+            self.points_mean,
+            self.sweeps,
             self.limited,
         )
     }
@@ -129,7 +135,8 @@ pub(crate) async fn play(setting: Setting) -> Figures {
     figures(&outcome, &arrivals, limit.as_secs_f64())
 }
 
-/// Delivers what GitHub would: for each change of a job its run, some seconds later, and not always.
+/// Delivers what GitHub would: for each change of a job its run, some seconds later, and not always. What happens to the
+/// jobs of a run at one moment is late, or lost, together.
 struct Webhooks {
     nudges: Nudges,
     draw: fastrand::Rng,
@@ -152,8 +159,11 @@ impl Webhooks {
     fn deliver(&mut self, world: &World) {
         let events = world.history(self.read);
         self.read += events.len() as u64;
+        let mut drawn = BTreeSet::new();
         for event in &events {
             let (job, repo) = match &event.what {
+                // The days before are over.
+                What::JobQueued { run, .. } if *run < workload::FIRST_RUN => continue,
                 What::JobQueued { job, run, repo, .. } => {
                     self.runs.insert(*job, *run);
                     (job, repo)
@@ -161,11 +171,12 @@ impl Webhooks {
                 What::JobAssigned { job, repo, .. } | What::JobCompleted { job, repo, .. } => (job, repo),
                 _ => continue,
             };
-            if self.draw.f64() >= LOST {
+            let run = self.runs[job];
+            if drawn.insert((run, event.at)) && self.draw.f64() >= LOST {
                 let late = -(1.0 - self.draw.f64()).ln() * LATE_SECS;
                 #[expect(clippy::cast_possible_truncation, reason = "seconds")]
                 let at = (event.at - epoch()).num_milliseconds() + (late * 1e3) as i64;
-                self.under_way.push((std::cmp::Reverse(at), self.runs[job], repo.to_string()));
+                self.under_way.push((std::cmp::Reverse(at), run, repo.to_string()));
             }
         }
         let now = (world.clock().now() - epoch()).num_milliseconds();
@@ -189,8 +200,9 @@ fn most_in_an_hour(times: &[f64]) -> u32 {
 fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figures {
     let mut looks: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     let (mut hours, mut minutes): (BTreeMap<i64, u32>, BTreeMap<i64, u32>) = (BTreeMap::new(), BTreeMap::new());
+    let mut points_by_hour: BTreeMap<i64, u32> = BTreeMap::new();
     let mut second: BTreeMap<u64, f64> = BTreeMap::new();
-    let (mut limited, mut paid) = (0, Vec::new());
+    let (mut limited, mut sweeps, mut paid) = (0, 0, Vec::new());
     let charges = outcome.history.iter().find_map(|event| match &event.what {
         What::Began { profile, .. } => Some(profile.github_charges_unchanged),
         _ => None,
@@ -207,11 +219,13 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figure
                     *hours.entry(second_of_day / 3600).or_default() += 1;
                 }
                 *minutes.entry(second_of_day / 60).or_default() += points;
+                *points_by_hour.entry(second_of_day / 3600).or_default() += points;
+                sweeps += usize::from(*operation == Operation::ListRuns && !target.is_empty());
                 if *operation == Operation::ListJobs && (*status == 200 || *status == 304) {
                     looks.entry(target.parse().expect("a run's id")).or_default().push(at);
                 }
             }
-            What::JobQueued { run, .. } if at > arrivals[run] + 1.0 => {
+            What::JobQueued { run, .. } if arrivals.get(run).is_some_and(|arrival| at > arrival + 1.0) => {
                 second.entry(*run).or_insert(at);
             }
             _ => {}
@@ -231,6 +245,8 @@ fn figures(outcome: &Outcome, arrivals: &BTreeMap<u64, f64>, end: f64) -> Figure
         charged_peak: hours.values().copied().max().unwrap_or_default(),
         charged_any_hour: most_in_an_hour(&paid),
         points_peak: minutes.values().copied().max().unwrap_or_default(),
+        points_mean: f64::from(points_by_hour.values().copied().max().unwrap_or_default()) / 60.0,
+        sweeps,
         limited,
         calls: outcome.calls(Service::Github),
     }

@@ -1,21 +1,24 @@
 //! A GitHub App against the simulated GitHub: its tokens, their life, and what keeps it from having one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
+use axum::response::IntoResponse;
 use chrono::{DateTime, TimeDelta};
 use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::clock::Clock;
 use sandrunner::error::{CallFailure, ErrorClass};
 use sandrunner::github::{
     AppKey, CredentialState, Deregistered, GithubAuth, GithubReader, GithubReaders, GithubSettings, GithubWriters,
-    MintRequest, Paging, RunList, connect_with_service,
+    MintRequest, Paging, RunList, connect_with_service, keep_pages, page_changes,
 };
 use sandrunner::ids::{Labels, RepoName, RunId, RunnerId};
 use sandrunner::sim::{APP_CLIENT_ID, APP_ID, APP_KEY, Fault, FaultMode, Operation, Profile, Scenario, What, World};
 use sandrunner::state::Reading;
 use serde_json::json;
 
-use crate::script::{registry, unknown};
+use crate::script::{Asked, one_page, registry, router, run_row, settings, unknown, with};
 
 const OTHER_KEY: &str = include_str!("../data/github-app/test-key.other.pem");
 
@@ -59,7 +62,7 @@ impl Simulated {
 
     async fn runs(&self, credential: &str, repo: &str) -> Reading<RunList> {
         let repo: RepoName = repo.parse().unwrap();
-        self.reader(credential).list_runs(&repo, 15, |_| Paging::Continue).await
+        self.reader(credential).list_runs(&repo, Purpose::RunList, 15, |_| Paging::Continue).await
     }
 
     async fn serves(&self) -> bool {
@@ -299,4 +302,46 @@ async fn where_the_app_is_installed_can_be_listed() {
             .map(|f| f.class),
         Some(ErrorClass::Unauthorized)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_installations_without_end_is_no_whole_list_and_serves_the_owners_that_it_shows() {
+    let answer = |asked: Asked| {
+        let page = || asked.target.rsplit_once("&page=").unwrap().1.to_owned();
+        let response = match asked.target.split_once("api.github.com").unwrap().1 {
+            path if path.starts_with("/app/installations?") => {
+                let row = json!([{ "id": 7, "account": { "login": format!("owner{}", page()) } }]);
+                with(Json(row).into_response(), &[("link", "<https://x/?page=2>; rel=\"next\"")])
+            }
+            path if path.starts_with("/app/installations/7/") => {
+                Json(json!({ "token": "ghs_installation", "expires_at": "2027-01-15T09:00:00Z" })).into_response()
+            }
+            _ => one_page("workflow_runs", &json!([run_row(1)])),
+        };
+        std::future::ready(response)
+    };
+    let clock = Clock::scaled(DateTime::from_timestamp(1_800_000_000, 0).unwrap(), 1.0);
+    let settings = GithubSettings { auth: auth(APP_ID, APP_KEY), ..settings() };
+    let asked = Arc::default();
+    let (readers, _) = connect_with_service(router(Arc::clone(&asked), answer), settings, clock).unwrap();
+    let failure = readers.installations().await.unwrap_err();
+    assert_eq!((failure.class(), asked.lock().unwrap().len()), (ErrorClass::Unreadable, 30));
+    assert!(CallFailure::from(failure).message.contains("the list does not end"));
+    let runs = async |owner: &str| {
+        let reader = readers.get(&format!("gh1/{owner}").parse().unwrap());
+        reader.list_runs(&format!("{owner}/web").parse().unwrap(), Purpose::RunList, 1, |_| Paging::Stop).await
+    };
+    assert!(matches!(runs("owner30").await, Reading::Known(_)));
+    let unseen = unknown(runs("owner31").await);
+    assert!(unseen.message.contains("the list does not end"), "it may be installed there: {unseen}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_no_later_token_could_use_are_not_kept() {
+    let github = Simulated::start();
+    assert!(github.serves().await);
+    let readers = github.readers.all();
+    assert_eq!(page_changes(&readers), 0);
+    let kept = keep_pages(&readers).unwrap();
+    assert!(!kept.contains("acme"), "{kept}");
 }

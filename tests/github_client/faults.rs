@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sandrunner::budget::Purpose;
 use sandrunner::error::ErrorClass;
 use sandrunner::github::Paging;
 use sandrunner::sim::{Fault, FaultMode, FaultRequest, Operation};
@@ -14,7 +15,7 @@ use crate::simulated::{RUN, Simulated, job, repo, scenario};
 async fn failure_of(fault: &str) -> (ErrorClass, Option<Duration>, String) {
     let github = Simulated::start(scenario([job(RUN, 1)]));
     github.world.add_fault(FaultRequest { rate: Some(1.0), ..FaultRequest::from(fault) }).unwrap();
-    let failure = unknown(github.reader.list_runs(&repo(), 1, |_| Paging::Stop).await);
+    let failure = unknown(github.reader.list_runs(&repo(), Purpose::RunList, 1, |_| Paging::Stop).await);
     (failure.class, failure.retry_after, failure.message)
 }
 
@@ -89,7 +90,7 @@ async fn a_list_with_a_page_that_fails_is_partial() {
     // GitHub's pages are small then, so that short lists have a second one.
     github.world.add_fault("page_error").unwrap();
     github.world.add_fault(Fault::new(Operation::ListRuns, FaultMode::PageError)).unwrap();
-    let reading = github.reader.list_runs(&repo(), 15, |_| Paging::Continue).await;
+    let reading = github.reader.list_runs(&repo(), Purpose::RunList, 15, |_| Paging::Continue).await;
     let Reading::Partial { seen, missing } = reading else { panic!("{reading:?}") };
     assert_eq!((seen.runs.len(), seen.reaches_end, missing.class), (3, false, ErrorClass::Unavailable));
 }

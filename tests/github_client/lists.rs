@@ -86,9 +86,13 @@ async fn a_run_list_ends_where_enough_was_seen() {
             if page.iter().any(|run| run.id.0 >= last) { Paging::Stop } else { Paging::Continue }
         }
     };
-    let Reading::Known(list) = github.reader.list_runs(&repo(), 15, until(250)).await else { panic!() };
+    let Reading::Known(list) = github.reader.list_runs(&repo(), Purpose::RunList, 15, until(250)).await else {
+        panic!()
+    };
     assert_eq!((list.runs.len(), list.reaches_end, list.is_unchanged), (300, false, false));
-    let Reading::Known(list) = github.reader.list_runs(&repo(), 2, until(u64::MAX)).await else { panic!() };
+    let Reading::Known(list) = github.reader.list_runs(&repo(), Purpose::RunList, 2, until(u64::MAX)).await else {
+        panic!()
+    };
     assert_eq!((list.runs.len(), list.reaches_end), (200, false), "the cap of pages is no failure");
     let Reading::Known(list) = all_runs(&github).await else { panic!() };
     assert_eq!((list.runs.len(), list.reaches_end), (1_000, true));
@@ -184,7 +188,7 @@ async fn another_list_of_the_same_repository_is_not_taken_for_this_one() {
     let queued = github.reader.list_runs_by_status(&repo(), &RunStatus::Queued).await;
     let waiting = github.reader.list_runs_by_status(&repo(), &RunStatus::Waiting).await;
     assert_ne!(queued.seen().unwrap().runs, waiting.seen().unwrap().runs);
-    let other = github.reader.list_runs(&"acme/api2".parse().unwrap(), 1, |_| Paging::Stop).await;
+    let other = github.reader.list_runs(&"acme/api2".parse().unwrap(), Purpose::RunList, 1, |_| Paging::Stop).await;
     assert!(other.seen().is_some());
     let odd = github.reader.list_runs_by_status(&repo(), &RunStatus::Other("paused".into())).await;
     assert_eq!((odd.seen().unwrap().runs.len(), github.asked().len()), (0, 4));

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::error::ErrorClass;
-use sandrunner::github::{GithubError, GithubSettings};
+use sandrunner::github::{GithubError, GithubSettings, RequestCounts};
 use sandrunner::ids::RunId;
 use sandrunner::state::{Reading, RunStatus};
 use serde_json::json;
@@ -156,6 +156,27 @@ async fn a_run_is_read_by_its_id() {
     let failing = Github::answering(|_| refuse(500, "Server Error"));
     assert_eq!(failing.reader.run(&repo(), RunId(1)).await.unwrap_err().class(), ErrorClass::Unavailable);
     assert_eq!(failing.asked().len(), 1, "nothing is repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_did_not_change_is_taken_from_memory_and_has_its_share_of_what_is_read_again() {
+    let limits = BudgetLimits { points_per_minute: 60.0, mutations_per_minute: 60.0, primary_reserve: 100 };
+    let github = Github::start(GithubSettings { limits, ..settings() }, |asked| {
+        let answer = match asked.known_version() {
+            Some(_) => StatusCode::NOT_MODIFIED.into_response(),
+            None => Json(json!({ "id": 9, "status": "waiting", "run_attempt": 3 })).into_response(),
+        };
+        std::future::ready(with(answer, &[("etag", "W/\"1\"")]))
+    });
+    let refreshes = || github.reader.budget().lock().unwrap().refreshes_due(github.clock.now());
+    let before = refreshes();
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        read.push(github.reader.run(&repo(), RunId(9)).await.unwrap().unwrap());
+    }
+    assert!(read.iter().all(|run| *run == read[0] && run.status == RunStatus::Waiting), "{read:?}");
+    assert_eq!(github.reader.counts(), RequestCounts { requests: 4, not_modified: 3 });
+    assert_eq!((before, refreshes()), (6, 2), "a fifth of one reading every two seconds, saved for a minute");
 }
 
 #[tokio::test(start_paused = true)]

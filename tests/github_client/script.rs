@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
-use sandrunner::budget::BudgetLimits;
+use sandrunner::budget::{BudgetLimits, Purpose};
 use sandrunner::clock::Clock;
 use sandrunner::error::CallFailure;
 use sandrunner::github::{
@@ -166,7 +166,7 @@ pub(crate) fn one_page(member: &'static str, rows: &Value) -> Response {
 }
 
 pub(crate) async fn all_runs(github: &Github) -> Reading<RunList> {
-    github.reader.list_runs(&repo(), 15, |_| Paging::Continue).await
+    github.reader.list_runs(&repo(), Purpose::RunList, 15, |_| Paging::Continue).await
 }
 
 pub(crate) fn unknown<T: std::fmt::Debug>(reading: Reading<T>) -> CallFailure {

@@ -70,7 +70,7 @@ impl Simulated {
     }
 
     async fn run_ids(&self) -> Vec<u64> {
-        let reading = self.reader.list_runs(&repo(), 15, |_| Paging::Continue).await;
+        let reading = self.reader.list_runs(&repo(), Purpose::RunList, 15, |_| Paging::Continue).await;
         let Reading::Known(list) = reading else { panic!("{reading:?}") };
         assert!(list.reaches_end);
         list.runs.iter().map(|run| run.id.0).collect()
@@ -201,7 +201,7 @@ async fn a_mint_whose_answer_was_lost_left_a_runner() {
 #[tokio::test(start_paused = true)]
 async fn refusals_are_classed() {
     let github = Simulated::start(scenario([job(RUN, 1)]));
-    let list = async || unknown(github.reader.list_runs(&repo(), 15, |_| Paging::Continue).await);
+    let list = async || unknown(github.reader.list_runs(&repo(), Purpose::RunList, 15, |_| Paging::Continue).await);
     github.fault(Operation::ListRuns, FaultMode::Error);
     assert_eq!(list().await.class, ErrorClass::Unavailable);
     github.fault(Operation::ListRuns, FaultMode::NotFound);
@@ -222,7 +222,7 @@ async fn refusals_are_classed() {
 async fn a_secondary_limit_is_waited_out() {
     let github = Simulated::start(scenario([job(RUN, 1)]));
     github.fault(Operation::ListRuns, FaultMode::RateLimited);
-    let failure = unknown(github.reader.list_runs(&repo(), 1, |_| Paging::Stop).await);
+    let failure = unknown(github.reader.list_runs(&repo(), Purpose::RunList, 1, |_| Paging::Stop).await);
     assert_eq!((failure.class, failure.retry_after), (ErrorClass::RateLimited, Some(Duration::from_secs(60))));
     let clock = github.world.clock().clone();
     let held = github.reader.budget().lock().unwrap().held_until(clock.now()).unwrap();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use sandrunner::config::{GithubConfig, OrganizationConfig};
 use sandrunner::ids::JobId;
-use sandrunner::sim::{Cause, Operation, Profile, Scenario, Service, What, World};
+use sandrunner::sim::{Cause, GroupChange, Operation, Profile, Scenario, Service, What, World};
 use sandrunner::status::{OrganizationStatus, Status};
 use serde_json::{Value, json};
 use tokio::sync::oneshot::Receiver;
 
-use crate::lab::{Lab, Next, Outcome, app_account, is_done_and_clean};
+use crate::lab::{Lab, Next, Outcome, app_account, epoch, is_done_and_clean};
 
 const REPOS: [&str; 3] = ["acme/web", "acme/api", "acme/docs"];
 
@@ -194,4 +194,53 @@ async fn a_group_that_is_kept_to_workflows_serves_these_and_is_the_reason_for_th
     assert_eq!((made_for(1), made_for(4)), (0, 0), "nothing is made for what the group refuses");
     // GitHub does not show the branch of run 2, and gives its four jobs to nobody: about three runners show that of each.
     assert!((1..=16).contains(&made_for(2)), "{}", made_for(2));
+}
+
+/// One short job every minute.
+fn job_each_minute(minutes: u64, repo: impl Fn(u64) -> &'static str) -> Vec<Value> {
+    let job = |minute: u64| {
+        json!({ "id": 5_000_000_000 + minute, "run": 6_000_000_000 + minute, "repo": repo(minute),
+            "labels": ["self-hosted", "modal"], "duration_secs": 30, "arrival_secs": 60 * minute + 5 })
+    };
+    (0..minutes).map(job).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_admits_a_stranger_later_gets_no_runner_from_the_next_look_on() {
+    let mut scenario = scenario(&json!(REPOS));
+    scenario
+        .repos
+        .push(serde_json::from_value(json!({ "name": "acme/open", "allowed": false })).expect("a repository"));
+    scenario.jobs = serde_json::from_value(job_each_minute(100, |_| "acme/web").into()).expect("jobs");
+    let mut is_changed = false;
+    let next = |world: &World| {
+        if !is_changed && (world.clock().now() - epoch()).num_minutes() >= 10 {
+            is_changed = true;
+            let repos = REPOS.iter().chain(&["acme/open"]).map(|name| (*name).to_owned()).collect();
+            let change = GroupChange { repos: Some(repos), ..GroupChange::default() };
+            world.change_group("acme", 4, &change).expect("a group");
+        }
+        Next::GoOn
+    };
+    let outcome = lab(scenario, 1).drive(Duration::from_secs(100 * 60), Duration::from_secs(10), next).await;
+    let minted = outcome.times(|what| matches!(what, What::RunnerRegistered { .. }));
+    let between = |from: f64, to: f64| minted.iter().filter(|at| (from * 60.0..to * 60.0).contains(*at)).count();
+    assert!(between(0.0, 50.0) >= 45, "{}", outcome.summary());
+    assert_eq!(between(70.0, 100.0), 0, "{minted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_organization_and_repositories_by_themselves_are_served_with_one_configuration() {
+    let mut scenario = scenario(&json!(REPOS));
+    scenario.repos.push(serde_json::from_value(json!({ "name": "beta/tool" })).expect("a repository"));
+    let repo = |minute: u64| if minute % 2 == 0 { "beta/tool" } else { "acme/api" };
+    scenario.jobs = serde_json::from_value(job_each_minute(10, repo).into()).expect("jobs");
+    let outcome = lab(scenario, 1).run(Duration::from_secs(7_200), is_done_and_clean).await;
+    assert!(outcome.report.violations.is_empty(), "{}", outcome.summary());
+    assert_eq!(outcome.report.jobs_completed, 10, "{}", outcome.summary());
+    let at = |place: &str| {
+        let is_it = |what: &What| matches!(what, What::RunnerRegistered { repo, .. } if **repo == *place);
+        outcome.times(is_it).len()
+    };
+    assert_eq!((at("acme"), at("beta/tool")), (5, 5), "{}", outcome.summary());
 }

@@ -442,3 +442,59 @@ async fn hundreds_of_runs_that_wait_in_vain_keep_no_list_from_being_read() {
     let gap = lists.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     assert!(lists.len() > 300 && gap < 30.0, "{} lists, {gap} s apart: {}", lists.len(), outcome.summary());
 }
+
+/// The longest time for which a repository's list was not read, from a time to another.
+fn longest_gap(outcome: &Outcome, repos: u64, (from, to): (f64, f64)) -> f64 {
+    let mut reads: BTreeMap<String, Vec<f64>> = (0..repos).map(|repo| (name(repo), vec![from])).collect();
+    for event in &outcome.history {
+        let at = (event.at - epoch()).as_seconds_f64();
+        if let What::Call { operation: Operation::ListRuns, status: 200 | 304, subject, target, .. } = &event.what
+            && target.is_empty()
+            && (from..to).contains(&at)
+        {
+            reads.get_mut(subject).expect("a repository").push(at);
+        }
+    }
+    let gap = |mut times: Vec<f64>| {
+        times.push(to);
+        times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+    };
+    reads.into_values().map(gap).fold(0.0, f64::max)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nudges_of_many_jobs_use_up_no_hour_and_keep_no_list_from_being_read() {
+    // A quarter of two thousand jobs an hour, with a quarter of the quota: half of the repositories have no jobs.
+    let jobs = (0..150_u64).flat_map(|run| {
+        let arrival = 24.0 * f64::from(u32::try_from(run).expect("few"));
+        (0..4).map(move |index| {
+            job(run, index, run % 3, arrival, 40.0 + 15.0 * f64::from(u32::try_from(index).expect("few")))
+        })
+    });
+    let day = scenario(json!({ "repos": repos(6), "jobs": jobs.collect::<Vec<Value>>() }));
+    let profile = Profile { github_requests_per_hour: 1_250, step_secs: Some(15.0), ..Profile::calm() };
+    let lab = Lab::new(profile, day, 1).configure(|config| config.github[0].primary_reserve = 125);
+    let (nudges, mut read) = (lab.nudges(), 0);
+    let next = |world: &World| {
+        for event in &world.history(read) {
+            read += 1;
+            if let What::JobQueued { repo, job, .. }
+            | What::JobAssigned { repo, job, .. }
+            | What::JobCompleted { repo, job, .. } = &event.what
+            {
+                let run = RunId(FIRST_RUN + (job - 5_000_000_000) / 10);
+                nudges.give(Hint { repo: repo.parse().expect("a name"), run });
+            }
+        }
+        Next::GoOn
+    };
+    let outcome = lab.drive(Duration::from_secs(3_600), Duration::from_millis(500), next).await;
+    let calls = charged(&outcome, 0.0, 3_600.0);
+    let reads = calls.iter().filter(|call| !call.is_write()).count();
+    let gaps = [0.0, 900.0, 1_800.0, 2_700.0].map(|from| longest_gap(&outcome, 6, (from, from + 900.0)));
+    println!("{} charged, of which {reads} readings; at most {gaps:.0?} s between two lists", calls.len());
+    assert_eq!(outcome.report.github_rate_limited, 0, "{}", outcome.summary());
+    assert!(calls.len() <= 1_240, "{} charged: {}", calls.len(), outcome.summary());
+    assert!(gaps.iter().all(|gap| *gap <= 120.0), "{gaps:?}: {}", outcome.summary());
+    assert!(outcome.report.jobs_completed >= 580, "{}", outcome.summary());
+}
