@@ -39,3 +39,8 @@ try_install() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >/dev/null 2>&1 && return 0
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1"; } >/dev/null 2>&1 || true
 }
+
+# Installs version $2 of cargo's subcommand $1, from source, unless it is there.
+cargo_tool() {
+  [[ "$(cargo "${1#cargo-}" --version 2>/dev/null)" == *"$2" ]] || cargo install "$1" --version "$2" --locked
+}

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod explain;
 pub mod hold;
 pub mod image;
+pub mod init;
 pub mod logs;
 pub mod plan;
 pub mod run;
@@ -37,6 +38,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a configuration by asking, or print the manifest of a GitHub App.
+    Init(init::InitArguments),
     /// Run the daemon.
     Run(run::RunArguments),
     /// Print what one pass would do, and change nothing.
@@ -130,6 +133,7 @@ impl Failure {
 /// [`Failure`] with its exit code.
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
+        Command::Init(arguments) => init::run(&arguments),
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Check(arguments) => check::run(&arguments).await,

@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cost::{CPU_PRICE, GPU_PRICES, MEMORY_PRICE};
 
+pub(crate) use accounts::api_of;
+pub use environment::Unused;
 pub use load::{ConfigError, Environment, Kept, admin_socket, defined, kept, load, read};
 pub use runner::{RunnerReleaseChoice, RunnerSettings};
 pub use settings::{Defined, LogFormat, Mode, Settings};

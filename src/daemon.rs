@@ -18,7 +18,7 @@ use crate::act::{Builder, ImageMaker, Writers};
 use crate::admin::{self, Admin};
 use crate::class::RunnerClass;
 use crate::clock::Clock;
-use crate::config::{Mode, Settings};
+use crate::config::{Mode, Settings, Unused};
 use crate::controller::{Asker, Controller, Dry, Handover, Parts, Question};
 use crate::evidence::kept;
 use crate::github::{self, GithubError, GithubReaders, GithubSettings, GithubWriters};
@@ -451,6 +451,9 @@ fn tell_cost_doubts(policy: &Policy) {
 pub fn controller(settings: &Settings, clients: Clients, clock: Clock, wake: Arc<Notify>, heard: Heard) -> Controller {
     tell_cost_doubts(&settings.policy);
     tell_doubled(&settings.github);
+    for Unused { name, replacement } in &settings.unused {
+        tracing::warn!(name, replacement, "a variable of the earlier project is set and does nothing");
+    }
     let names = settings.github.iter().map(|account| account.account.clone());
     let github = names.zip(clients.github);
     let (readers, writers): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -557,8 +560,8 @@ mod tests {
         assert_eq!(held(&settings(&[("acme", "ghp_a"), ("beta", "ghp_b")], 800)), [true, true], "with other limits");
         let next = Clients::connect_after(&connected, &first, &clock).unwrap();
         let reader = next.github[0].0.all().remove(0);
-        let run = || reader.run(&"acme/web".parse().unwrap(), crate::ids::RunId(1));
-        assert!(matches!(run().await, Err(GithubError::Held { .. })));
+        let run = reader.run(&"acme/web".parse().unwrap(), crate::ids::RunId(1)).await;
+        assert!(matches!(run, Err(GithubError::Held { .. })));
         assert_eq!(reader.counts().requests, 0, "nothing is sent before its end");
     }
 

@@ -228,6 +228,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::Ipv4Addr;
 
+    use axum::http::Request;
     use metrics_exporter_prometheus::PrometheusBuilder;
     use tower::ServiceExt;
 
@@ -252,7 +253,7 @@ mod tests {
         let status = async |endpoint: Option<Endpoint>| {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let server = Server::new(listener, handle.clone(), Asker::new(1).0, endpoint).unwrap();
-            let request = axum::http::Request::post("/webhooks/github").body(axum::body::Body::empty()).unwrap();
+            let request = Request::post("/webhooks/github").body(axum::body::Body::empty()).unwrap();
             server.router.oneshot(request).await.unwrap().status()
         };
         assert_eq!(status(None).await, StatusCode::NOT_FOUND);

@@ -50,7 +50,7 @@
 //! - A failed reading is not an empty one. It may hold or create up to what was seen; it lowers and ends nothing.
 //! - A sandbox whose runner was ever seen online is never terminated: it ends by itself. Runners and sandboxes
 //!   whose names and tags are not wholly ours are counted and never touched.
-//! - Nothing in memory or on disk is needed for correctness. Only [`state_dir`] writes to disk, and nothing waits for it.
+//! - Nothing in memory or on disk is needed for correctness. Of the daemon only [`state_dir`] writes to disk, and nothing waits for it.
 //! - Tokens and just-in-time configs are secrets by type. They are in no log, no argument list and no tag.
 //! - Every queued job of an allowed repository that was read ends in the plan as a create or as a skip with its
 //!   reason.

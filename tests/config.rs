@@ -217,6 +217,52 @@ fn the_names_of_the_earlier_project_work() {
     assert_eq!(settings.policy.classes[0].env["STAGE"], "ci");
 }
 
+/// Every name that the earlier project's environment file may hold, with what it wrote there.
+const EARLIER: [(&str, &str); 20] = [
+    ("GITHUB_TOKEN", "ghp_x"),
+    ("WEBHOOK_SECRET", "0123456789abcdef"),
+    ("ALLOWED_REPOS", "Acme/Web, acme/api,"),
+    ("RUNNER_VERSION", "2.333.1"),
+    ("RUNNER_GROUP_ID", "1"),
+    ("MAX_CONCURRENT_PER_REPO", "3"),
+    ("ALLOWED_CIDRS", "10.0.0.0/8, 192.0.2.7/32"),
+    ("BLOCK_NETWORK", "False"),
+    ("CACHE_VOLUME_NAME", "tools"),
+    ("MODAL_REGION", "us-east-1"),
+    ("SANDBOX_EXTRA_ENV", r#"{"STAGE": "ci"}"#),
+    ("GITHUB_ENTERPRISE_DOMAIN", "github.example.com"),
+    ("TIMEOUT_SECONDS", "3600"),
+    ("RUNNER_ALLOW_RUNASROOT", "1"),
+    ("HTTP_TIMEOUT_SECONDS", "30"),
+    ("MAX_BODY_SIZE", "1000000"),
+    ("DELIVERY_CACHE_MAX_SIZE", "10000"),
+    ("JOB_DEDUP_WINDOW_SECONDS", "300"),
+    ("MAX_PROCESSED_CACHE_SIZE", "10000"),
+    ("RUN_STALE_THRESHOLD_SECONDS", "86400"),
+];
+
+#[test]
+fn each_line_of_the_earlier_project_s_environment_file_works_or_is_named_with_what_replaces_it() {
+    let guide = include_str!("../docs/migrating.md");
+    let modal = [("MODAL_TOKEN_ID", "ak-x"), ("MODAL_TOKEN_SECRET", "as-x")];
+    let needed = [("GITHUB_TOKEN", "ghp_x"), ("ALLOWED_REPOS", "acme/web")];
+    let without = load(None, &environment(&[modal, needed].concat())).unwrap();
+    for (name, value) in EARLIER {
+        assert!(guide.contains(&format!("`{name}`")), "docs/migrating.md lacks {name}");
+        let mut variables = environment(&[modal, needed].concat());
+        let is_needed = variables.insert(name.to_owned(), value.to_owned()).is_some();
+        let with = load(None, &variables).unwrap_or_else(|error| panic!("{name}: {}", with_causes(&error)));
+        let is_named = with.unused.iter().any(|unused| unused.name == name && !unused.replacement.is_empty());
+        // What is written there may be the default; then it works as well.
+        let is_default = [("RUNNER_GROUP_ID", "1"), ("BLOCK_NETWORK", "False")].contains(&(name, value));
+        let works = format!("{:?}", Settings { unused: Vec::new(), ..with }) != format!("{without:?}");
+        assert!(is_named != (works || is_needed || is_default), "{name} does nothing, and nobody says so");
+    }
+    let whole = load(None, &environment(&[&modal[..], &EARLIER].concat())).unwrap();
+    assert_eq!(whole.unused.len(), 8);
+    assert_eq!(whole.policy.scopes().count(), 2);
+}
+
 #[test]
 fn a_webhook_has_a_secret_from_wherever_it_comes_and_may_have_the_one_before() {
     const OLD: &str = "the old one is 16";

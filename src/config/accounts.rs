@@ -153,12 +153,16 @@ fn api_url(index: usize, account: &GithubConfig) -> Result<String, ConfigError> 
             "must be the name by which people reach it, such as github.example.com; for anything else set `api_url`";
         return Err(bad(key("host"), format!("`{host}`"), remedy));
     }
-    let base = match host.as_str() {
+    check_url(&key("host"), &api_of(&host))
+}
+
+/// The REST API of the host by which people reach a GitHub.
+pub(crate) fn api_of(host: &str) -> String {
+    match host {
         "github.com" => "https://api.github.com".to_owned(),
         _ if host.ends_with(".ghe.com") => format!("https://api.{host}"),
         _ => format!("https://{host}/api/v3"),
-    };
-    check_url(&key("host"), &base)
+    }
 }
 
 /// The account's token or App: exactly one of both.

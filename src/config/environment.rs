@@ -7,12 +7,47 @@ use super::load::{ConfigError, Environment};
 use super::value::bad;
 use super::{Config, GithubConfig, NetworkConfig, NetworkLists, VolumeConfig};
 
+/// A variable of the earlier project that is set and does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unused {
+    /// Its name.
+    pub name: &'static str,
+    /// What does its work.
+    pub replacement: &'static str,
+}
+
+/// Everything else that could be set there. Its numbers were constants of a program that webhooks drove.
+const UNUSED: [Unused; 8] = [
+    Unused { name: "TIMEOUT_SECONDS", replacement: "`timeout` of a runner class, 6h by default" },
+    Unused { name: "RUNNER_ALLOW_RUNASROOT", replacement: "`run_as_root` of a runner class, true by default" },
+    Unused { name: "HTTP_TIMEOUT_SECONDS", replacement: "nothing to set: every call has a deadline of its own" },
+    Unused { name: "MAX_BODY_SIZE", replacement: "nothing to set: a delivery has 1 MiB at most" },
+    Unused { name: "DELIVERY_CACHE_MAX_SIZE", replacement: "nothing to set: 10000 deliveries are remembered" },
+    Unused {
+        name: "JOB_DEDUP_WINDOW_SECONDS",
+        replacement: "nothing to set: jobs and runners are counted anew at each pass",
+    },
+    Unused {
+        name: "MAX_PROCESSED_CACHE_SIZE",
+        replacement: "nothing to set: jobs and runners are counted anew at each pass",
+    },
+    Unused {
+        name: "RUN_STALE_THRESHOLD_SECONDS",
+        replacement: "nothing to set: a job that is given to nobody is a `ghost_job`",
+    },
+];
+
+/// Those that are set and do nothing.
+pub(super) fn unused(environment: &Environment) -> Vec<Unused> {
+    UNUSED.into_iter().filter(|unused| environment.contains_key(unused.name)).collect()
+}
+
 /// Lays the earlier project's variables over `config`.
 pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
     let value = |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     if let Some(repos) = value("ALLOWED_REPOS") {
         let account = only_account(config, "ALLOWED_REPOS")?;
-        account.allowed_repos = repos.split(',').map(|repo| repo.trim().to_owned()).collect();
+        account.allowed_repos = entries(repos);
     }
     apply_github_credentials(config, environment)?;
     if let Some(url) = value("GITHUB_API_URL") {
@@ -40,13 +75,13 @@ pub(super) fn apply_earlier_names(config: &mut Config, environment: &Environment
         version.clone_into(&mut config.runner.version);
     }
     if let Some(region) = value("MODAL_REGION") {
-        config.runner.regions = region.split(',').map(|region| region.trim().to_owned()).collect();
+        config.runner.regions = entries(region);
     }
     if let Some(cidrs) = value("ALLOWED_CIDRS") {
-        let cidrs = cidrs.split(',').map(|cidr| cidr.trim().to_owned()).collect();
-        config.runner.network = NetworkConfig::Only(NetworkLists { cidrs, ..NetworkLists::default() });
+        config.runner.network = NetworkConfig::Only(NetworkLists { cidrs: entries(cidrs), ..NetworkLists::default() });
     }
-    if let Some(block) = value("BLOCK_NETWORK").filter(|block| !["false", "0", "no"].contains(block)) {
+    if let Some(block) = value("BLOCK_NETWORK").filter(|block| !["false", "0", "no"].contains(&&*block.to_lowercase()))
+    {
         let remedy = "a runner must reach GitHub: remove it, and set runner.network = { domains = [] }, which allows nothing \
                       but GitHub";
         return Err(bad("BLOCK_NETWORK", format!("`{block}`"), remedy));
@@ -98,6 +133,11 @@ fn only_account<'a>(config: &'a mut Config, name: &str) -> Result<&'a mut Github
             remedy: format!("there are {count} [[github]] accounts; set it in the file for each instead"),
         }),
     }
+}
+
+/// The parts of a list, as the earlier project took it: with spaces and a last comma.
+fn entries(list: &str) -> Vec<String> {
+    list.split(',').map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect()
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, ConfigError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::classes::Shared;
+use super::environment::{Unused, unused};
 use super::images::Images;
 use super::load::{ConfigError, Environment};
 use super::runner::{RunnerReleaseChoice, RunnerSettings};
@@ -78,6 +79,8 @@ pub struct Settings {
     pub runner: RunnerSettings,
     /// The most pages of one run list.
     pub runs_pages_max: u32,
+    /// Variables of the earlier project that do nothing.
+    pub unused: Vec<Unused>,
 }
 
 /// The images of the configuration, and what they are for.
@@ -190,6 +193,7 @@ impl Settings {
             modal_creates: modal::creates(modal)?,
             runner,
             runs_pages_max: in_range("reconcile.runs_pages_max", reconcile.runs_pages_max, 1, 100)?,
+            unused: unused(environment),
         })
     }
 

@@ -10,6 +10,7 @@ mod commands;
 mod cost;
 mod daemon;
 mod images;
+mod init;
 mod kills;
 mod machine;
 mod process;

@@ -233,7 +233,7 @@ async fn a_group_that_admits_a_stranger_later_gets_no_runner_from_the_next_look_
 async fn an_organization_and_repositories_by_themselves_are_served_with_one_configuration() {
     let mut scenario = scenario(&json!(REPOS));
     scenario.repos.push(serde_json::from_value(json!({ "name": "beta/tool" })).expect("a repository"));
-    let repo = |minute: u64| if minute % 2 == 0 { "beta/tool" } else { "acme/api" };
+    let repo = |minute: u64| if minute.is_multiple_of(2) { "beta/tool" } else { "acme/api" };
     scenario.jobs = serde_json::from_value(job_each_minute(10, repo).into()).expect("jobs");
     let outcome = lab(scenario, 1).run(Duration::from_secs(7_200), is_done_and_clean).await;
     assert!(outcome.report.violations.is_empty(), "{}", outcome.summary());
