@@ -273,7 +273,7 @@ impl Budget {
             if purpose == Purpose::Sweep {
                 self.sweeps.take(debt * SWEEP_SHARE);
             }
-            if purpose.borrows() == Borrows::WithinShare {
+            if purpose.borrows() == Borrows::WithinShare || purpose == Purpose::FirstJobs {
                 self.hints.take(debt * HINT_SHARE);
             }
             if self.is_minting {

@@ -62,6 +62,8 @@ const LEAST_SHARE: f64 = 0.02;
 const RESERVE_ALWAYS: f64 = 0.2;
 /// The quota is not spread over less than this: its end is known to the second.
 const SHORTEST_SPREAD_SECS: f64 = 10.0;
+/// Writes of less than this say nothing of how many will follow.
+const SHORTEST_TENDENCY_SECS: f64 = 600.0;
 /// The length of a window (GitHub: primary rate limits).
 const WINDOW_SECS: f64 = 3600.0;
 
@@ -188,16 +190,26 @@ impl Quotas {
 
     /// What of a reserve for writes is still kept: what they used of it in this window has served its end.
     pub(super) fn kept(&self, reserve: u32) -> f64 {
+        (f64::from(reserve) - self.written()).max(f64::from(reserve) * RESERVE_ALWAYS)
+    }
+
+    /// How many requests writes took of the readings' quota in this window.
+    fn written(&self) -> f64 {
         let is_shared = self.of_writes.is_none() || self.of_writes == self.of_reads;
-        let used = if is_shared { f64::from(self.writes) } else { 0.0 };
-        (f64::from(reserve) - used).max(f64::from(reserve) * RESERVE_ALWAYS)
+        if is_shared { f64::from(self.writes) } else { 0.0 }
+    }
+
+    /// How many more writes there will be in a window of which so much is left, if they go on as they did.
+    fn writes_expected(&self, left_secs: f64) -> f64 {
+        self.written() * left_secs / (WINDOW_SECS - left_secs).max(SHORTEST_TENDENCY_SECS)
     }
 
     /// How many readings a second use up, at the end of the window, what is not kept; none where nothing is known.
     pub(super) fn reads_per_second(&self, reserve: u32, now: DateTime<Utc>) -> Option<f64> {
         let stated = self.stated.get(self.of_reads.as_ref()?)?;
         let (left, kept, over_secs) = if stated.reset > now {
-            (stated.remaining, self.kept(reserve), seconds(stated.reset - now).max(SHORTEST_SPREAD_SECS))
+            let left_secs = seconds(stated.reset - now).max(SHORTEST_SPREAD_SECS);
+            (stated.remaining, self.kept(reserve).max(self.writes_expected(left_secs)), left_secs)
         } else {
             (stated.limit, f64::from(reserve), WINDOW_SECS)
         };
@@ -242,6 +254,24 @@ mod tests {
         assert_eq!(quotas.unchanged(), Unchanged::Charged);
         read(&mut quotas, 304, 8);
         assert_eq!(quotas.unchanged(), Unchanged::Free, "also where GitHub changes its mind");
+    }
+
+    #[test]
+    fn writes_of_the_rest_of_the_hour_are_foreseen_by_those_so_far() {
+        let mut quotas = Quotas::default();
+        read(&mut quotas, 200, 0);
+        let per_hour = |quotas: &Quotas, now| quotas.reads_per_second(500, at(now)).unwrap() * 3_600.0;
+        assert!((per_hour(&quotas, 0) - 4_500.0).abs() < 1.0);
+        for _ in 0..300 {
+            quotas.sent(Purpose::Mint);
+        }
+        let half = per_hour(&quotas, 1_800) / 2.0;
+        assert!((half - (4_700.0 - 300.0)).abs() < 1.0, "as many again: {half}");
+        for _ in 0..700 {
+            quotas.sent(Purpose::Mint);
+        }
+        let half = per_hour(&quotas, 1_800) / 2.0;
+        assert!((half - (4_000.0 - 1_000.0)).abs() < 1.0, "{half}");
     }
 
     #[test]

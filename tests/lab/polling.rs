@@ -491,10 +491,11 @@ async fn nudges_of_many_jobs_use_up_no_hour_and_keep_no_list_from_being_read() {
     let outcome = lab.drive(Duration::from_secs(3_600), Duration::from_millis(500), next).await;
     let calls = charged(&outcome, 0.0, 3_600.0);
     let reads = calls.iter().filter(|call| !call.is_write()).count();
-    let gaps = [0.0, 900.0, 1_800.0, 2_700.0].map(|from| longest_gap(&outcome, 6, (from, from + 900.0)));
-    println!("{} charged, of which {reads} readings; at most {gaps:.0?} s between two lists", calls.len());
+    let gap = longest_gap(&outcome, 6, (0.0, 3_600.0));
+    println!("{} charged, of which {reads} readings; at most {gap:.0} s between two lists", calls.len());
     assert_eq!(outcome.report.github_rate_limited, 0, "{}", outcome.summary());
     assert!(calls.len() <= 1_240, "{} charged: {}", calls.len(), outcome.summary());
-    assert!(gaps.iter().all(|gap| *gap <= 120.0), "{gaps:?}: {}", outcome.summary());
+    // The longest that any list may wait: `reconcile.max_interval`.
+    assert!(gap <= 900.0, "{gap}: {}", outcome.summary());
     assert!(outcome.report.jobs_completed >= 580, "{}", outcome.summary());
 }
