@@ -316,7 +316,10 @@ mod tests {
         for _ in 0..300 {
             quotas.sent(Purpose::Mint);
         }
-        assert_eq!((quotas.left(Purpose::RunList, at(500)), quotas.reads_per_second(500, at(500))), (3_300, Some(1.0)));
+        assert_eq!(
+            (quotas.left(Purpose::RunList, at(3_100)), quotas.reads_per_second(500, at(3_100))),
+            (3_300, Some(6.2))
+        );
     }
 
     #[test]
