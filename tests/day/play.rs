@@ -162,8 +162,6 @@ impl Webhooks {
         let mut drawn = BTreeSet::new();
         for event in &events {
             let (job, repo) = match &event.what {
-                // The days before are over.
-                What::JobQueued { run, .. } if *run < workload::FIRST_RUN => continue,
                 What::JobQueued { job, run, repo, .. } => {
                     self.runs.insert(*job, *run);
                     (job, repo)
@@ -171,7 +169,8 @@ impl Webhooks {
                 What::JobAssigned { job, repo, .. } | What::JobCompleted { job, repo, .. } => (job, repo),
                 _ => continue,
             };
-            let run = self.runs[job];
+            // The days before are over.
+            let Some(run) = self.runs.get(job).copied().filter(|run| *run >= workload::FIRST_RUN) else { continue };
             if drawn.insert((run, event.at)) && self.draw.f64() >= LOST {
                 let late = -(1.0 - self.draw.f64()).ln() * LATE_SECS;
                 #[expect(clippy::cast_possible_truncation, reason = "seconds")]
